@@ -1,0 +1,23 @@
+"""diffsampler: samples unnormalised densities and estimates their normalising constants.
+
+Letters in every docstring: T time steps, B trajectories, D dimensions, `*` any leading shape.
+"""
+
+from typing import Any
+
+from diffsampler.errors import InputError
+from diffsampler.estimators import LogZEstimate
+from diffsampler.sampler import Sampler
+from diffsampler.target import FunctionTarget, Target
+
+__all__ = ["FunctionTarget", "InputError", "LogZEstimate", "Sampler", "Target", "fit"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Lightning takes seconds to import: only those who train pay for it.
+    if name == "fit":
+        from diffsampler.module import fit
+
+        return fit
+    raise AttributeError(f"module 'diffsampler' has no attribute {name!r}")

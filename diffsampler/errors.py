@@ -1,0 +1,35 @@
+"""The one error that is the user's to fix, and the checks that raise it.
+
+Every message names the argument, what was given and what is accepted, in one line: the command line prints it as it is.
+"""
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["InputError", "check_count", "check_non_negative", "check_positive"]
+
+
+class InputError(ValueError):
+    """An argument, a configuration or a target that cannot be used as given."""
+
+
+def check_count(name: str, value: int, minimum: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
+    return value
+
+
+def check_positive(name: str, value: float | Sequence[float]) -> float | Sequence[float]:
+    """Return `value` if it, or each of its entries, is positive and finite."""
+    for entry in value if isinstance(value, Sequence) else [value]:
+        if not (isinstance(entry, int | float) and 0 < entry < math.inf):
+            raise InputError(f"{name} must be positive and finite, got {value!r}.")
+    return value
+
+
+def check_non_negative(name: str, value: float) -> float:
+    """Return `value` if it is zero or positive, and finite."""
+    if not (isinstance(value, int | float) and 0 <= value < math.inf):
+        raise InputError(f"{name} must be at least 0 and finite, got {value!r}.")
+    return value

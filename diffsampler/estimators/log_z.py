@@ -1,0 +1,111 @@
+"""log Z from log importance weights, with a 95 % interval and warnings in words."""
+
+import math
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError
+from diffsampler.estimators.pareto import pareto_khat
+
+__all__ = ["LogZEstimate", "estimate_log_z"]
+
+NORMAL_97_5 = 1.959963984540054
+KHAT_WARN = 0.5
+KHAT_REFUSE = 0.7
+
+
+@dataclass(frozen=True)
+class LogZEstimate:
+    """An estimate of log Z, in nats, and what supports it.
+
+    Attributes:
+        log_z: the log of the mean importance weight.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval; inf where the weights allow no claim (`khat` above 0.7).
+        elbo: the mean log-weight, a lower bound on log Z in expectation.
+        ess: the effective sample size as a fraction of `num_samples`.
+        khat: the Pareto shape of the largest weights.
+        num_samples: draws of the sampler.
+        num_target_evaluations: points at which the target was evaluated so far, training included.
+        warnings: what a careful reader should know, a sentence each.
+    """
+
+    log_z: float
+    low: float
+    high: float
+    elbo: float
+    ess: float
+    khat: float
+    num_samples: int
+    num_target_evaluations: int
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, float | int | list[str] | None]:
+        """The fields for JSON; numbers that JSON has no word for (inf, NaN) become None."""
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
+
+
+def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZEstimate:
+    """Estimate log Z from log importance weights.
+
+    The interval is the normal one for the mean weight, taken to the log scale by the delta method. Where the Pareto shape exceeds 0.7 that interval means nothing; what remains true of any non-negative unbiased estimate is Markov's inequality, P(estimate >= 20 Z) <= 1/20, so the interval is then [log_z - log 20, inf).
+
+    Arguments:
+        log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported.
+        num_target_evaluations: what the weights cost.
+
+    Raises:
+        InputError: if no weight is positive and finite.
+    """
+    n = log_weight.numel()
+    log_weight = log_weight.double()
+    invalid = log_weight.isnan() | log_weight.isposinf()
+    num_invalid = int(invalid.sum())
+    log_weight = torch.where(invalid, -math.inf, log_weight)
+    num_zero = int(log_weight.isneginf().sum())
+    if num_zero == n:
+        raise InputError(
+            f"No log Z: of {n} samples, {num_invalid} have a log_prob that is NaN or +inf, and {n - num_invalid} have density zero. Check the target, or move it to where the sampler starts."
+        )
+    log_sum = log_weight.logsumexp(0)
+    log_z = float(log_sum) - math.log(n)
+    normalised = (log_weight - log_sum).exp()
+    ess = float(1 / (n * normalised.square().sum()))
+    # Var(mean w) / mean(w)^2 = (n sum p^2 - 1) / (n - 1) for weights normalised to sum to 1.
+    standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
+    khat = pareto_khat(log_weight)
+    low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
+    if khat > KHAT_REFUSE or not math.isfinite(standard_error):
+        low, high = log_z - math.log(20), math.inf
+    return LogZEstimate(
+        log_z=log_z,
+        low=low,
+        high=high,
+        elbo=float(log_weight.mean()),
+        ess=ess,
+        khat=khat,
+        num_samples=n,
+        num_target_evaluations=num_target_evaluations,
+        warnings=_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max())),
+    )
+
+
+def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, largest: float) -> list[str]:
+    warnings = []
+    if num_invalid:
+        warnings.append(f"log_prob is NaN or +inf at {num_invalid} of {n} samples; they count as density zero.")
+    if num_zero:
+        warnings.append(f"{num_zero} of {n} samples have density zero; the ELBO is -inf.")
+    if math.isnan(khat):
+        warnings.append(f"{n} samples are too few to judge the tail of the weights; draw at least 25.")
+    elif khat > KHAT_REFUSE:
+        warnings.append(
+            f"Pareto khat is {khat:.2f}, above 0.7: the weights are too heavy-tailed for an interval; log_z is likely too low. Train longer or draw from a better sampler."
+        )
+    elif khat > KHAT_WARN:
+        warnings.append(f"Pareto khat is {khat:.2f}, above 0.5: the interval is likely too narrow.")
+    if largest > 0.1 and n >= 25:
+        warnings.append(f"One sample of {n} carries {largest:.0%} of the weight (ESS {ess * n:.1f} samples).")
+    return warnings

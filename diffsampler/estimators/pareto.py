@@ -1,0 +1,46 @@
+"""The Pareto shape of the largest importance weights: how heavy their tail is."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["pareto_khat"]
+
+
+def pareto_khat(log_weight: Tensor) -> float:
+    """The shape k of a generalised Pareto distribution fitted to the largest weights.
+
+    Below 0.5 the weights have a finite variance and the central limit theorem holds; above 0.7 no sample size in reach makes their mean reliable. NaN with fewer than 25 weights; -inf if the largest are all equal.
+
+    References:
+        Pareto Smoothed Importance Sampling, Vehtari et al., 2024, arXiv:1507.02646, sections 3 and 6 (tail length, weak prior on k).
+        A New and Efficient Estimation Method for the Generalized Pareto Distribution, Zhang & Stephens, 2009.
+
+    Arguments:
+        log_weight: log importance weights, with shape (n); -inf is a weight of zero.
+    """
+    n = log_weight.numel()
+    if n < 25:
+        return math.nan
+    tail_length = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
+    largest = log_weight.double().sort().values[-tail_length - 1 :]
+    weight = (largest - largest[-1]).exp()
+    excess = weight[1:] - weight[0]
+    if excess[-1] <= 0:
+        return -math.inf
+    return _generalised_pareto_shape(excess[excess > 0])
+
+
+def _generalised_pareto_shape(excess: Tensor) -> float:
+    """Zhang and Stephens' estimate for sorted positive excesses, shrunk towards 0.5 with the weight of ten observations."""
+    n = excess.numel()
+    num_candidates = 30 + math.isqrt(n)
+    quartile = excess[max(math.floor(n / 4 + 0.5) - 1, 0)]
+    j = torch.arange(1, num_candidates + 1, dtype=torch.float64, device=excess.device)
+    theta = 1 / excess[-1] + (1 - (num_candidates / (j - 0.5)).sqrt()) / (3 * quartile)
+    k = torch.log1p(-theta[:, None] * excess).mean(1)
+    log_likelihood = n * ((-theta / k).log() - k - 1)
+    theta = (log_likelihood.softmax(0) * theta).sum()
+    k = torch.log1p(-theta * excess).mean()
+    return float((n * k + 10 * 0.5) / (n + 10))

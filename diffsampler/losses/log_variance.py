@@ -1,0 +1,23 @@
+"""Log-variance: trajectory balance with the batch's own log Z."""
+
+from torch import Tensor
+
+from diffsampler.losses.base import Loss
+from diffsampler.trajectory import Trajectory
+
+__all__ = ["LogVariance"]
+
+
+class LogVariance(Loss):
+    """The variance of the log-weights over the batch (VarGrad): no flow and no log Z to learn.
+
+    References:
+        VarGrad: A Low-Variance Gradient Estimator for Variational Inference, Richter et al., 2020, arXiv:2010.10436.
+        Improved sampling via learned diffusions, Richter & Berner, 2024, arXiv:2307.01198.
+    """
+
+    uses_log_z = False
+
+    def forward(self, trajectory: Trajectory) -> Tensor:
+        start, end = trajectory.balance_ends
+        return (end - start).var(correction=0)

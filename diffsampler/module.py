@@ -1,0 +1,328 @@
+"""Training by Lightning: the module, its counter of trajectories, the averaged weights, and `fit`."""
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from diffsampler.behaviours import Behaviour, OnPolicy
+from diffsampler.errors import InputError, check_count, check_non_negative, check_positive
+from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.losses import Loss, SubTrajectoryBalance
+from diffsampler.sampler import Sampler
+
+__all__ = ["ExponentialMovingAverage", "SamplerModule", "TrajectoryCounts", "fit"]
+
+CHECK_POINTS = 256
+STREAMS = {"train": 0, "evaluate": 1}
+
+
+class TrajectoryCounts(L.LightningDataModule):
+    """The "data" of a sampler: how many trajectories each step draws. A batch is a number, an epoch the interval between validations.
+
+    Arguments:
+        batch_size: trajectories of a training step, on each device.
+        steps_per_epoch: training steps between validations and checkpoints.
+        num_eval_samples: draws of a validation, over all devices.
+        num_test_samples: draws of the final estimate and of `test`, over all devices.
+        num_predict_samples: draws that `predict` writes, over all devices.
+        chunk_size: draws made at a time in evaluation.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 256,
+        steps_per_epoch: int = 100,
+        num_eval_samples: int = 2000,
+        num_test_samples: int = 10_000,
+        num_predict_samples: int = 10_000,
+        chunk_size: int = 10_000,
+    ) -> None:
+        super().__init__()
+        self.batch_size = check_count("batch_size", batch_size)
+        self.steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+        self.num_eval_samples = check_count("num_eval_samples", num_eval_samples)
+        self.num_test_samples = check_count("num_test_samples", num_test_samples)
+        self.num_predict_samples = check_count("num_predict_samples", num_predict_samples)
+        self.chunk_size = check_count("chunk_size", chunk_size)
+
+    def train_dataloader(self) -> DataLoader:
+        return _loader([self.batch_size] * self.steps_per_epoch)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader(self.num_eval_samples)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader(self.num_test_samples)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._evaluation_loader(self.num_predict_samples)
+
+    def _evaluation_loader(self, total: int) -> DataLoader:
+        world_size = 1 if self.trainer is None else self.trainer.world_size
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        share = total // world_size + (rank < total % world_size)
+        return _loader([min(self.chunk_size, share - done) for done in range(0, share, self.chunk_size)])
+
+
+def _loader(counts: list[int]) -> DataLoader:
+    return DataLoader(counts, batch_size=None)
+
+
+class SamplerModule(L.LightningModule):
+    """Trains a sampler: states from the behaviour, densities from `Sampler.evaluate`, one scalar from the loss.
+
+    All noise comes from generators seeded by (seed, rank); the training generator's state is in every checkpoint, so that a resumed run equals an uninterrupted one.
+
+    Arguments:
+        sampler: the sampler to train.
+        loss: by default `SubTrajectoryBalance()`.
+        behaviour: by default `OnPolicy()`.
+        lr: Adam's learning rate for drift and process.
+        flow_lr: for the flow network.
+        log_z_lr: for the scalar log Z.
+        final_lr_factor: learning rates fall exponentially to this fraction of themselves at the end of training.
+        weight_decay: Adam's L2 penalty on drift and flow.
+        seed: of all noise.
+
+    Attributes:
+        history: one entry for each validation, from the first step on, resumed or not.
+
+    Raises:
+        InputError: if the loss cannot train this sampler.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        loss: Loss | None = None,
+        behaviour: Behaviour | None = None,
+        lr: float = 1e-3,
+        flow_lr: float = 1e-2,
+        log_z_lr: float = 1e-1,
+        final_lr_factor: float = 0.05,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.sampler = sampler
+        self.loss = SubTrajectoryBalance() if loss is None else loss
+        self.behaviour = OnPolicy() if behaviour is None else behaviour
+        self.loss.check(sampler)
+        self.lr = check_positive("lr", lr)
+        self.flow_lr = check_positive("flow_lr", flow_lr)
+        self.log_z_lr = check_positive("log_z_lr", log_z_lr)
+        self.final_lr_factor = check_positive("final_lr_factor", final_lr_factor)
+        self.weight_decay = check_non_negative("weight_decay", weight_decay)
+        self.seed = check_count("seed", seed, minimum=0)
+        self.history: list[dict[str, Any]] = []
+        self.test_estimate: LogZEstimate | None = None
+        self._log_weights: list[Tensor] = []
+        self._restored_generators: list[Tensor] = []
+        if sampler.flow is not None:
+            sampler.flow.requires_grad_(self.loss.uses_flow)
+        sampler.log_z.requires_grad_(self.loss.uses_log_z)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        sampler = self.sampler
+        groups = [
+            {"params": [*sampler.drift.parameters(), *sampler.process.parameters(), *self.loss.parameters()]},
+            {"params": [] if sampler.flow is None else [*sampler.flow.parameters()], "lr": self.flow_lr},
+            {"params": [sampler.log_z], "lr": self.log_z_lr, "weight_decay": 0.0},
+        ]
+        groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _lr_factor(self, step: int) -> float:
+        return self.final_lr_factor ** self._progress(step)
+
+    def _progress(self, step: int) -> float:
+        total = self.trainer.estimated_stepping_batches
+        return min(step / total, 1.0) if math.isfinite(total) else 0.0
+
+    # --- training
+
+    def on_fit_start(self) -> None:
+        self.generator = self._new_generator("train")
+        if self._restored_generators:
+            self.generator.set_state(self._restored_generators[self.global_rank].cpu())
+            return
+        check_target(self.sampler, self.generator)
+        self.sampler.initialise_log_z(CHECK_POINTS, self.generator)
+
+    def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
+        progress = self._progress(self.global_step)
+        path = self.behaviour.paths(self.sampler, batch_size, self.generator, progress)
+        loss = self.loss(self.sampler.evaluate(path))
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"Training diverged: the loss is {loss.item()} at step {self.global_step}. The last checkpoint is from before. "
+                "Lower lr, or set the trainer's gradient_clip_val."
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
+        return loss
+
+    # --- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_predict_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def validation_step(self, batch_size: int, batch_idx: int) -> None:
+        self._log_weights.append(self.sampler.weighted_rollout(batch_size, self.eval_generator)[1])
+
+    def test_step(self, batch_size: int, batch_idx: int) -> None:
+        self.validation_step(batch_size, batch_idx)
+
+    def predict_step(self, batch_size: int, batch_idx: int) -> dict[str, Tensor]:
+        x, log_weight = self.sampler.weighted_rollout(batch_size, self.eval_generator)
+        return {"x": x, "log_weight": log_weight}
+
+    def on_validation_epoch_end(self) -> None:
+        estimate = self._estimate()
+        if self.trainer.state.fn == "fit":
+            self.history.append({"step": self.global_step, **estimate.to_dict()})
+        figures = {"elbo": estimate.elbo, "log_z": estimate.log_z, "ess": estimate.ess, "khat": estimate.khat}
+        if self.sampler.target.log_z is not None:
+            figures["log_z_error"] = estimate.log_z - self.sampler.target.log_z
+        for name, value in figures.items():
+            self.log(f"val/{name}", value, prog_bar=name in {"elbo", "log_z", "ess"}, batch_size=1)
+        self.log("val/log_z_learned", self.sampler.log_z.detach(), batch_size=1)
+        self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_estimate = self._estimate()
+
+    def _start_evaluation(self) -> None:
+        self.eval_generator = self._new_generator("evaluate")
+        self._log_weights = []
+
+    def _estimate(self) -> LogZEstimate:
+        log_weight = self.all_gather(torch.cat(self._log_weights)).flatten()
+        return estimate_log_z(log_weight, self.sampler.num_target_evaluations)
+
+    # --- noise and checkpoints
+
+    def _new_generator(self, stream: str) -> torch.Generator:
+        """A generator for this rank: ranks that shared noise would make every interval too narrow."""
+        entropy = (self.seed, self.global_rank, STREAMS[stream], self.global_step)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = self.all_gather(self.generator.get_state().to(self.device))
+        checkpoint["generators"] = [row.cpu() for row in state.reshape(self.trainer.world_size, -1)]
+        checkpoint["behaviour"] = self.behaviour.state_dict()
+        checkpoint["history"] = self.history
+        checkpoint["num_target_evaluations"] = self.sampler.counter.num_evaluations
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "generators" not in checkpoint:
+            raise InputError("This checkpoint was not written by diffsampler fit.")
+        if len(checkpoint["generators"]) == self.trainer.world_size:
+            self._restored_generators = checkpoint["generators"]
+        self.behaviour.load_state_dict(checkpoint["behaviour"])
+        self.history = checkpoint["history"]
+        self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
+
+
+def check_target(sampler: Sampler, generator: torch.Generator) -> None:
+    """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes."""
+    x = sampler.rollout(CHECK_POINTS, generator).x[-1]
+    log_prob = sampler.counter.log_prob(x)
+    name = type(sampler.target).__name__
+    if log_prob.isnan().all():
+        raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")
+    if not log_prob.isfinite().any():
+        raise InputError(
+            f"{name}.log_prob is not finite at any of {CHECK_POINTS} points where the sampler starts; "
+            "move or scale the target, or the process, so that they meet."
+        )
+
+
+class ExponentialMovingAverage(WeightAveraging):
+    """Evaluates and keeps an exponential moving average of the weights.
+
+    The decay warms up as (1 + n) / (10 + n): the weights before training are forgotten at once.
+
+    Arguments:
+        decay: of the average, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
+
+        def average(mean: Tensor, value: Tensor, n: Tensor | int) -> Tensor:
+            n = int(n)
+            return torch.lerp(mean, value, 1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(use_buffers=False, avg_fn=average)
+
+
+def fit(
+    sampler: Sampler,
+    max_steps: int = 2000,
+    seed: int = 0,
+    loss: Loss | None = None,
+    behaviour: Behaviour | None = None,
+    lr: float = 1e-3,
+    batch_size: int = 256,
+    steps_per_epoch: int = 100,
+    ema_decay: float = 0.999,
+    ckpt_path: str | None = None,
+    module_options: dict[str, Any] | None = None,
+    **trainer_options: Any,
+) -> list[dict[str, Any]]:
+    """Train a sampler in place; a thin wrapper of `SamplerModule` and Lightning's Trainer.
+
+    Arguments:
+        sampler: the sampler to train; it ends with the averaged weights.
+        max_steps: training steps.
+        seed: of all noise in training.
+        loss: by default `SubTrajectoryBalance()`.
+        behaviour: by default `OnPolicy()`.
+        lr: learning rate of drift and process.
+        batch_size: trajectories of a step.
+        steps_per_epoch: steps between validations.
+        ema_decay: decay of the averaged weights.
+        ckpt_path: a checkpoint to resume from.
+        module_options: further arguments of `SamplerModule`.
+        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk.
+
+    Returns:
+        One entry for each validation: the step and the fields of `LogZEstimate`.
+
+    Raises:
+        InputError: if the parts do not fit together, the target is unusable, or training diverges.
+    """
+    module = SamplerModule(sampler, loss, behaviour, lr=lr, seed=seed, **(module_options or {}))
+    options = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "gradient_clip_val": 1.0,
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        **trainer_options,
+    }
+    callbacks = options.pop("callbacks", None) or []
+    callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
+    trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
+    counts = TrajectoryCounts(batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+    trainer.fit(module, counts, ckpt_path=ckpt_path)
+    return module.history

@@ -1,0 +1,8 @@
+"""Networks: drifts (the control u of a process) and state flows, with wrappers that compose with any of them."""
+
+from diffsampler.networks.drift import Drift, FourierMLP
+from diffsampler.networks.flow import Flow, FourierFlow
+from diffsampler.networks.forward_looking import ForwardLookingFlow
+from diffsampler.networks.langevin import LangevinDrift
+
+__all__ = ["Drift", "Flow", "ForwardLookingFlow", "FourierFlow", "FourierMLP", "LangevinDrift"]

@@ -1,0 +1,62 @@
+"""The time-conditioned perceptron that drift and flow networks share.
+
+Time enters by an embedding added before the first activation. It is computed once for each time of the grid, never for each state.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import check_count
+
+__all__ = ["FourierTimeEmbedding", "TimePerceptron"]
+
+
+class FourierTimeEmbedding(nn.Module):
+    """Sines and cosines of time, then two linear layers.
+
+    Arguments:
+        width: the size E of the embedding.
+        frequencies: the number of frequencies, evenly spaced from 0.1 to 100 radians per unit time (as in PIS).
+    """
+
+    def __init__(self, width: int, frequencies: int = 64) -> None:
+        super().__init__()
+        check_count("frequencies", frequencies)
+        self.register_buffer("frequencies", torch.linspace(0.1, 100, frequencies), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """The embedding of times t with shape (*), with shape (*, E)."""
+        phase = t.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies
+        return self.layers(torch.cat([phase.sin(), phase.cos()], -1))
+
+
+class TimePerceptron(nn.Module):
+    """`depth` hidden layers over the sum of a linear map of x and the time embedding; the output starts at zero.
+
+    Arguments:
+        dim: the dimension D of states.
+        out_dim: the dimension of the output.
+        width: the size of each hidden layer.
+        depth: the number of hidden layers.
+        frequencies: of the time embedding.
+    """
+
+    def __init__(self, dim: int, out_dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+        super().__init__()
+        check_count("dim", dim)
+        check_count("width", width)
+        check_count("depth", depth)
+        self.time = FourierTimeEmbedding(width, frequencies)
+        self.input = nn.Linear(dim, width)
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
+        self.output = nn.Linear(width, out_dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
+        """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and x with shape (*, D)."""
+        hidden = self.input(x) + embedding
+        for layer in self.hidden:
+            hidden = layer(nn.functional.gelu(hidden))
+        return self.output(nn.functional.gelu(hidden))

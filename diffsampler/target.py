@@ -1,0 +1,169 @@
+"""Targets: unnormalised densities `R(x) = exp(log_prob(x))` on R^D.
+
+A target is all that a user has to write. `log_prob` is enough; `score` comes from autograd unless a closed form is cheaper, `log_z` and `sample` exist where they are known exactly.
+Everything else in the library reads a target through `CountedTarget`, so that each evaluation is counted, checked once for shape and dtype, and watched for non-finite values.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import InputError, check_count
+
+__all__ = ["CountedTarget", "FunctionTarget", "Target"]
+
+
+class Target(nn.Module, ABC):
+    """An unnormalised density on R^D.
+
+    Tensors that a subclass needs are registered with `register_buffer(..., persistent=False)`: they follow the sampler to its device and dtype and stay out of checkpoints.
+
+    Arguments:
+        dim: the dimension D, at least 1.
+
+    Attributes:
+        log_z: the exact or audited log normalising constant, or None where it is not known.
+        plot_range: (low, high) of the figures' axes, or None to take it from samples.
+        plot_coordinates: the pair of coordinates that two-dimensional figures show.
+    """
+
+    log_z: float | None = None
+    plot_range: tuple[float, float] | None = None
+    plot_coordinates: tuple[int, int] = (0, 1)
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = check_count("dim", dim)
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log R(x), with shape (*), for x with shape (*, D). -inf where the density is zero."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """The gradient of `log_prob`, with shape (*, D)."""
+        return self.log_prob_and_score(x)[1]
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_prob` and `score` in one pass, both detached, by autograd unless a subclass has a closed form.
+
+        Works under `torch.no_grad` and `torch.inference_mode`.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            log_prob = self.log_prob(x)
+            if not log_prob.requires_grad:
+                raise InputError(
+                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or turned into an array?). "
+                    "Write it in torch, give the target a closed-form log_prob_and_score, or use a drift without score."
+                )
+            (score,) = torch.autograd.grad(log_prob.sum(), x)
+        return log_prob.detach(), score
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n exact samples, with shape (n, D); NotImplementedError where there are none."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact samples.")
+
+    @property
+    def has_exact_samples(self) -> bool:
+        """Whether `sample` is implemented."""
+        return type(self).sample is not Target.sample
+
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
+        """Figures of merit of samples x, with shape (n, D), that make sense for this target only (mode masses, say)."""
+        return {}
+
+
+class FunctionTarget(Target):
+    """The density `exp(fn(x))` of a function written in torch.
+
+    Arguments:
+        fn: maps a tensor with shape (*, D) to log-densities with shape (*), of the same dtype.
+        dim: the dimension D.
+        log_z: its log normalising constant, if known.
+        plot_range: (low, high) of the figures' axes.
+
+    Example:
+        >>> target = FunctionTarget(lambda x: -(x - 1).abs().sum(-1), dim=3)
+        >>> target.log_prob(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        dim: int,
+        log_z: float | None = None,
+        plot_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(dim)
+        if not callable(fn):
+            raise InputError(f"fn must be a function of a tensor, got {fn!r}.")
+        self.fn = fn
+        self.log_z = log_z
+        self.plot_range = plot_range
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+
+class CountedTarget:
+    """A target whose evaluations are counted and checked; the way the library reads a target.
+
+    One evaluation is one point, whether value, score or both are asked for. Counts of non-finite results stay on the device until they are read.
+
+    Attributes:
+        num_evaluations: points evaluated so far.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.num_evaluations = 0
+        self._num_invalid: Tensor | int = 0
+
+    @property
+    def num_invalid(self) -> int:
+        """Points where log_prob was NaN or +inf, or where it was finite and the score was not."""
+        return int(self._num_invalid)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log R(x), with shape (*), for x with shape (*, D)."""
+        log_prob = self.target.log_prob(x)
+        self._check(x, log_prob)
+        self._record(_is_invalid(log_prob))
+        return log_prob
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log R(x) and its gradient, with shapes (*) and (*, D)."""
+        log_prob, score = self.target.log_prob_and_score(x)
+        self._check(x, log_prob)
+        if score.shape != x.shape:
+            raise InputError(
+                f"{self._name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
+            )
+        lost_score = log_prob.isfinite() & ~score.isfinite().all(-1)
+        self._record(_is_invalid(log_prob) | lost_score)
+        return log_prob, score
+
+    @property
+    def _name(self) -> str:
+        return type(self.target).__name__
+
+    def _check(self, x: Tensor, log_prob: Tensor) -> None:
+        expected = tuple(x.shape[:-1])
+        if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
+            got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
+            raise InputError(
+                f"{self._name}.log_prob must return one value per point, shape {expected} for x of shape {tuple(x.shape)}, got {got}."
+            )
+        if log_prob.dtype != x.dtype:
+            raise InputError(f"{self._name}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
+
+    def _record(self, invalid: Tensor) -> None:
+        self.num_evaluations += invalid.numel()
+        self._num_invalid = self._num_invalid + invalid.sum()
+
+
+def _is_invalid(log_prob: Tensor) -> Tensor:
+    return log_prob.isnan() | log_prob.isposinf()

@@ -1,0 +1,22 @@
+"""Ready-made targets, one file each. A new one is a subclass of `diffsampler.target.Target` and one line here."""
+
+from targets.breast_cancer import BreastCancer
+from targets.double_well import DoubleWell
+from targets.funnel import Funnel
+from targets.gaussian import Gaussian
+from targets.gaussian_mixture import GaussianMixture, GaussianMixture9, GaussianMixture25, GaussianMixture40
+from targets.logistic_regression import LogisticRegression
+from targets.many_well import ManyWell
+
+__all__ = [
+    "BreastCancer",
+    "DoubleWell",
+    "Funnel",
+    "Gaussian",
+    "GaussianMixture",
+    "GaussianMixture25",
+    "GaussianMixture40",
+    "GaussianMixture9",
+    "LogisticRegression",
+    "ManyWell",
+]

@@ -1,0 +1,28 @@
+"""What the targets' constructors share: arguments to finite float64 tensors, or one line that says why not."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError
+
+__all__ = ["to_tensor"]
+
+
+def to_tensor(name: str, value: object, ndims: Sequence[int], accepted: str) -> Tensor:
+    """`value` as a detached, finite float64 tensor with one of `ndims` dimensions and at least one entry."""
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be {accepted}, got {_shorten(value)}.") from error
+    if tensor.ndim not in ndims or tensor.numel() == 0:
+        raise InputError(f"{name} must be {accepted}, got shape {tuple(tensor.shape)}.")
+    if not tensor.isfinite().all():
+        raise InputError(f"{name} must be {accepted} with finite entries, got {_shorten(value)}.")
+    return tensor
+
+
+def _shorten(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
