@@ -1,6 +1,7 @@
 """The one error that is the user's to fix, and the checks that raise it.
 
-Every message names the argument, what was given and what is accepted, in one line: the command line prints it as it is.
+Every message names the argument, what was given and what is accepted, in one line: the command line prints it as it
+    is.
 """
 
 import math

@@ -19,7 +19,10 @@ class Kernel(ABC):
 
     @abstractmethod
     def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
-        """One draw for each state, with shape (*, D); `noise_scale` widens the noise and leaves the mean (exploration)."""
+        """One draw for each state, with shape (*, D).
+
+        `noise_scale` widens the noise and leaves the mean (exploration).
+        """
 
     @abstractmethod
     def log_prob(self, y: Tensor) -> Tensor:

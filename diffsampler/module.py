@@ -23,7 +23,8 @@ STREAMS = {"train": 0, "evaluate": 1}
 
 
 class TrajectoryCounts(L.LightningDataModule):
-    """The "data" of a sampler: how many trajectories each step draws. A batch is a number, an epoch the interval between validations.
+    """The "data" of a sampler: how many trajectories each step draws. A batch is a number, an epoch the interval
+    between validations.
 
     Arguments:
         batch_size: trajectories of a training step, on each device.
@@ -77,7 +78,8 @@ def _loader(counts: list[int]) -> DataLoader:
 class SamplerModule(L.LightningModule):
     """Trains a sampler: states from the behaviour, densities from `Sampler.evaluate`, one scalar from the loss.
 
-    All noise comes from generators seeded by (seed, rank); the training generator's state is in every checkpoint, so that a resumed run equals an uninterrupted one.
+    All noise comes from generators seeded by (seed, rank); the training generator's state is in every checkpoint, so
+    that a resumed run equals an uninterrupted one.
 
     Arguments:
         sampler: the sampler to train.
@@ -91,7 +93,9 @@ class SamplerModule(L.LightningModule):
         seed: of all noise.
 
     Attributes:
-        history: one entry for each validation, from the first step on, resumed or not.
+        history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
+            `LogZEstimate`.
+        test_samples, test_log_weight, test_estimate: what `test` drew on this rank, and the estimate over all ranks.
 
     Raises:
         InputError: if the loss cannot train this sampler.
@@ -121,8 +125,7 @@ class SamplerModule(L.LightningModule):
         self.weight_decay = check_non_negative("weight_decay", weight_decay)
         self.seed = check_count("seed", seed, minimum=0)
         self.history: list[dict[str, Any]] = []
-        self.test_estimate: LogZEstimate | None = None
-        self._log_weights: list[Tensor] = []
+        self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         if sampler.flow is not None:
             sampler.flow.requires_grad_(self.loss.uses_flow)
@@ -151,7 +154,7 @@ class SamplerModule(L.LightningModule):
     # --- training
 
     def on_fit_start(self) -> None:
-        self.generator = self._new_generator("train")
+        self.generator = self.new_generator("train")
         if self._restored_generators:
             self.generator.set_state(self._restored_generators[self.global_rank].cpu())
             return
@@ -164,8 +167,8 @@ class SamplerModule(L.LightningModule):
         loss = self.loss(self.sampler.evaluate(path))
         if not torch.isfinite(loss):
             raise InputError(
-                f"Training diverged: the loss is {loss.item()} at step {self.global_step}. The last checkpoint is from before. "
-                "Lower lr, or set the trainer's gradient_clip_val."
+                f"Training diverged: the loss is {loss.item()} at step {self.global_step}. The last checkpoint is from "
+                "before. Lower lr, or set the trainer's gradient_clip_val."
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
         return loss
@@ -182,7 +185,7 @@ class SamplerModule(L.LightningModule):
         self._start_evaluation()
 
     def validation_step(self, batch_size: int, batch_idx: int) -> None:
-        self._log_weights.append(self.sampler.weighted_rollout(batch_size, self.eval_generator)[1])
+        self._draws.append(self.sampler.weighted_rollout(batch_size, self.eval_generator))
 
     def test_step(self, batch_size: int, batch_idx: int) -> None:
         self.validation_step(batch_size, batch_idx)
@@ -204,27 +207,32 @@ class SamplerModule(L.LightningModule):
         self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
 
     def on_test_epoch_end(self) -> None:
+        self.test_samples, self.test_log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
         self.test_estimate = self._estimate()
 
     def _start_evaluation(self) -> None:
-        self.eval_generator = self._new_generator("evaluate")
-        self._log_weights = []
+        self.eval_generator = self.new_generator("evaluate")
+        self._draws = []
 
     def _estimate(self) -> LogZEstimate:
-        log_weight = self.all_gather(torch.cat(self._log_weights)).flatten()
+        log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
         return estimate_log_z(log_weight, self.sampler.num_target_evaluations)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, one after the other; to be called on every rank."""
+        return self.all_gather(rows).reshape(-1, *rows.shape[1:])
 
     # --- noise and checkpoints
 
-    def _new_generator(self, stream: str) -> torch.Generator:
+    def new_generator(self, stream: str) -> torch.Generator:
         """A generator for this rank: ranks that shared noise would make every interval too narrow."""
         entropy = (self.seed, self.global_rank, STREAMS[stream], self.global_step)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
         return torch.Generator(self.device).manual_seed(seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = self.all_gather(self.generator.get_state().to(self.device))
-        checkpoint["generators"] = [row.cpu() for row in state.reshape(self.trainer.world_size, -1)]
+        states = self.gather_rows(self.generator.get_state()[None].to(self.device))
+        checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
         checkpoint["num_target_evaluations"] = self.sampler.counter.num_evaluations

@@ -1,6 +1,7 @@
 """The sampler: a target, a process and its networks, walked forwards, backwards, and weighed."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.grids import Grid, UniformGrid
+from diffsampler.kernels import Kernel
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.target import CountedTarget, Target
@@ -17,6 +19,15 @@ __all__ = ["Sampler"]
 
 # Rows (steps x trajectories) of one piece of the batched pass: on a CPU, activations of this many stay in cache.
 CPU_CHUNK_ROWS = 6400
+
+
+class _Visit(NamedTuple):
+    """A state of a rollout, the target there if it was evaluated, and the kernel that leaves it (None at the end)."""
+
+    x: Tensor
+    log_prob: Tensor | None
+    score: Tensor | None
+    kernel: Kernel | None
 
 
 class Sampler(nn.Module):
@@ -30,11 +41,13 @@ class Sampler(nn.Module):
         target: the density.
         process: forward and backward kernels; by default `PinnedBrownian(sigma=1)`.
         drift: makes the control from the dimension; a ready drift is taken as it is.
-        flow: makes the state flow from the dimension; a ready flow is taken as it is, None leaves it out (losses that use one then refuse).
+        flow: makes the state flow from the dimension; a ready flow is taken as it is, None leaves it out (losses that
+            use one then refuse).
         grid: the time grid, or the number of steps of a uniform one.
 
     Attributes:
-        log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is `estimate_log_z`.
+        log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
+            `estimate_log_z`.
 
     Example:
         >>> from targets import Gaussian
@@ -86,15 +99,16 @@ class Sampler(nn.Module):
         Arguments:
             n: the number B of trajectories.
             generator: the source of all noise.
-            noise_scale: factor on the noise of every step, for exploration; `evaluate` gives their density under the model, not under this.
+            noise_scale: factor on the noise of every step, for exploration; `evaluate` gives their density under the
+                model, not under this.
         """
         times = self._times(generator)
         x = torch.empty(len(times), n, self.dim, dtype=self.dtype, device=self.device)
-        log_prob, score = self._empty_target_values(x)
-        for k, state, value, gradient, _ in self._walk(times, n, generator, noise_scale):
-            x[k] = state
+        log_prob, score = (x.new_empty(x.shape[:2]), torch.empty_like(x)) if self.drift.uses_score else (None, None)
+        for k, visit in enumerate(self._walk(times, n, generator, noise_scale)):
+            x[k] = visit.x
             if score is not None:
-                log_prob[k], score[k] = value, gradient
+                log_prob[k], score[k] = visit.log_prob, visit.score
         return Path(times, x, log_prob, score)
 
     @torch.no_grad()
@@ -147,7 +161,8 @@ class Sampler(nn.Module):
         Arguments:
             n: the number of draws.
             seed: of a fresh generator; without one (and without `generator`) torch's global generator is used.
-            return_log_weights: also return log importance weights, float64, with shape (n): weighted draws are draws of the target, and E[exp(log_w)] = Z.
+            return_log_weights: also return log importance weights, float64, with shape (n): weighted draws are draws
+                of the target, and E[exp(log_w)] = Z.
             generator: the source of all noise, instead of a seed.
             batch_size: draws made at a time.
         """
@@ -190,21 +205,23 @@ class Sampler(nn.Module):
     def weighted_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """End points with shape (n, D) and their log importance weights, float64, with shape (n); no path is kept."""
         times = self._times(generator)
-        log_ratio = torch.zeros(n, dtype=torch.float64, device=self.device)
-        for k, x, log_prob, _, kernel in self._walk(times, n, generator):
-            if k == 0:
-                log_prior = self.process.log_prior(x).double()
-            else:
-                backward = self.process.backward_kernel(times[k - 1], times[k], x)
-                log_ratio += last_kernel.log_prob(x) - backward.log_prob(last_x)
-            last_x, last_kernel = x, kernel
-        if log_prob is None:
-            log_prob = self.counter.log_prob(x)
-        return x, log_prob.double() - log_prior - log_ratio
+        walk = self._walk(times, n, generator)
+        last = next(walk)
+        log_prior = self.process.log_prior(last.x).double()
+        log_ratio = torch.zeros_like(log_prior)
+        for k, visit in enumerate(walk):
+            backward = self.process.backward_kernel(times[k], times[k + 1], visit.x)
+            log_ratio += last.kernel.log_prob(visit.x) - backward.log_prob(last.x)
+            last = visit
+        log_prob = self.counter.log_prob(last.x) if last.log_prob is None else last.log_prob
+        return last.x, log_prob.double() - log_prior - log_ratio
 
     @torch.no_grad()
     def initialise_log_z(self, n: int, generator: torch.Generator | None = None) -> None:
-        """Set the parameter log_z to the logmeanexp of n log-weights: Adam would take thousands of steps to walk there."""
+        """Set the parameter log_z to the logmeanexp of n log-weights.
+
+        Adam would take thousands of steps to walk there.
+        """
         _, log_weight = self.weighted_rollout(n, generator)
         log_weight = log_weight[log_weight.isfinite()]
         if len(log_weight):
@@ -212,17 +229,17 @@ class Sampler(nn.Module):
 
     def _walk(
         self, times: Tensor, n: int, generator: torch.Generator | None, noise_scale: float = 1.0
-    ) -> Iterator[tuple[int, Tensor, Tensor | None, Tensor | None, object]]:
-        """Yield (k, x_k, log R, score, kernel that leaves x_k) for k = 0..T; the last kernel is None."""
+    ) -> Iterator["_Visit"]:
+        """The T + 1 states of a rollout, one after the other, with what was computed there."""
         embedding = self.drift.embed(times[:-1])
         x = self.process.sample_prior(n, self.dim, generator, self.dtype, self.device)
         for k in range(len(times)):
             log_prob, score = self.counter.log_prob_and_score(x) if self.drift.uses_score else (None, None)
             if k == len(times) - 1:
-                yield k, x, log_prob, score, None
+                yield _Visit(x, log_prob, score, None)
                 return
             kernel = self.process.forward_kernel(times[k], times[k + 1], x, self.drift(embedding[k], x, score))
-            yield k, x, log_prob, score, kernel
+            yield _Visit(x, log_prob, score, kernel)
             x = kernel.rsample(generator, noise_scale)
 
     def _times(self, generator: torch.Generator | None) -> Tensor:
@@ -234,9 +251,6 @@ class Sampler(nn.Module):
         if generator is not None:
             raise InputError("Give either seed or generator, not both.")
         return torch.Generator(self.device).manual_seed(seed)
-
-    def _empty_target_values(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        return (x.new_empty(x.shape[:2]), torch.empty_like(x)) if self.drift.uses_score else (None, None)
 
     def _target_values(self, path: Path) -> tuple[Tensor, Tensor | None]:
         """log R, with shape (T + 1, B) or, where only the end counts, (1, B), and the score if the drift uses it."""

@@ -1,7 +1,9 @@
 """Targets: unnormalised densities `R(x) = exp(log_prob(x))` on R^D.
 
-A target is all that a user has to write. `log_prob` is enough; `score` comes from autograd unless a closed form is cheaper, `log_z` and `sample` exist where they are known exactly.
-Everything else in the library reads a target through `CountedTarget`, so that each evaluation is counted, checked once for shape and dtype, and watched for non-finite values.
+A target is all that a user has to write. `log_prob` is enough; `score` comes from autograd unless a closed form is
+cheaper, `log_z` and `sample` exist where they are known exactly.
+Everything else in the library reads a target through `CountedTarget`, so that each evaluation is counted, checked
+once for shape and dtype, and watched for non-finite values.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +20,8 @@ __all__ = ["CountedTarget", "FunctionTarget", "Target"]
 class Target(nn.Module, ABC):
     """An unnormalised density on R^D.
 
-    Tensors that a subclass needs are registered with `register_buffer(..., persistent=False)`: they follow the sampler to its device and dtype and stay out of checkpoints.
+    Tensors that a subclass needs are registered with `register_buffer(..., persistent=False)`: they follow the
+    sampler to its device and dtype and stay out of checkpoints.
 
     Arguments:
         dim: the dimension D, at least 1.
@@ -55,8 +58,8 @@ class Target(nn.Module, ABC):
             log_prob = self.log_prob(x)
             if not log_prob.requires_grad:
                 raise InputError(
-                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or turned into an array?). "
-                    "Write it in torch, give the target a closed-form log_prob_and_score, or use a drift without score."
+                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or turned into an "
+                    "array?). Write it in torch, override log_prob_and_score, or use a drift without score (FourierMLP)."
                 )
             (score,) = torch.autograd.grad(log_prob.sum(), x)
         return log_prob.detach(), score
@@ -111,7 +114,8 @@ class FunctionTarget(Target):
 class CountedTarget:
     """A target whose evaluations are counted and checked; the way the library reads a target.
 
-    One evaluation is one point, whether value, score or both are asked for. Counts of non-finite results stay on the device until they are read.
+    One evaluation is one point, whether value, score or both are asked for. Counts of non-finite results stay on the
+    device until they are read.
 
     Attributes:
         num_evaluations: points evaluated so far.
@@ -155,7 +159,8 @@ class CountedTarget:
         if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
             got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
             raise InputError(
-                f"{self._name}.log_prob must return one value per point, shape {expected} for x of shape {tuple(x.shape)}, got {got}."
+                f"{self._name}.log_prob must return one value per point, shape {expected} for x of shape "
+                f"{tuple(x.shape)}, got {got}."
             )
         if log_prob.dtype != x.dtype:
             raise InputError(f"{self._name}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")

@@ -4,7 +4,8 @@ Everything computed from a trajectory is a function of one array,
 
     u_k = log F_k(x_k) - sum_{j<k} [ log P_F(x_{j+1} | x_j) - log P_B(x_j | x_{j+1}) ],    k = 0..T
 
-with log F_0 = log Z + log prior(x_0) and log F_T = log R(x_T). Balance holds exactly where u does not depend on k, and the log importance weight is u_T - u_0 + log Z.
+with log F_0 = log Z + log prior(x_0) and log F_T = log R(x_T). Balance holds exactly where u does not depend on k,
+and the log importance weight is u_T - u_0 + log Z.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Path:
     def __post_init__(self) -> None:
         if self.x.dim() != 3 or self.times.shape != self.x.shape[:1]:
             raise ValueError(
-                f"A path needs states with shape (T + 1, B, D) and T + 1 times, got {tuple(self.x.shape)} and {tuple(self.times.shape)}."
+                f"A path needs states with shape (T + 1, B, D) and T + 1 times, got {tuple(self.x.shape)} and "
+                f"{tuple(self.times.shape)}."
             )
         for name, value, shape in (("log_prob", self.log_prob, self.x.shape[:2]), ("score", self.score, self.x.shape)):
             if value is not None and value.shape != shape:
@@ -90,7 +92,8 @@ class Trajectory:
     def balance_ends(self) -> tuple[Tensor, Tensor]:
         """(u_0, u_T), each with shape (B), finite wherever the model is.
 
-        Where log R(x_T) is not finite it stands at the value that puts the weight ten nats below log Z: losses stay finite, and their gradient still pulls trajectories away from there.
+        Where log R(x_T) is not finite it stands at the value that puts the weight ten nats below log Z: losses stay
+        finite, and their gradient still pulls trajectories away from there.
         """
         start = self.log_z + self.log_prior
         floor = (start + self.log_ratio[-1] - ZERO_DENSITY_MARGIN).detach()

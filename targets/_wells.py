@@ -22,7 +22,7 @@ def integrate_well(delta: float, tilt: float = 0.0) -> tuple[float, float]:
         def density(u: float) -> float:
             return math.exp(-((u * u - delta) ** 2) + sign * tilt * u - shift)
 
-        # beyond `end` the integrand is below exp(-(6^2 - ...)) of its maximum; split at the peak, which may be narrow
+        # (u^2 - delta)^2 > 64 beyond `end`; split around the peak, which may be narrow
         width = min(1.0, 1 / centre)
         end = math.sqrt(delta + 8 + abs(tilt) ** (2 / 3))
         knots = sorted({0.0, max(0.0, centre - 4 * width), centre, min(end, centre + 4 * width), end})

@@ -13,8 +13,7 @@ __all__ = ["DoubleWell"]
 
 
 class DoubleWell(Target):
-    """log R(x) = -sum_{i <= m} (x_i^2 - delta)^2 - sum_{i > m} x_i^2 / 2 with m wells, 2^m equal modes at
-    +-sqrt(delta).
+    """log R(x) = -sum_{i <= m} (x_i^2 - delta)^2 - sum_{i > m} x_i^2 / 2: 2^m equal modes at +-sqrt(delta).
 
     Richter & Berner, Improved sampling via learned diffusions, 2024, https://arxiv.org/abs/2307.01198. log Z by
     quadrature: -0.541056 for m = 5, delta = 4, D = 5 and 42.817243 for m = 5, delta = 2, D = 50.

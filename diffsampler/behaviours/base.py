@@ -14,7 +14,10 @@ __all__ = ["Behaviour"]
 
 
 class Behaviour(ABC):
-    """A source of training paths. It is no nn.Module: what it holds is data, which no optimiser, EMA or DDP may touch."""
+    """A source of training paths.
+
+    It is no nn.Module: what it holds is data, which no optimiser, EMA or DDP may touch.
+    """
 
     @abstractmethod
     def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:

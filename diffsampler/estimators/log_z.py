@@ -50,7 +50,9 @@ class LogZEstimate:
 def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZEstimate:
     """Estimate log Z from log importance weights.
 
-    The interval is the normal one for the mean weight, taken to the log scale by the delta method. Where the Pareto shape exceeds 0.7 that interval means nothing; what remains true of any non-negative unbiased estimate is Markov's inequality, P(estimate >= 20 Z) <= 1/20, so the interval is then [log_z - log 20, inf).
+    The interval is the normal one for the mean weight, taken to the log scale by the delta method. Where the Pareto
+    shape exceeds 0.7 that interval means nothing; what remains true of any non-negative unbiased estimate is Markov's
+    inequality, P(estimate >= 20 Z) <= 1/20, so the interval is then [log_z - log 20, inf).
 
     Arguments:
         log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported.
@@ -67,7 +69,8 @@ def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZE
     num_zero = int(log_weight.isneginf().sum())
     if num_zero == n:
         raise InputError(
-            f"No log Z: of {n} samples, {num_invalid} have a log_prob that is NaN or +inf, and {n - num_invalid} have density zero. Check the target, or move it to where the sampler starts."
+            f"No log Z: of {n} samples, {num_invalid} have a log_prob that is NaN or +inf, and {n - num_invalid} have "
+            "density zero. Check the target, or move it to where the sampler starts."
         )
     log_sum = log_weight.logsumexp(0)
     log_z = float(log_sum) - math.log(n)
@@ -102,7 +105,8 @@ def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, 
         warnings.append(f"{n} samples are too few to judge the tail of the weights; draw at least 25.")
     elif khat > KHAT_REFUSE:
         warnings.append(
-            f"Pareto khat is {khat:.2f}, above 0.7: the weights are too heavy-tailed for an interval; log_z is likely too low. Train longer or draw from a better sampler."
+            f"Pareto khat is {khat:.2f}, above 0.7: the weights are too heavy-tailed for an interval; "
+            "log_z is likely too low. Train longer or draw from a better sampler."
         )
     elif khat > KHAT_WARN:
         warnings.append(f"Pareto khat is {khat:.2f}, above 0.5: the interval is likely too narrow.")

@@ -11,10 +11,12 @@ __all__ = ["pareto_khat"]
 def pareto_khat(log_weight: Tensor) -> float:
     """The shape k of a generalised Pareto distribution fitted to the largest weights.
 
-    Below 0.5 the weights have a finite variance and the central limit theorem holds; above 0.7 no sample size in reach makes their mean reliable. NaN with fewer than 25 weights; -inf if the largest are all equal.
+    Below 0.5 the weights have a finite variance and the central limit theorem holds; above 0.7 no sample size in
+    reach makes their mean reliable. NaN with fewer than 25 weights; -inf if the largest are all equal.
 
     References:
-        Pareto Smoothed Importance Sampling, Vehtari et al., 2024, arXiv:1507.02646, sections 3 and 6 (tail length, weak prior on k).
+        Pareto Smoothed Importance Sampling, Vehtari et al., 2024, arXiv:1507.02646, sections 3 and 6 (tail length,
+            weak prior on k).
         A New and Efficient Estimation Method for the Generalized Pareto Distribution, Zhang & Stephens, 2009.
 
     Arguments:
@@ -33,7 +35,9 @@ def pareto_khat(log_weight: Tensor) -> float:
 
 
 def _generalised_pareto_shape(excess: Tensor) -> float:
-    """Zhang and Stephens' estimate for sorted positive excesses, shrunk towards 0.5 with the weight of ten observations."""
+    """Zhang and Stephens' estimate for sorted positive excesses, shrunk towards 0.5 with the weight of ten
+    observations.
+    """
     n = excess.numel()
     num_candidates = 30 + math.isqrt(n)
     quartile = excess[max(math.floor(n / 4 + 0.5) - 1, 0)]

@@ -24,11 +24,14 @@ def laplacian(weights: Tensor) -> Tensor:
 class SubTrajectoryBalance(Loss):
     """The mean of sum_{i<j} w_ij (u_i - u_j)^2 over trajectories, w_ij = lambda^(j - i) normalised to sum to 1.
 
-    Computed as one quadratic form u^T L u, in O(T^2 B) multiply-adds and O(T B) memory. With a forward-looking flow and a Langevin drift this is DGFS.
-    lambda = 1 weighs all pairs alike, large lambda approaches trajectory balance (at T = 100, lambda = 2 puts 99 % of the weight on lengths above 90), small lambda detailed balance.
+    Computed as one quadratic form u^T L u, in O(T^2 B) multiply-adds and O(T B) memory. With a forward-looking flow
+    and a Langevin drift this is DGFS.
+    lambda = 1 weighs all pairs alike, large lambda approaches trajectory balance (at T = 100, lambda = 2 puts 99 % of
+    the weight on lengths above 90), small lambda detailed balance.
 
     References:
-        Learning GFlowNets from partial episodes for improved convergence and stability, Madan et al., 2023, arXiv:2209.12782, eq. 10.
+        Learning GFlowNets from partial episodes for improved convergence and stability, Madan et al., 2023,
+            arXiv:2209.12782, eq. 10.
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679, eq. 15.
 
     Arguments:

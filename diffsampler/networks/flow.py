@@ -13,7 +13,8 @@ class Flow(nn.Module, ABC):
     """The log state flow log F(t, x) at interior times; at both ends the flow is known and no network is asked.
 
     Attributes:
-        uses_interpolation: whether `forward` needs the interpolation between prior and target (forward-looking flows).
+        uses_interpolation: whether `forward` needs the interpolation between prior and target (forward-looking
+            flows).
     """
 
     uses_interpolation: bool = False
@@ -24,7 +25,9 @@ class Flow(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embedding: Tensor, x: Tensor, interpolation: Tensor | None = None) -> Tensor:
-        """log F, with shape (*), for an embedding that broadcasts against (*, E), x with shape (*, D) and an interpolation with shape (*)."""
+        """log F, with shape (*), for an embedding that broadcasts against (*, E), x with shape (*, D) and an
+        interpolation with shape (*).
+        """
 
 
 class FourierFlow(Flow):

@@ -15,7 +15,8 @@ class ForwardLookingFlow(Flow):
     The sampler hands the interpolation in: it evaluates the target once for drift, flow and loss together.
 
     References:
-        Better Training of GFlowNets with Local Credit and Incomplete Trajectories, Pan et al., 2023, arXiv:2302.01687.
+        Better Training of GFlowNets with Local Credit and Incomplete Trajectories, Pan et al., 2023,
+            arXiv:2302.01687.
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679, section 3.
 
     Arguments:

@@ -1,6 +1,7 @@
 """The time-conditioned perceptron that drift and flow networks share.
 
-Time enters by an embedding added before the first activation. It is computed once for each time of the grid, never for each state.
+Time enters by an embedding added before the first activation. It is computed once for each time of the grid, never
+for each state.
 """
 
 import torch

@@ -15,7 +15,9 @@ __all__ = ["LangevinDrift"]
 class LangevinDrift(Drift):
     """u(t, x) = network(t, x) + gate(t) clip(score(x)), with a learned gate for each time.
 
-    The clip belongs to the model, so densities and importance weights stay exact. It bounds each entry of the score; where the score is NaN (on the edge of a region of zero density, say) it counts as 0, and the sampler counts the event.
+    The clip belongs to the model, so densities and importance weights stay exact. It bounds each entry of the score;
+    where the score is NaN (on the edge of a region of zero density, say) it counts as 0, and the sampler counts the
+    event.
 
     References:
         Path Integral Sampler, Zhang & Chen, 2022, arXiv:2111.15141, section 4.

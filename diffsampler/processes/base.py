@@ -1,6 +1,7 @@
 """What a process is: a prior, a forward kernel, a backward kernel and a reference, on times in [0, 1].
 
-Any forward and backward kernels give exact importance weights, at any step size and for any control: what a process gets wrong costs variance, never correctness.
+Any forward and backward kernels give exact importance weights, at any step size and for any control: what a process
+    gets wrong costs variance, never correctness.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +17,8 @@ __all__ = ["Process"]
 class Process(nn.Module, ABC):
     """A discrete-time diffusion from a prior at time 0 to the target at time 1.
 
-    Times `s < t` are float64 tensors that broadcast against the states: () in a rollout, (T, 1, 1) in the batched pass. The prior is a Dirac at 0 unless a subclass says otherwise.
+    Times `s < t` are float64 tensors that broadcast against the states: () in a rollout, (T, 1, 1) in the batched
+    pass. The prior is a Dirac at 0 unless a subclass says otherwise.
     """
 
     def sample_prior(

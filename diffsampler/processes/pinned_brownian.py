@@ -21,7 +21,8 @@ class PinnedBrownian(Process):
         P_B(x_s | x_t) = N((s / t) x_t, sigma^2 h s / t), a Dirac in 0 at s = 0
 
     For a target N(0, sigma^2) the control u = 0 is optimal: every importance weight equals Z.
-    Choose sigma so that the target lies within about two sigma of the origin. A run of the DGFS code over [0, T] with unit noise is this process with sigma^2 = T.
+    Choose sigma so that the target lies within about two sigma of the origin. A run of the DGFS code over [0, T] with
+    unit noise is this process with sigma^2 = T.
 
     References:
         Path Integral Sampler, Zhang & Chen, 2022, arXiv:2111.15141.
@@ -38,9 +39,7 @@ class PinnedBrownian(Process):
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor) -> GaussianKernel:
         h = t - s
-        return GaussianKernel(
-            torch.addcmul(x, u, (self.sigma * h).to(x.dtype)), (self.sigma * h.sqrt()).to(x.dtype)
-        )
+        return GaussianKernel(torch.addcmul(x, u, (self.sigma * h).to(x.dtype)), (self.sigma * h.sqrt()).to(x.dtype))
 
     def backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None) -> GaussianKernel:
         ratio = s / t

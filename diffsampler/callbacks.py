@@ -1,0 +1,119 @@
+"""What a run leaves behind: results, figures and samples, in its run folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.module import SamplerModule
+
+__all__ = ["Report", "SampleWriter", "format_table"]
+
+LAST_EVALUATIONS = 5
+
+
+class Report(L.Callback):
+    """Prints the log Z table and writes `results.json` and the figures, at the end of `fit` and of `test`.
+
+    Arguments:
+        figures: whether to draw figures.
+    """
+
+    def __init__(self, figures: bool = True) -> None:
+        self.figures = figures
+
+    def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        n = trainer.datamodule.num_test_samples
+        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("evaluate"))
+        self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, module.sampler.num_target_evaluations))
+
+    def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
+        if trainer.is_global_zero:
+            self._write(trainer, module, module.test_samples, module.test_log_weight, module.test_estimate)
+
+    def _write(
+        self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
+    ) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = module.sampler.target
+        results = {
+            **estimate.to_dict(),
+            "true_log_z": target.log_z,
+            "target": type(target).__name__,
+            "step": module.history[-1]["step"] if module.history else 0,
+            "diagnostics": target.diagnostics(x),
+            "last_evaluations": summarise_history(module.history, target.log_z),
+        }
+        (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+        print(format_table(estimate, target.log_z))
+        for name, value in results["diagnostics"].items():
+            print(f"  {name.replace('_', ' ')}: {value:.4g}")
+        print(f"Results: {folder / 'results.json'}")
+        if self.figures:
+            from diffsampler.plotting import save_figures
+
+            paths = save_figures(folder, module.sampler, x, log_weight, estimate, module.history, module.seed)
+            print(f"Figures: {', '.join(str(path) for path in paths)}")
+
+
+def format_table(estimate: LogZEstimate, true_log_z: float | None = None) -> str:
+    """The log Z table, in words: estimate, interval, bound, diagnostics, truth where known, warnings."""
+    rows = [
+        ("log Z", f"{estimate.log_z:.4f}"),
+        ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
+        ("ELBO", f"{estimate.elbo:.4f}"),
+        ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
+        ("Pareto khat", f"{estimate.khat:.2f}"),
+        ("target evaluations", f"{estimate.num_target_evaluations:,}"),
+    ]
+    if true_log_z is not None:
+        rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in estimate.warnings)])
+
+
+def summarise_history(history: list[dict[str, Any]], true_log_z: float | None) -> dict[str, float | int | None] | None:
+    """The mean over the last evaluations of a run, never the best of them; None before the first."""
+    last = [entry for entry in history[-LAST_EVALUATIONS:] if entry["log_z"] is not None]
+    if not last:
+        return None
+
+    def mean(values: list[float | None]) -> float | None:
+        return None if None in values else float(np.mean(values))
+
+    summary = {"count": len(last), **{key: mean([e[key] for e in last]) for key in ("log_z", "elbo", "ess")}}
+    if true_log_z is not None:
+        summary["abs_log_z_error"] = mean([abs(entry["log_z"] - true_log_z) for entry in last])
+        summary["elbo_gap"] = None if summary["elbo"] is None else true_log_z - summary["elbo"]
+    return summary
+
+
+class SampleWriter(BasePredictionWriter):
+    """Writes what `predict` draws into `samples.npz`: `x` with shape (n, D) and `log_weight` with shape (n)."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+
+    def write_on_epoch_end(
+        self, trainer: L.Trainer, module: SamplerModule, predictions: list[dict[str, Tensor]], batch_indices: Any
+    ) -> None:
+        arrays = {
+            key: module.gather_rows(torch.cat([part[key] for part in predictions]).to(module.device)).cpu().numpy()
+            for key in ("x", "log_weight")
+        }
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "samples.npz", **arrays)
+        print(f"Samples: {folder / 'samples.npz'} (x {arrays['x'].shape}, log_weight {arrays['log_weight'].shape})")
