@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Lightning takes seconds to import: only those who train pay for it.
     if name == "fit":
-        from diffsampler.module import fit
+        from diffsampler.training import fit
 
         return fit
     raise AttributeError(f"module 'diffsampler' has no attribute {name!r}")

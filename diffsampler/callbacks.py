@@ -1,4 +1,4 @@
-"""What a run leaves behind: results, figures and samples, in its run folder."""
+"""Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,41 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.module import SamplerModule
 
-__all__ = ["Report", "SampleWriter", "format_table"]
+__all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
 
 LAST_EVALUATIONS = 5
+
+
+class ExponentialMovingAverage(WeightAveraging):
+    """Evaluates and keeps an exponential moving average of the weights.
+
+    The decay warms up as (1 + n) / (10 + n): the weights before training are forgotten at once.
+
+    Arguments:
+        decay: of the average, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
+
+        def average(mean: Tensor, value: Tensor, n: Tensor | int) -> Tensor:
+            n = int(n)
+            return torch.lerp(mean, value, 1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(use_buffers=False, avg_fn=average)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Outside `fit` the checkpoint's state_dict already is the average.
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 class Report(L.Callback):

@@ -13,12 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 import targets  # noqa: F401  (their classes are found by short name)
 from diffsampler.behaviours import Behaviour
-from diffsampler.callbacks import Report, SampleWriter
+from diffsampler.callbacks import ExponentialMovingAverage, Report, SampleWriter
+from diffsampler.coordinates import AffineCoordinates
+from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError
 from diffsampler.grids import Grid
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.messages import shorten
-from diffsampler.module import ExponentialMovingAverage, SamplerModule, TrajectoryCounts
+from diffsampler.module import SamplerModule
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.processes import Process
 from diffsampler.sampler import Sampler
@@ -33,6 +35,7 @@ def build_module(
     drift: Callable[[int], Drift] = LangevinDrift,
     flow: Callable[[int], Flow] | None = ForwardLookingFlow,
     grid: Grid | int = 100,
+    coordinates: Callable[[Target], AffineCoordinates] | None = None,
     loss: Loss | None = None,
     behaviour: Behaviour | None = None,
     lr: float = 1e-3,
@@ -50,6 +53,7 @@ def build_module(
         drift: the control network.
         flow: the state flow network; null for losses without one.
         grid: the time grid, or the number of steps of a uniform one.
+        coordinates: in which process and networks work, such as LaplaceCoordinates for a posterior.
         loss: by default SubTrajectoryBalance.
         behaviour: where training states come from; by default OnPolicy.
         lr: learning rate of drift and process.
@@ -62,7 +66,7 @@ def build_module(
     loss = SubTrajectoryBalance() if loss is None else loss
     if not loss.uses_flow:
         flow = None
-    sampler = Sampler(target, process, drift, flow, grid)
+    sampler = Sampler(target, process, drift, flow, grid, coordinates)
     return SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay, seed)
 
 
@@ -108,17 +112,13 @@ class _CLI(LightningCLI):
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(SampleWriter, "samples")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/elbo",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "best-{step}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.save_on_train_epoch_end": True,
-            }
-        )
+        # Two of them: ModelCheckpoint(save_last=True) writes last.ckpt only when the monitored figure improved.
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        common = {"auto_insert_metric_name": False, "save_on_train_epoch_end": True, "enable_version_counter": False}
+        best = {"filename": "best", "monitor": "val/elbo", "mode": "max"}
+        for group, options in (("last_checkpoint", {"filename": "last"}), ("best_checkpoint", best)):
+            parser.set_defaults({f"{group}.{key}": value for key, value in {**common, **options}.items()})
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from diffsampler.behaviours import Behaviour
+from diffsampler.coordinates import AffineCoordinates
 from diffsampler.grids import Grid
 from diffsampler.losses import Loss
 from diffsampler.networks import Drift, Flow
@@ -22,6 +23,7 @@ FAMILIES = {
     "drift": Drift,
     "flow": Flow,
     "grid": Grid,
+    "coordinates": AffineCoordinates,
     "loss": Loss,
     "behaviour": Behaviour,
 }

@@ -1,4 +1,4 @@
-"""Training by Lightning: the module, its counter of trajectories, the averaged weights, and `fit`."""
+"""The LightningModule: how a sampler is trained, evaluated and kept."""
 
 import math
 from typing import Any
@@ -6,9 +6,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.errors import InputError, check_count, check_non_negative, check_positive
@@ -16,63 +14,10 @@ from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.sampler import Sampler
 
-__all__ = ["ExponentialMovingAverage", "SamplerModule", "TrajectoryCounts", "fit"]
+__all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
 STREAMS = {"train": 0, "evaluate": 1}
-
-
-class TrajectoryCounts(L.LightningDataModule):
-    """The "data" of a sampler: how many trajectories each step draws. A batch is a number, an epoch the interval
-    between validations.
-
-    Arguments:
-        batch_size: trajectories of a training step, on each device.
-        steps_per_epoch: training steps between validations and checkpoints.
-        num_eval_samples: draws of a validation, over all devices.
-        num_test_samples: draws of the final estimate and of `test`, over all devices.
-        num_predict_samples: draws that `predict` writes, over all devices.
-        chunk_size: draws made at a time in evaluation.
-    """
-
-    def __init__(
-        self,
-        batch_size: int = 256,
-        steps_per_epoch: int = 100,
-        num_eval_samples: int = 2000,
-        num_test_samples: int = 10_000,
-        num_predict_samples: int = 10_000,
-        chunk_size: int = 10_000,
-    ) -> None:
-        super().__init__()
-        self.batch_size = check_count("batch_size", batch_size)
-        self.steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
-        self.num_eval_samples = check_count("num_eval_samples", num_eval_samples)
-        self.num_test_samples = check_count("num_test_samples", num_test_samples)
-        self.num_predict_samples = check_count("num_predict_samples", num_predict_samples)
-        self.chunk_size = check_count("chunk_size", chunk_size)
-
-    def train_dataloader(self) -> DataLoader:
-        return _loader([self.batch_size] * self.steps_per_epoch)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._evaluation_loader(self.num_eval_samples)
-
-    def test_dataloader(self) -> DataLoader:
-        return self._evaluation_loader(self.num_test_samples)
-
-    def predict_dataloader(self) -> DataLoader:
-        return self._evaluation_loader(self.num_predict_samples)
-
-    def _evaluation_loader(self, total: int) -> DataLoader:
-        world_size = 1 if self.trainer is None else self.trainer.world_size
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        share = total // world_size + (rank < total % world_size)
-        return _loader([min(self.chunk_size, share - done) for done in range(0, share, self.chunk_size)])
-
-
-def _loader(counts: list[int]) -> DataLoader:
-    return DataLoader(counts, batch_size=None)
 
 
 class SamplerModule(L.LightningModule):
@@ -259,78 +204,3 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
             f"{name}.log_prob is not finite at any of {CHECK_POINTS} points where the sampler starts; "
             "move or scale the target, or the process, so that they meet."
         )
-
-
-class ExponentialMovingAverage(WeightAveraging):
-    """Evaluates and keeps an exponential moving average of the weights.
-
-    The decay warms up as (1 + n) / (10 + n): the weights before training are forgotten at once.
-
-    Arguments:
-        decay: of the average, in [0, 1).
-    """
-
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
-
-        def average(mean: Tensor, value: Tensor, n: Tensor | int) -> Tensor:
-            n = int(n)
-            return torch.lerp(mean, value, 1 - min(decay, (1 + n) / (10 + n)))
-
-        super().__init__(use_buffers=False, avg_fn=average)
-
-
-def fit(
-    sampler: Sampler,
-    max_steps: int = 2000,
-    seed: int = 0,
-    loss: Loss | None = None,
-    behaviour: Behaviour | None = None,
-    lr: float = 1e-3,
-    batch_size: int = 256,
-    steps_per_epoch: int = 100,
-    ema_decay: float = 0.999,
-    ckpt_path: str | None = None,
-    module_options: dict[str, Any] | None = None,
-    **trainer_options: Any,
-) -> list[dict[str, Any]]:
-    """Train a sampler in place; a thin wrapper of `SamplerModule` and Lightning's Trainer.
-
-    Arguments:
-        sampler: the sampler to train; it ends with the averaged weights.
-        max_steps: training steps.
-        seed: of all noise in training.
-        loss: by default `SubTrajectoryBalance()`.
-        behaviour: by default `OnPolicy()`.
-        lr: learning rate of drift and process.
-        batch_size: trajectories of a step.
-        steps_per_epoch: steps between validations.
-        ema_decay: decay of the averaged weights.
-        ckpt_path: a checkpoint to resume from.
-        module_options: further arguments of `SamplerModule`.
-        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk.
-
-    Returns:
-        One entry for each validation: the step and the fields of `LogZEstimate`.
-
-    Raises:
-        InputError: if the parts do not fit together, the target is unusable, or training diverges.
-    """
-    module = SamplerModule(sampler, loss, behaviour, lr=lr, seed=seed, **(module_options or {}))
-    options = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "gradient_clip_val": 1.0,
-        "inference_mode": False,
-        "use_distributed_sampler": False,
-        **trainer_options,
-    }
-    callbacks = options.pop("callbacks", None) or []
-    callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
-    trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
-    counts = TrajectoryCounts(batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-    trainer.fit(module, counts, ckpt_path=ckpt_path)
-    return module.history

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diffsampler.coordinates import AffineCoordinates, TargetInCoordinates
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.grids import Grid, UniformGrid
@@ -44,6 +45,8 @@ class Sampler(nn.Module):
         flow: makes the state flow from the dimension; a ready flow is taken as it is, None leaves it out (losses that
             use one then refuse).
         grid: the time grid, or the number of steps of a uniform one.
+        coordinates: in which process and networks work; made from the target, or ready. `sample` and `rollback` speak
+            the target's own coordinates either way; the states of a `Path` are in these.
 
     Attributes:
         log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
@@ -63,6 +66,7 @@ class Sampler(nn.Module):
         drift: Drift | Callable[[int], Drift] = LangevinDrift,
         flow: Flow | Callable[[int], Flow] | None = ForwardLookingFlow,
         grid: Grid | int = 100,
+        coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(target, Target):
@@ -76,6 +80,11 @@ class Sampler(nn.Module):
         self.grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
         self.log_z = nn.Parameter(torch.zeros(()))
         self.counter = CountedTarget(target)
+        self.coordinates: AffineCoordinates | None = None
+        if coordinates is not None:
+            self.coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
+            self.counter = CountedTarget(TargetInCoordinates(target, self.coordinates))
+            self.counter.num_evaluations += self.coordinates.num_target_evaluations
 
     @property
     def dim(self) -> int:
@@ -114,6 +123,7 @@ class Sampler(nn.Module):
     @torch.no_grad()
     def rollback(self, x: Tensor, generator: torch.Generator | None = None) -> Path:
         """Trajectories that end in x, with shape (B, D), drawn backwards by P_B."""
+        x = x if self.coordinates is None else self.coordinates.inverse(x)
         times = self._times(generator)
         states = x.new_empty(len(times), *x.shape)
         states[-1] = x
@@ -214,7 +224,8 @@ class Sampler(nn.Module):
             log_ratio += last.kernel.log_prob(visit.x) - backward.log_prob(last.x)
             last = visit
         log_prob = self.counter.log_prob(last.x) if last.log_prob is None else last.log_prob
-        return last.x, log_prob.double() - log_prior - log_ratio
+        x = last.x if self.coordinates is None else self.coordinates(last.x)
+        return x, log_prob.double() - log_prior - log_ratio
 
     @torch.no_grad()
     def initialise_log_z(self, n: int, generator: torch.Generator | None = None) -> None:

@@ -58,8 +58,8 @@ class Target(nn.Module, ABC):
             log_prob = self.log_prob(x)
             if not log_prob.requires_grad:
                 raise InputError(
-                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or turned into an "
-                    "array?). Write it in torch, override log_prob_and_score, or use a drift without score (FourierMLP)."
+                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "
+                    "array?). Write it in torch, override log_prob_and_score, or use a drift without score: FourierMLP."
                 )
             (score,) = torch.autograd.grad(log_prob.sum(), x)
         return log_prob.detach(), score

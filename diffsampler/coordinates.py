@@ -1,0 +1,108 @@
+"""Coordinates: an affine map x = loc + matrix z between where the sampler walks (z) and where the target lives (x).
+
+A sampler that walks in coordinates where the target is centred and of unit scale needs no tuning of sigma or clipping.
+The normalising constant does not change: the log-density in z carries log |det matrix|.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import InputError, check_positive
+from diffsampler.target import Target
+
+__all__ = ["AffineCoordinates", "LaplaceCoordinates", "TargetInCoordinates"]
+
+
+class AffineCoordinates(nn.Module):
+    """x = loc + matrix z.
+
+    Arguments:
+        loc: with shape (D).
+        matrix: invertible, with shape (D, D).
+
+    Attributes:
+        log_det: log |det matrix|, with shape ().
+        num_target_evaluations: what finding the coordinates cost.
+    """
+
+    def __init__(self, loc: Tensor, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("loc", loc.double())
+        self.register_buffer("matrix", matrix.double())
+        self.register_buffer("log_det", torch.linalg.slogdet(self.matrix).logabsdet)
+        self.num_target_evaluations = 0
+        if matrix.shape != (*loc.shape, *loc.shape) or not self.log_det.isfinite():
+            raise InputError(
+                f"matrix must be invertible, with shape {(*loc.shape, *loc.shape)}, got {tuple(matrix.shape)}."
+            )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """x, with shape (*, D), for z with shape (*, D)."""
+        return torch.addmm(self.loc.to(z.dtype), z.reshape(-1, z.shape[-1]), self.matrix.T.to(z.dtype)).view_as(z)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """z, with shape (*, D), for x with shape (*, D)."""
+        return torch.linalg.solve(self.matrix, (x.double() - self.loc).unsqueeze(-1)).squeeze(-1).to(x.dtype)
+
+
+class LaplaceCoordinates(AffineCoordinates):
+    """The coordinates in which the target's Laplace approximation at its mode is N(0, I).
+
+    For targets with one mode, such as posteriors. The mode is sought from the origin by L-BFGS in float64, the
+    curvature is the Hessian of `log_prob` there, by autograd.
+
+    Arguments:
+        target: twice differentiable.
+        scale: widens the unit of z: positive; 1 is the Laplace approximation's own.
+
+    Raises:
+        InputError: if the search ends where `log_prob` has no strict maximum.
+    """
+
+    def __init__(self, target: Target, scale: float = 1.0) -> None:
+        check_positive("scale", scale)
+        evaluations = 0
+        x = torch.zeros(target.dim, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([x], max_iter=1000, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            optimizer.zero_grad()
+            energy = -target.log_prob(x)
+            energy.backward()
+            return energy
+
+        with torch.enable_grad():
+            optimizer.step(closure)
+            hessian = torch.autograd.functional.hessian(lambda point: -target.log_prob(point), x.detach())
+        factor, info = torch.linalg.cholesky_ex(hessian)
+        if int(info) or not x.isfinite().all():
+            raise InputError(
+                f"LaplaceCoordinates found no strict maximum of {type(target).__name__}.log_prob from the origin; "
+                "use AffineCoordinates, or none."
+            )
+        identity = torch.eye(target.dim, dtype=torch.float64)
+        super().__init__(x.detach(), scale * torch.linalg.solve_triangular(factor.T, identity, upper=True))
+        self.num_target_evaluations = evaluations + target.dim
+
+
+class TargetInCoordinates(Target):
+    """A target as a density of z: log R(loc + matrix z) + log |det matrix|; same normalising constant."""
+
+    def __init__(self, target: Target, coordinates: AffineCoordinates) -> None:
+        if coordinates.loc.shape != (target.dim,):
+            raise InputError(
+                f"coordinates must have the target's dimension {target.dim}, got {coordinates.loc.shape[0]}."
+            )
+        super().__init__(target.dim)
+        self.target = target
+        self.coordinates = coordinates
+        self.log_z = target.log_z
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.target.log_prob(self.coordinates(x)) + self.coordinates.log_det.to(x.dtype)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, score = self.target.log_prob_and_score(self.coordinates(x))
+        return log_prob + self.coordinates.log_det.to(x.dtype), score @ self.coordinates.matrix.to(x.dtype)

@@ -1,0 +1,1 @@
+"""Configurations for the command line, short scripts, and benchmarks."""

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m examples.benchmarks.<name>` from the repository root."""

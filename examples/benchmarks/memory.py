@@ -1,0 +1,48 @@
+"""Peak memory of one DGFS training step on ManyWell-32, batch 256, for growing numbers of steps T.
+
+`python -m examples.benchmarks.memory [--steps 250 500 1000] [--batch_size 256]`
+
+Each T runs in a process of its own; the figure is its peak resident memory, and what it exceeds T = 1 by.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+
+def peak_of_step(num_steps: int, batch_size: int) -> float:
+    """Run one step here and return the peak resident memory of this process, in GB."""
+    import torch
+
+    from diffsampler import Sampler
+    from diffsampler.losses import SubTrajectoryBalance
+    from targets import ManyWell
+
+    torch.set_num_threads(1)
+    sampler = Sampler(ManyWell(32), grid=num_steps)
+    SubTrajectoryBalance()(sampler.evaluate(sampler.rollout(batch_size))).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", nargs="+", type=int, default=[250, 500, 1000])
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        print(peak_of_step(arguments.child, arguments.batch_size))
+        return
+    command = [sys.executable, "-m", "examples.benchmarks.memory", "--batch_size", str(arguments.batch_size), "--child"]
+    peaks = {}
+    for num_steps in [1, *arguments.steps]:
+        peaks[num_steps] = float(subprocess.run([*command, str(num_steps)], capture_output=True, check=True).stdout)
+    for num_steps in arguments.steps:
+        added = peaks[num_steps] - peaks[1]
+        print(f"T = {num_steps:5d}: peak {peaks[num_steps]:.2f} GB, {1e3 * added / num_steps:.2f} MB a step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Every test runs in float64 on one thread; `--device cuda` runs the batteries of parts on a GPU."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+# A pool of threads costs more than it gives on tensors this small, and sums would depend on the machine.
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device of the batteries: cpu, cuda, ...")
+
+
+@pytest.fixture(autouse=True)
+def double_precision() -> Iterator[None]:
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(previous)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def generator(device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(20240613)

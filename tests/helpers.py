@@ -1,0 +1,236 @@
+"""The families under test, and analytic parts that serve as oracles.
+
+A new member of a family is one entry of its list here: batteries and combinations run over the lists.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler import FunctionTarget, Sampler, Target
+from diffsampler.behaviours import Behaviour, Exploration, OnPolicy
+from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
+from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.processes import PinnedBrownian, Process
+from diffsampler.trajectory import Trajectory
+from targets import Gaussian, GaussianMixture
+
+# Two-sided normal tail beyond 4.5 standard errors: 7e-6 for each figure, below 1e-4 for the dozen of one test.
+Z_BOUND = 4.5
+
+
+class ProcessCase(NamedTuple):
+    name: str
+    make: Callable[[], Process]  # for D = 2
+    reversible: bool = True  # whether P_B is the exact time reversal of the uncontrolled process
+
+
+class LossCase(NamedTuple):
+    name: str
+    make: Callable[[], Loss]
+    definition: Callable[[Trajectory], Tensor]  # written out, pair by pair
+
+
+def double_loop(pair_weight: Callable[[int, int, int], float]) -> Callable[[Trajectory], Tensor]:
+    """The mean over trajectories of sum_{i<j} w_ij (u_i - u_j)^2, for w_ij = pair_weight(i, j, T) unnormalised."""
+
+    def definition(trajectory: Trajectory) -> Tensor:
+        u, last = balance_by_hand(trajectory), trajectory.log_pf.shape[0]
+        total, mass = 0.0, 0.0
+        for i in range(last + 1):
+            for j in range(i + 1, last + 1):
+                weight = pair_weight(i, j, last)
+                total, mass = total + weight * (u[i] - u[j]) ** 2, mass + weight
+        return (total / mass).mean()
+
+    return definition
+
+
+def balance_by_hand(trajectory: Trajectory) -> list[Tensor]:
+    """u_0..u_T by their definition; interior flows count as 0 where there are none (pairs of ends do not read them)."""
+    last = trajectory.log_pf.shape[0]
+    u = []
+    for k in range(last + 1):
+        steps = sum((trajectory.log_pf[j] - trajectory.log_pb[j] for j in range(k)), torch.zeros_like(trajectory.log_prior))
+        if k == 0:
+            log_flow = trajectory.log_z + trajectory.log_prior
+        elif k == last:
+            log_flow = trajectory.log_prob
+        else:
+            log_flow = torch.zeros_like(steps) if trajectory.log_flow is None else trajectory.log_flow[k - 1]
+        u.append(log_flow - steps)
+    return u
+
+
+def log_variance_by_hand(trajectory: Trajectory) -> Tensor:
+    u = balance_by_hand(trajectory)
+    log_weight = u[-1] - u[0]
+    return ((log_weight - log_weight.mean()) ** 2).mean()
+
+
+PROCESSES = [
+    ProcessCase("PinnedBrownian", lambda: PinnedBrownian(1.3)),
+    ProcessCase("PinnedBrownian-vector", lambda: PinnedBrownian([0.9, 1.6])),
+]
+DRIFTS: list[type[Drift]] = [FourierMLP, LangevinDrift]
+FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
+LOSSES = [
+    LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),
+    LossCase("DetailedBalance", DetailedBalance, double_loop(lambda i, j, last: float(j - i == 1))),
+    LossCase("SubTB-0.5", lambda: SubTrajectoryBalance(0.5), double_loop(lambda i, j, last: 0.5 ** (j - i))),
+    LossCase("SubTB-1", SubTrajectoryBalance, double_loop(lambda i, j, last: 1.0)),
+    LossCase("SubTB-2", lambda: SubTrajectoryBalance(2.0), double_loop(lambda i, j, last: 2.0 ** (j - i))),
+    LossCase("LogVariance", LogVariance, log_variance_by_hand),
+]
+BEHAVIOURS: list[Callable[[], Behaviour]] = [OnPolicy, Exploration]
+GRIDS: list[tuple[str, Callable[[int], Grid]]] = [
+    ("UniformGrid", UniformGrid),
+    ("PowerGrid", PowerGrid),
+    ("PowerGrid-0.5", lambda num_steps: PowerGrid(num_steps, power=0.5)),
+    ("LogSNRGrid", LogSNRGrid),
+    ("JitteredGrid", JitteredGrid),
+    ("JitteredGrid-0.99", lambda num_steps: JitteredGrid(num_steps, jitter=0.99)),
+]
+
+
+def by_name(case: object) -> str:
+    """The identifier of a list entry in pytest's output."""
+    return getattr(case, "name", None) or getattr(case, "__name__", None) or str(case[0])
+
+
+NARROW, WIDE = [[0.9, 0.3], [0.3, 0.6]], [[1.4, 0.3], [0.3, 2.2]]
+
+
+def correlated_gaussian(log_z: float = 0.8, covariance: list[list[float]] = NARROW) -> Target:
+    """A Gaussian off the origin, with correlation, times exp(log_z)."""
+    gaussian = Gaussian(mean=[0.4, -0.3], covariance=covariance)
+    target = FunctionTarget(lambda x: gaussian.log_prob(x) + log_z, dim=2, log_z=log_z)
+    target.gaussian = gaussian  # a submodule: its buffers follow the target's device and dtype
+    target.sample = gaussian.sample
+    return target
+
+
+def two_modes() -> GaussianMixture:
+    """Two modes of unequal weight, width and distance from the origin."""
+    return GaussianMixture(means=[[-1.2, 0.5], [1.0, -0.7]], scales=[[0.5, 0.8], [0.7, 0.4]], weights=[0.3, 0.7])
+
+
+def centred_gaussian(sigma: Tensor, log_z: float = 0.7) -> Target:
+    """exp(log_z) N(0, sigma^2): the end point of the uncontrolled Brownian motion."""
+
+    def log_prob(x: Tensor) -> Tensor:
+        scale = sigma.to(x)
+        return log_z - (0.5 * (x / scale) ** 2 + scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    return FunctionTarget(log_prob, dim=len(sigma), log_z=log_z)
+
+
+class CountingTarget(Target):
+    """A target that counts the points it is asked for, independently of the library's own count."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.dim)
+        self.target, self.log_z, self.count = target, target.log_z, 0
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.count += x.shape[:-1].numel()
+        return self.target.log_prob(x)
+
+
+class ZeroDrift(Drift):
+    """u = 0."""
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class ConstantDrift(ZeroDrift):
+    """The same u everywhere."""
+
+    def __init__(self, control: list[float]) -> None:
+        super().__init__()
+        self.control = nn.Parameter(torch.tensor(control))
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        return self.control.expand_as(x)
+
+
+class MixtureBridge:
+    """The Brownian bridge to a Gaussian mixture, in closed form: Foellmer drift and marginals.
+
+    Given x_1 in component i, x_t ~ N(t m_i, t c_i), c_i = t s_i^2 + (1 - t) sigma^2. Divided by the reference N(0, t sigma^2) this is a function h_t with no
+    singularity at t = 0; the optimal control is sigma grad log h_t.
+    """
+
+    def __init__(self, mixture: GaussianMixture, sigma: float) -> None:
+        self.m, self.s, self.w, self.sigma = mixture.means, mixture.scales, mixture.weights, sigma
+
+    def _joint(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log (w_i h_i), with shape (*, K), and grad log h_i, with shape (*, K, D)."""
+        t, x, v = t.unsqueeze(-1), x.unsqueeze(-2), self.sigma**2
+        c = t * self.s**2 + (1 - t) * v
+        quadratic = x**2 * (v - self.s**2) / (c * v) - 2 * x * self.m / c + t * self.m**2 / c
+        log_h = (-0.5 * (c / v).log() - 0.5 * quadratic).sum(-1)
+        return self.w.log() + log_h, (x * (self.s**2 - v) / v + self.m) / c
+
+    def control(self, t: Tensor, x: Tensor) -> Tensor:
+        joint, gradient = self._joint(t, x)
+        return self.sigma * (joint.softmax(-1).unsqueeze(-1) * gradient).sum(-2)
+
+    def log_marginal(self, t: Tensor, x: Tensor) -> Tensor:
+        variance = t * self.sigma**2
+        reference = -0.5 * (x**2 / variance + (2 * math.pi * variance).log()).sum(-1)
+        return self._joint(t, x)[0].logsumexp(-1) + reference
+
+
+class FoellmerDrift(Drift):
+    """The control under which the continuous process ends in the mixture."""
+
+    def __init__(self, bridge: MixtureBridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        return self.bridge.control(embedding, x)
+
+
+class ExactFlow(Flow):
+    """log Z plus a closed-form log marginal(t, x)."""
+
+    def __init__(self, log_marginal: Callable[[Tensor, Tensor], Tensor], log_z: float) -> None:
+        super().__init__()
+        self.log_marginal, self.log_z = log_marginal, log_z
+
+    def forward(self, embedding: Tensor, x: Tensor, interpolation: Tensor | None = None) -> Tensor:
+        return self.log_z + self.log_marginal(embedding, x)
+
+
+def randomise(module: nn.Module, scale: float = 0.15, seed: int = 7) -> None:
+    """Move every parameter off its initial value, zero-initialised outputs included, so that nothing is trivially zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += scale * noise.to(parameter)
+
+
+def random_sampler(target: Target | None = None, seed: int = 7, **parts: object) -> Sampler:
+    """An untrained sampler whose networks are random functions."""
+    sampler = Sampler(correlated_gaussian() if target is None else target, **parts)
+    randomise(sampler, seed=seed)
+    return sampler
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean over the first axis and its standard error."""
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+
+
+def assert_mean(values: Tensor, expected: float, what: str) -> None:
+    """A z-test of the mean of independent values with the bound `Z_BOUND`."""
+    mean, error = mean_and_error(values)
+    assert abs(mean - expected) < Z_BOUND * error, f"{what}: {mean:.5f} +- {error:.5f}, expected {expected:.5f}"

@@ -1,0 +1,153 @@
+"""One battery for drifts and one for flows, over the lists in helpers.py."""
+
+import math
+
+import pytest
+import torch
+from helpers import DRIFTS, FLOWS, CountingTarget, by_name, correlated_gaussian, random_sampler, randomise
+from torch import Tensor
+
+from diffsampler import FunctionTarget, InputError, Sampler
+from diffsampler.losses import SubTrajectoryBalance
+from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.networks.fourier import FourierTimeEmbedding, TimePerceptron
+
+TIMES = torch.tensor([0.0, 0.1, 0.5, 0.9], dtype=torch.float64)
+
+every_drift = pytest.mark.parametrize("make", DRIFTS, ids=by_name)
+every_flow = pytest.mark.parametrize("make", FLOWS, ids=by_name)
+
+
+@every_drift
+def test_drift_starts_without_a_learned_part(make: type[Drift], generator: torch.Generator) -> None:
+    x, score = torch.randn(2, 4, 5, 3, generator=generator)
+    drift = make(3)
+    # The Langevin gate starts as t, everything learned at 0.
+    expected = TIMES[:, None, None] * score if drift.uses_score else torch.zeros_like(x)
+    torch.testing.assert_close(drift(drift.embed(TIMES)[:, None], x, score), expected, msg=make.__name__)
+
+
+@every_flow
+def test_flow_starts_without_a_learned_part(make: type[Flow], generator: torch.Generator) -> None:
+    x, interpolation = torch.randn(4, 5, 3, generator=generator), torch.randn(4, 5, generator=generator)
+    flow = make(3)
+    expected = interpolation if flow.uses_interpolation else torch.zeros(4, 5)
+    torch.testing.assert_close(flow(flow.embed(TIMES)[:, None], x, interpolation), expected, msg=make.__name__)
+
+
+@every_drift
+def test_drift_of_a_broadcast_embedding_equals_row_by_row(make: type[Drift], generator: torch.Generator) -> None:
+    x, score = torch.randn(2, 4, 5, 3, generator=generator)
+    drift = make(3)
+    randomise(drift)
+    together = drift(drift.embed(TIMES)[:, None], x, score)
+    assert together.shape == x.shape and together.std(0).min() > 0, make.__name__
+    for k in range(4):
+        # One row of embeddings for each state, as a naive implementation would compute it, and () as in a rollout.
+        embedding = drift.embed(TIMES[k].expand(5))
+        torch.testing.assert_close(together[k], drift(embedding, x[k], score[k]), msg=make.__name__)
+        torch.testing.assert_close(together[k], drift(drift.embed(TIMES)[k], x[k], score[k]), msg=make.__name__)
+
+
+@every_flow
+def test_flow_of_a_broadcast_embedding_equals_row_by_row(make: type[Flow], generator: torch.Generator) -> None:
+    x, interpolation = torch.randn(4, 5, 3, generator=generator), torch.randn(4, 5, generator=generator)
+    flow = make(3)
+    randomise(flow)
+    together = flow(flow.embed(TIMES)[:, None], x, interpolation)
+    assert together.shape == (4, 5) and together.std(0).min() > 0, make.__name__
+    for k in range(4):
+        embedding = flow.embed(TIMES[k].expand(5))
+        torch.testing.assert_close(together[k], flow(embedding, x[k], interpolation[k]), msg=make.__name__)
+
+
+@pytest.mark.parametrize("make", [*DRIFTS, *FLOWS], ids=by_name)
+def test_state_dict_keeps_the_function(make: type, generator: torch.Generator) -> None:
+    x, score, interpolation = torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator), torch.ones(5)
+    first, second = make(3), make(3)
+    randomise(first)
+    second.load_state_dict(first.state_dict())
+    extra = score if isinstance(first, Drift) else interpolation
+    values = [net(net.embed(TIMES)[2], x, extra) for net in (first, second)]
+    assert torch.equal(*values), make.__name__
+
+
+def test_langevin_clip_is_exact() -> None:
+    drift = LangevinDrift(3, clip=2.0, initial_gate=0.5)
+    score = torch.tensor([[1.5, -7.0, 2.5], [math.inf, -math.inf, math.nan]])
+    control = drift(drift.embed(torch.ones(1))[0], torch.zeros(2, 3), score)
+    assert torch.equal(control, 0.5 * torch.tensor([[1.5, -2.0, 2.0], [2.0, -2.0, 0.0]]))
+
+
+def test_langevin_gate_multiplies_the_score_alone(generator: torch.Generator) -> None:
+    x, score = torch.randn(2, 5, 3, generator=generator)
+    drift = LangevinDrift(3)
+    randomise(drift)
+    embedding = drift.embed(TIMES)[2]
+    zero, one, two = (drift(embedding, x, factor * score) for factor in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(two - one, one - zero)
+    torch.testing.assert_close((one - zero) / score, ((one - zero) / score)[:1, :1].expand(5, 3))
+    torch.testing.assert_close(zero, drift.network(drift.network.embed(TIMES)[2], x))
+
+
+def test_nan_scores_are_tamed_and_counted(generator: torch.Generator) -> None:
+    # The score of sqrt(|x|) is NaN or infinite at the origin, where every trajectory starts.
+    target = FunctionTarget(lambda x: -(x - 0.5).square().sum(-1) + x[..., 0].abs().sqrt(), dim=2)
+    assert not target.score(torch.zeros(1, 2)).isfinite().all()
+    sampler = random_sampler(target, grid=3)
+    trajectory = sampler.evaluate(sampler.rollout(5, generator))
+    assert trajectory.log_weight.isfinite().all()
+    assert sampler.counter.num_invalid == 5
+    SubTrajectoryBalance()(trajectory).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in sampler.parameters())
+
+
+def test_forward_looking_interpolates_between_the_ends(generator: torch.Generator) -> None:
+    sampler = Sampler(correlated_gaussian(), grid=4)
+    sampler.log_z.data.fill_(0.3)
+    path = sampler.rollout(6, generator)
+    log_flow = sampler.evaluate(path).log_flow
+    for k in (1, 2, 3):
+        t = path.times[k]
+        log_prior_side = 0.3 + sampler.process.log_reference(t, path.x[k])
+        expected = (1 - t) * log_prior_side + t * sampler.target.log_prob(path.x[k])
+        torch.testing.assert_close(log_flow[k - 1], expected)
+
+
+def test_forward_looking_where_the_density_is_zero(generator: torch.Generator) -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        return torch.where(x[..., 0] > 0.1, -((x - 0.5) ** 2).sum(-1), -math.inf)
+
+    sampler = random_sampler(FunctionTarget(log_prob, dim=2), grid=5)
+    trajectory = sampler.evaluate(sampler.rollout(50, generator))
+    assert 0 < trajectory.log_prob.isneginf().sum() < 50
+    assert trajectory.log_flow.isfinite().all() and trajectory.u.isfinite().all()
+
+
+def test_wrappers_take_any_network() -> None:
+    target = CountingTarget(correlated_gaussian())
+    sampler = Sampler(
+        target,
+        drift=lambda dim: LangevinDrift(dim, network=lambda dim: FourierMLP(dim, width=8, depth=1, frequencies=4)),
+        flow=lambda dim: ForwardLookingFlow(dim, network=lambda dim: FourierFlow(dim, width=8, depth=3)),
+        grid=2,
+    )
+    assert sampler.drift.network.perceptron.output.in_features == 8
+    assert len(sampler.flow.network.perceptron.hidden) == 3
+    assert sampler.sample(3, seed=0).shape == (3, 2)
+
+
+def test_time_embedding_by_hand() -> None:
+    embedding = FourierTimeEmbedding(4, frequencies=3)
+    phase = torch.tensor([0.1, 50.05, 100.0]) * 0.3
+    expected = embedding.layers(torch.cat([phase.sin(), phase.cos()]))
+    torch.testing.assert_close(embedding(torch.tensor(0.3, dtype=torch.float64)), expected)
+
+
+@pytest.mark.parametrize("name", ["dim", "width", "depth", "frequencies"])
+def test_refuses_bad_sizes(name: str) -> None:
+    sizes = {"dim": 2, "out_dim": 1, "width": 8, "depth": 2, "frequencies": 4, name: 0}
+    with pytest.raises(InputError, match=name):
+        TimePerceptron(**sizes)
+    with pytest.raises(InputError, match="clip"):
+        LangevinDrift(2, clip=0.0)

@@ -1,0 +1,205 @@
+"""One battery for all processes, over the list in helpers.py."""
+
+import pytest
+import torch
+from helpers import (
+    PROCESSES,
+    WIDE,
+    ConstantDrift,
+    ProcessCase,
+    assert_mean,
+    by_name,
+    correlated_gaussian,
+    random_sampler,
+    randomise,
+)
+from torch import Tensor
+
+from diffsampler import InputError, Sampler
+from diffsampler.losses import TrajectoryBalance
+from diffsampler.networks import FourierMLP
+from diffsampler.processes import PinnedBrownian
+
+every_process = pytest.mark.parametrize("case", PROCESSES, ids=by_name)
+
+
+@pytest.fixture
+def times() -> Tensor:
+    return torch.tensor([0.0, 0.15, 0.4, 1.0], dtype=torch.float64)
+
+
+@every_process
+def test_prior_samples(case: ProcessCase, device: torch.device, generator: torch.Generator) -> None:
+    process = case.make().to(device)
+    for dtype in (torch.float32, torch.float64):
+        x = process.sample_prior(5, 2, generator, dtype, device)
+        assert x.shape == (5, 2) and x.dtype == dtype and x.device.type == device.type, case.name
+        log_prior = process.log_prior(x)
+        assert log_prior.shape == (5,) and log_prior.dtype == dtype and log_prior.isfinite().all(), case.name
+
+
+@every_process
+def test_kernels_broadcast_over_times(case: ProcessCase, times: Tensor, generator: torch.Generator) -> None:
+    process = case.make()
+    randomise(process)
+    x, y, u = torch.randn(3, 3, 4, 2, generator=generator)
+    s, t = times[:-1], times[1:]
+    # At time 0 a Dirac prior knows one state only.
+    x[0] = process.sample_prior(4, 2, generator, torch.float64)
+    batched = (
+        process.forward_kernel(s[:, None, None], t[:, None, None], x, u).log_prob(y),
+        process.backward_kernel(s[:, None, None], t[:, None, None], y).log_prob(x),
+        process.log_reference(t[:, None, None], y),
+    )
+    for k in range(3):
+        single = (
+            process.forward_kernel(s[k], t[k], x[k], u[k]).log_prob(y[k]),
+            process.backward_kernel(s[k], t[k], y[k]).log_prob(x[k]),
+            process.log_reference(t[k], y[k]),
+        )
+        for whole, part in zip(batched, single, strict=True):
+            assert part.shape == (4,)
+            torch.testing.assert_close(whole[k], part, msg=f"{case.name} at step {k}")
+
+
+@every_process
+def test_uncontrolled_process_is_balanced(case: ProcessCase, times: Tensor, generator: torch.Generator) -> None:
+    if not case.reversible:
+        pytest.skip("its backward kernel is no exact time reversal")
+    process = case.make()
+    x, y = torch.randn(2, 50, 2, generator=generator)
+    for k in range(3):
+        s, t = times[k], times[k + 1]
+        start = process.sample_prior(50, 2, generator, torch.float64) if k == 0 else x
+        log_start = process.log_prior(start) if k == 0 else process.log_reference(s, start)
+        forward = process.forward_kernel(s, t, start, torch.zeros_like(start)).log_prob(y) + log_start
+        backward = process.backward_kernel(s, t, y).log_prob(start) + process.log_reference(t, y)
+        torch.testing.assert_close(forward, backward, msg=f"{case.name} at step {k}")
+
+
+@every_process
+def test_reference_integrates_to_one(case: ProcessCase) -> None:
+    # The trapezoidal rule is exact to rounding for a Gaussian with steps below half a standard deviation.
+    line = torch.arange(-14, 14, 0.2)
+    points = torch.cartesian_prod(line, line)
+    for t in (0.3, 1.0):
+        total = case.make().log_reference(torch.tensor(t), points).exp().sum() * 0.2**2
+        assert abs(total - 1) < 1e-8, f"{case.name} at t = {t} integrates to {total}"
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+@every_process
+def test_weights_are_unbiased_untrained(
+    case: ProcessCase, num_steps: int, device: torch.device, generator: torch.Generator
+) -> None:
+    # n = 20000 weights of a random network; |z| < 4.5, a false alarm of 7e-6. The ESS shows that the central limit theorem applies.
+    target = correlated_gaussian()
+    sampler = random_sampler(target, process=case.make(), drift=FourierMLP, flow=None, grid=num_steps).to(device)
+    log_weight = sampler.weighted_rollout(20_000, generator)[1]
+    weight = (log_weight - target.log_z).exp()
+    assert 0.01 < weight.var() < 10, f"{case.name}: {weight.var()}"
+    assert_mean(weight, 1.0, f"{case.name}, T = {num_steps}: E[w] / Z")
+
+
+@every_process
+def test_rolled_back_weights_are_unbiased_untrained(case: ProcessCase, generator: torch.Generator) -> None:
+    # E[1 / w] = 1 / Z over exact samples rolled back; n = 20000, |z| < 4.5. A target wide enough keeps 1 / w of finite variance.
+    target = correlated_gaussian(covariance=WIDE)
+    sampler = Sampler(target, process=case.make(), drift=ConstantDrift([0.2, -0.1]), flow=None, grid=6)
+    path = sampler.rollback(target.sample(20_000, generator), generator)
+    with torch.no_grad():
+        log_weight = sampler.evaluate(path).log_weight
+    weight = (target.log_z - log_weight).exp()
+    assert 0.01 < weight.var() < 10, f"{case.name}: {weight.var()}"
+    assert_mean(weight, 1.0, f"{case.name}: E[Z / w]")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@every_process
+def test_shapes_and_dtypes(
+    case: ProcessCase,
+    dtype: torch.dtype,
+    num_steps: int,
+    batch: int,
+    device: torch.device,
+    generator: torch.Generator,
+) -> None:
+    sampler = random_sampler(process=case.make(), grid=num_steps).to(device, dtype)
+    path = sampler.rollout(batch, generator)
+    assert path.x.shape == (num_steps + 1, batch, 2) and path.x.dtype == dtype, case.name
+    end = torch.randn(batch, 2, generator=generator, device=device, dtype=dtype)
+    for path in (path, sampler.rollback(end, generator)):
+        trajectory = sampler.evaluate(path)
+        assert trajectory.u.shape == (num_steps + 1, batch), case.name
+        for name in ("log_pf", "log_pb", "log_prior", "log_prob", "log_flow", "u", "log_weight"):
+            value = getattr(trajectory, name)
+            assert value.dtype == torch.float64 and value.isfinite().all(), f"{case.name}: {name}"
+    assert torch.equal(path.x[-1], end), case.name
+
+
+@every_process
+def test_single_precision_agrees_with_double(case: ProcessCase, generator: torch.Generator) -> None:
+    sampler = random_sampler(process=case.make(), grid=20)
+    path = sampler.rollout(8, generator)
+    double = sampler.evaluate(path).log_weight
+    sampler.float()
+    single = sampler.evaluate(type(path)(path.times, path.x.float())).log_weight
+    # 20 steps whose log-densities are of order 1 to 10, each rounded to 1e-7 relative of (y - mean) / std with std about 0.3.
+    torch.testing.assert_close(single, double, atol=2e-4, rtol=0, msg=case.name)
+
+
+@every_process
+def test_gradient_reaches_every_parameter(case: ProcessCase, generator: torch.Generator) -> None:
+    sampler = random_sampler(process=case.make(), flow=None, grid=3)
+    TrajectoryBalance()(sampler.evaluate(sampler.rollout(16, generator))).backward()
+    for name, parameter in sampler.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), f"{case.name}: {name}"
+        assert parameter.grad.abs().max() > 0, f"{case.name}: {name}"
+
+
+# --- PinnedBrownian
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), "1", [1.0, 0.0], [1.0, "2"], None])
+def test_refuses_bad_sigma(sigma: object) -> None:
+    with pytest.raises(InputError, match="sigma"):
+        PinnedBrownian(sigma)
+
+
+@pytest.mark.parametrize("sigma", [[], [1.0, 1.0, 2.0]])
+def test_refuses_sigma_of_another_dimension(sigma: list[float]) -> None:
+    with pytest.raises(InputError, match="sigma"):
+        Sampler(correlated_gaussian(), process=PinnedBrownian(sigma), grid=3).sample(4)
+
+
+def test_pinned_brownian_by_hand() -> None:
+    process = PinnedBrownian([2.0, 0.5])
+    s, t = torch.tensor(0.2), torch.tensor(0.5)
+    x, u = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.3, 0.7]])
+    forward = process.forward_kernel(s, t, x, u)
+    torch.testing.assert_close(forward.mean, torch.tensor([[1 + 2 * 0.3 * 0.3, -2 + 0.5 * 0.7 * 0.3]]))
+    torch.testing.assert_close(forward.std, torch.tensor([2.0, 0.5]) * 0.3**0.5)
+    backward = process.backward_kernel(s, t, x)
+    torch.testing.assert_close(backward.mean, torch.tensor([[0.4, -0.8]]))
+    torch.testing.assert_close(backward.std, torch.tensor([2.0, 0.5]) * (0.3 * 0.4) ** 0.5)
+    assert process.backward_kernel(0 * s, t, x).std.abs().max() == 0
+
+
+def test_rollback_is_the_brownian_bridge(generator: torch.Generator) -> None:
+    # n = 20000 bridges from 0 to y: means t y, covariances sigma^2 s (1 - t) for s <= t. 5 times and 10 pairs of them, in 2 coordinates:
+    # 40 figures at |z| < 4.5 give a false alarm of 3e-4 as a bound; they are strongly dependent, and |z| < 5 makes it 2e-5.
+    sigma, y, n = torch.tensor([0.9, 1.6]), torch.tensor([1.4, -0.6]), 20_000
+    sampler = Sampler(correlated_gaussian(), process=PinnedBrownian(sigma.tolist()), grid=5)
+    path = sampler.rollback(y.expand(n, 2), generator)
+    assert torch.equal(path.x[0], torch.zeros(n, 2)) and torch.equal(path.x[-1], y.expand(n, 2))
+    for k in range(1, 5):
+        residual = path.x[k] - path.times[k] * y
+        error = residual.std(0) / n**0.5
+        assert (residual.mean(0).abs() < 5 * error).all(), f"mean at step {k}"
+        for j in range(1, k + 1):
+            product = residual * (path.x[j] - path.times[j] * y)
+            expected = sigma**2 * path.times[j] * (1 - path.times[k])
+            error = product.std(0) / n**0.5
+            assert ((product.mean(0) - expected).abs() < 5 * error).all(), f"covariance of steps {j} and {k}"
