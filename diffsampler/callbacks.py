@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.estimators import LogZEstimate
 from diffsampler.module import SamplerModule
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
@@ -32,9 +32,9 @@ class ExponentialMovingAverage(WeightAveraging):
         if not 0 <= decay < 1:
             raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
 
-        def average(mean: Tensor, value: Tensor, n: Tensor | int) -> Tensor:
-            n = int(n)
-            return torch.lerp(mean, value, 1 - min(decay, (1 + n) / (10 + n)))
+        def average(mean: Tensor, value: Tensor, n: Tensor) -> Tensor:
+            weight = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+            return torch.lerp(mean, value, weight.to(mean))
 
         super().__init__(use_buffers=False, avg_fn=average)
 
@@ -58,8 +58,8 @@ class Report(L.Callback):
         if not trainer.is_global_zero:
             return
         n = trainer.datamodule.num_test_samples
-        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("evaluate"))
-        self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, module.sampler.num_target_evaluations))
+        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
+        self._write(trainer, module, x, log_weight, module.sampler.estimate_from(log_weight))
 
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
@@ -75,6 +75,7 @@ class Report(L.Callback):
             **estimate.to_dict(),
             "true_log_z": target.log_z,
             "target": type(target).__name__,
+            "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.history[-1]["step"] if module.history else 0,
             "diagnostics": target.diagnostics(x),
             "last_evaluations": summarise_history(module.history, target.log_z),

@@ -6,18 +6,19 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.errors import InputError, check_count, check_non_negative, check_positive
-from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.estimators import LogZEstimate
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.sampler import Sampler
 
 __all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
-STREAMS = {"train": 0, "evaluate": 1}
+STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3}
 
 
 class SamplerModule(L.LightningModule):
@@ -121,13 +122,13 @@ class SamplerModule(L.LightningModule):
     # --- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self._start_evaluation()
+        self._start_evaluation("validate")
 
     def on_test_epoch_start(self) -> None:
-        self._start_evaluation()
+        self._start_evaluation("test")
 
     def on_predict_epoch_start(self) -> None:
-        self._start_evaluation()
+        self._start_evaluation("predict")
 
     def validation_step(self, batch_size: int, batch_idx: int) -> None:
         self._draws.append(self.sampler.weighted_rollout(batch_size, self.eval_generator))
@@ -140,8 +141,16 @@ class SamplerModule(L.LightningModule):
         return {"x": x, "log_weight": log_weight}
 
     def on_validation_epoch_end(self) -> None:
-        estimate = self._estimate()
-        if self.trainer.state.fn == "fit":
+        fitting = self.trainer.state.fn == "fit"
+        try:
+            estimate = self._estimate()
+        except InputError as error:
+            if not fitting:
+                raise
+            rank_zero_warn(f"Step {self.global_step}: {error}")
+            self.log("val/elbo", -math.inf, batch_size=1)
+            return
+        if fitting:
             self.history.append({"step": self.global_step, **estimate.to_dict()})
         figures = {"elbo": estimate.elbo, "log_z": estimate.log_z, "ess": estimate.ess, "khat": estimate.khat}
         if self.sampler.target.log_z is not None:
@@ -150,18 +159,19 @@ class SamplerModule(L.LightningModule):
             self.log(f"val/{name}", value, prog_bar=name in {"elbo", "log_z", "ess"}, batch_size=1)
         self.log("val/log_z_learned", self.sampler.log_z.detach(), batch_size=1)
         self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
+        self.log("val/num_invalid_evaluations", float(self.sampler.counter.num_invalid), batch_size=1)
 
     def on_test_epoch_end(self) -> None:
         self.test_samples, self.test_log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
         self.test_estimate = self._estimate()
 
-    def _start_evaluation(self) -> None:
-        self.eval_generator = self.new_generator("evaluate")
+    def _start_evaluation(self, stream: str) -> None:
+        self.eval_generator = self.new_generator(stream)
         self._draws = []
 
     def _estimate(self) -> LogZEstimate:
         log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
-        return estimate_log_z(log_weight, self.sampler.num_target_evaluations)
+        return self.sampler.estimate_from(log_weight)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, one after the other; to be called on every rank."""
@@ -170,8 +180,12 @@ class SamplerModule(L.LightningModule):
     # --- noise and checkpoints
 
     def new_generator(self, stream: str) -> torch.Generator:
-        """A generator for this rank: ranks that shared noise would make every interval too narrow."""
-        entropy = (self.seed, self.global_rank, STREAMS[stream], self.global_step)
+        """A generator for this rank: ranks that shared noise would make every interval too narrow.
+
+        Validations differ from each other; tests of one model do not.
+        """
+        step = self.global_step if stream in {"train", "validate"} else 0
+        entropy = (self.seed, self.global_rank, STREAMS[stream], step)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
         return torch.Generator(self.device).manual_seed(seed)
 
@@ -181,6 +195,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
         checkpoint["num_target_evaluations"] = self.sampler.counter.num_evaluations
+        checkpoint["num_invalid_evaluations"] = self.sampler.counter.num_invalid
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "generators" not in checkpoint:
@@ -190,6 +205,7 @@ class SamplerModule(L.LightningModule):
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
         self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
+        self.sampler.counter.num_invalid = checkpoint["num_invalid_evaluations"]
 
 
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:

@@ -137,8 +137,8 @@ class Sampler(nn.Module):
         Target values that the path does not carry are evaluated here, in one batch.
         """
         log_prob, score = self._target_values(path)
-        drift_embedding = self.drift.embed(path.times[:-1])
-        flow_embedding = None if self.flow is None else self.flow.embed(path.times)
+        drift_embedding = self.drift.embed(path.times[:-1].to(self.dtype))
+        flow_embedding = None if self.flow is None else self.flow.embed(path.times.to(self.dtype))
         log_pf, log_pb, log_flow = [], [], []
         for start, stop in self._chunks(path):
             s, t = path.times[start:stop, None, None], path.times[start + 1 : stop + 1, None, None]
@@ -204,7 +204,11 @@ class Sampler(nn.Module):
             InputError: if no draw has a usable density.
         """
         _, log_weight = self.sample(num_samples, seed, True, generator, batch_size)
-        return estimate_log_z(log_weight, self.num_target_evaluations)
+        return self.estimate_from(log_weight)
+
+    def estimate_from(self, log_weight: Tensor) -> LogZEstimate:
+        """The estimate that these log-weights support, with what the target has cost and how often it failed."""
+        return estimate_log_z(log_weight, self.num_target_evaluations, self.counter.num_invalid)
 
     @property
     def num_target_evaluations(self) -> int:
@@ -242,7 +246,7 @@ class Sampler(nn.Module):
         self, times: Tensor, n: int, generator: torch.Generator | None, noise_scale: float = 1.0
     ) -> Iterator["_Visit"]:
         """The T + 1 states of a rollout, one after the other, with what was computed there."""
-        embedding = self.drift.embed(times[:-1])
+        embedding = self.drift.embed(times[:-1].to(self.dtype))
         x = self.process.sample_prior(n, self.dim, generator, self.dtype, self.device)
         for k in range(len(times)):
             log_prob, score = self.counter.log_prob_and_score(x) if self.drift.uses_score else (None, None)

@@ -131,6 +131,10 @@ class CountedTarget:
         """Points where log_prob was NaN or +inf, or where it was finite and the score was not."""
         return int(self._num_invalid)
 
+    @num_invalid.setter
+    def num_invalid(self, value: int) -> None:
+        self._num_invalid = value
+
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), with shape (*), for x with shape (*, D)."""
         log_prob = self.target.log_prob(x)

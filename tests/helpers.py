@@ -55,7 +55,9 @@ def balance_by_hand(trajectory: Trajectory) -> list[Tensor]:
     last = trajectory.log_pf.shape[0]
     u = []
     for k in range(last + 1):
-        steps = sum((trajectory.log_pf[j] - trajectory.log_pb[j] for j in range(k)), torch.zeros_like(trajectory.log_prior))
+        steps = sum(
+            (trajectory.log_pf[j] - trajectory.log_pb[j] for j in range(k)), torch.zeros_like(trajectory.log_prior)
+        )
         if k == 0:
             log_flow = trajectory.log_z + trajectory.log_prior
         elif k == last:

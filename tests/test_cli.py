@@ -77,8 +77,8 @@ def test_the_averaged_weights_are_what_test_uses(capsys):
     fitted = json.loads((run / "results.json").read_text())
     main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--report.figures=false"])
     tested = json.loads((run / "results.json").read_text())
-    # The same seed and step give the same evaluation noise, so equal weights give equal figures.
-    assert tested["log_z"] == pytest.approx(fitted["log_z"], abs=1e-9) or tested["step"] == fitted["step"]
+    # `fit` ends on the averaged weights and `test` draws with the same seed, so the figures agree to the last digit.
+    assert {**tested, "num_target_evaluations": 0} == {**fitted, "num_target_evaluations": 0}
 
 
 def test_classes_in_the_working_folder(capsys):

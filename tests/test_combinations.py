@@ -4,7 +4,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from helpers import BEHAVIOURS, DRIFTS, FLOWS, LOSSES, PROCESSES, LossCase, ProcessCase, by_name, random_sampler, two_modes
+from helpers import (
+    BEHAVIOURS,
+    DRIFTS,
+    FLOWS,
+    LOSSES,
+    PROCESSES,
+    LossCase,
+    ProcessCase,
+    by_name,
+    random_sampler,
+    two_modes,
+)
 from torch import nn
 
 from diffsampler.behaviours import Behaviour

@@ -92,7 +92,7 @@ def test_ranks_draw_different_noise(monkeypatch):
     draws = []
     for rank in (0, 1):
         monkeypatch.setattr(SamplerModule, "global_rank", rank)
-        draws += [torch.randn(4, generator=module.new_generator(stream)) for stream in ("train", "evaluate")]
+        draws += [torch.randn(4, generator=module.new_generator(stream)) for stream in ("train", "validate")]
     assert len({tuple(draw.tolist()) for draw in draws}) == 4
 
 
@@ -109,7 +109,7 @@ def test_a_loss_that_needs_a_flow_refuses_a_sampler_without_one():
 
 
 def test_a_density_that_is_nan_everywhere_is_refused_in_one_sentence():
-    target = FunctionTarget(lambda x: (x.sum(-1) * float("nan")), dim=2)
+    target = FunctionTarget(lambda x: x.sum(-1) * float("nan"), dim=2)
     with pytest.raises(InputError, match="FunctionTarget.log_prob is NaN at all"):
         fit(Sampler(target), max_steps=1, **QUIET)
 
@@ -164,7 +164,7 @@ def test_the_average_forgets_the_start_and_excludes_buffers():
     average = ExponentialMovingAverage(0.9)._kwargs["avg_fn"]
     mean = torch.tensor(100.0)
     for n in range(100):
-        mean = average(mean, torch.tensor(1.0), n)
+        mean = average(mean, torch.tensor(1.0), torch.tensor(n))
     assert abs(mean - 1) < 0.01
     assert not ExponentialMovingAverage()._use_buffers
     with pytest.raises(InputError, match="decay"):

@@ -94,7 +94,7 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, monkeypat
     assert resumed["global_step"] == whole["global_step"] == 60
     for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers"):
         assert_equal(resumed[key], whole[key])
-    for key in ("generators", "history", "num_target_evaluations", "behaviour"):
+    for key in ("generators", "history", "num_target_evaluations", "num_invalid_evaluations", "behaviour"):
         assert_equal(resumed[key], whole[key])
     assert len(whole["history"]) == 12
 

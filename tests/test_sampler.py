@@ -71,9 +71,9 @@ def test_weights_concentrate_at_first_order_under_the_exact_control(generator: t
         sampler = foellmer_sampler(int(count))
         with torch.no_grad():
             trajectory = sampler.evaluate(sampler.rollout(4000, generator))
+            # All pairs: the flow enters at every step, so that a shift of its index would keep this from vanishing.
+            losses.append(SubTrajectoryBalance()(trajectory))
         variances.append(trajectory.log_weight.var())
-        # All pairs: the flow enters at every step, so that a shift of its index would keep this from vanishing.
-        losses.append(SubTrajectoryBalance()(trajectory))
     for name, values in (("Var[log w]", torch.stack(variances)), ("SubTB", torch.stack(losses))):
         x, y = counts.log() - counts.log().mean(), values.log()
         slope = float((x * y).sum() / (x * x).sum())

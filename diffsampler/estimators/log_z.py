@@ -47,7 +47,9 @@ class LogZEstimate:
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
 
 
-def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZEstimate:
+def estimate_log_z(
+    log_weight: Tensor, num_target_evaluations: int = 0, num_invalid_evaluations: int = 0
+) -> LogZEstimate:
     """Estimate log Z from log importance weights.
 
     The interval is the normal one for the mean weight, taken to the log scale by the delta method. Where the Pareto
@@ -57,6 +59,7 @@ def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZE
     Arguments:
         log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported.
         num_target_evaluations: what the weights cost.
+        num_invalid_evaluations: at how many of those the target was not a number, or its score was not.
 
     Raises:
         InputError: if no weight is positive and finite.
@@ -91,8 +94,20 @@ def estimate_log_z(log_weight: Tensor, num_target_evaluations: int = 0) -> LogZE
         khat=khat,
         num_samples=n,
         num_target_evaluations=num_target_evaluations,
-        warnings=_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max())),
+        warnings=[
+            *_invalid_warnings(num_invalid_evaluations, num_target_evaluations),
+            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max())),
+        ],
     )
+
+
+def _invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
+    if not num_invalid:
+        return []
+    return [
+        f"At {num_invalid:,} of {num_evaluations:,} target evaluations so far, log_prob was NaN or +inf, or its score "
+        "was not finite."
+    ]
 
 
 def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, largest: float) -> list[str]:

@@ -28,7 +28,7 @@ class FourierTimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """The embedding of times t with shape (*), with shape (*, E)."""
-        phase = t.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies
+        phase = t.unsqueeze(-1) * self.frequencies
         return self.layers(torch.cat([phase.sin(), phase.cos()], -1))
 
 

@@ -48,8 +48,8 @@ class LangevinDrift(Drift):
         nn.init.zeros_(self.gate[-1].bias)
 
     def embed(self, t: Tensor) -> Tensor:
-        gate = self.gate(t) + self.initial_gate * t.unsqueeze(-1).to(self.gate[-1].weight.dtype)
-        return torch.cat([gate, self.network.embed(t).to(gate.dtype)], -1)
+        gate = self.gate(t) + self.initial_gate * t.unsqueeze(-1)
+        return torch.cat([gate, self.network.embed(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         gate, embedding = embedding[..., :1], embedding[..., 1:]

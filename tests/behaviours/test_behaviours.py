@@ -64,7 +64,9 @@ def test_on_policy_is_the_rollout() -> None:
     assert torch.equal(path.x, rollout.x) and torch.equal(path.score, rollout.score)
 
 
-@pytest.mark.parametrize(("progress", "scale"), [(0.0, 1.8), (0.125, 1.6), (0.25, 1.4), (0.5, 1.0), (0.9, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("progress", "scale"), [(0.0, 1.8), (0.125, 1.6), (0.25, 1.4), (0.5, 1.0), (0.9, 1.0), (1.0, 1.0)]
+)
 def test_exploration_widens_the_noise_on_schedule(progress: float, scale: float, generator: torch.Generator) -> None:
     # n = 20000 increments in each of 4 steps and 2 coordinates: their variance over sigma^2 h is the squared scale, |z| < 4.5 (7e-6), and their mean
     # is the drift's, unscaled.

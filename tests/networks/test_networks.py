@@ -63,7 +63,11 @@ def test_flow_of_a_broadcast_embedding_equals_row_by_row(make: type[Flow], gener
 
 @pytest.mark.parametrize("make", [*DRIFTS, *FLOWS], ids=by_name)
 def test_state_dict_keeps_the_function(make: type, generator: torch.Generator) -> None:
-    x, score, interpolation = torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator), torch.ones(5)
+    x, score, interpolation = (
+        torch.randn(5, 3, generator=generator),
+        torch.randn(5, 3, generator=generator),
+        torch.ones(5),
+    )
     first, second = make(3), make(3)
     randomise(first)
     second.load_state_dict(first.state_dict())
