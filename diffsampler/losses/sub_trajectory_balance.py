@@ -40,7 +40,7 @@ class SubTrajectoryBalance(Loss):
 
     uses_flow = True
 
-    def __init__(self, lamda: float = 1.0) -> None:
+    def __init__(self, lamda: float = 2.0) -> None:
         super().__init__()
         self.lamda = check_positive("lamda", lamda)
         self._laplacian: Tensor | None = None
