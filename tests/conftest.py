@@ -14,9 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
+def defaults() -> Iterator[None]:
+    """float64, and networks that torch initialises the same way whichever tests run before."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
     yield
     torch.set_default_dtype(previous)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import BEHAVIOURS, ConstantDrift, assert_mean, by_name, correlated_gaussian, random_sampler
+from helpers import BEHAVIOURS, MILD, ConstantDrift, assert_mean, by_name, correlated_gaussian, random_sampler
 from torch import nn
 
 from diffsampler import InputError, Sampler
@@ -68,8 +68,8 @@ def test_on_policy_is_the_rollout() -> None:
     ("progress", "scale"), [(0.0, 1.8), (0.125, 1.6), (0.25, 1.4), (0.5, 1.0), (0.9, 1.0), (1.0, 1.0)]
 )
 def test_exploration_widens_the_noise_on_schedule(progress: float, scale: float, generator: torch.Generator) -> None:
-    # n = 20000 increments in each of 4 steps and 2 coordinates: their variance over sigma^2 h is the squared scale, |z| < 4.5 (7e-6), and their mean
-    # is the drift's, unscaled.
+    # n = 20000 increments in each of 4 steps and 2 coordinates: their variance over sigma^2 h is the squared scale,
+    # and their mean is the drift's, unscaled; |z| < 4.5, a false alarm of 7e-6 each.
     sampler = Sampler(correlated_gaussian(), PinnedBrownian(0.7), ConstantDrift([0.5, -1.0]), flow=None, grid=4)
     path = Exploration(excess=0.8, until=0.5).paths(sampler, 20_000, generator, progress)
     residual = path.x.diff(dim=0) - 0.7 * torch.tensor([0.5, -1.0]) / 4
@@ -78,10 +78,10 @@ def test_exploration_widens_the_noise_on_schedule(progress: float, scale: float,
 
 
 def test_weights_of_explored_paths_are_off_policy(generator: torch.Generator) -> None:
-    # E[w] = Z holds on the policy alone: under the wider noise the mean must miss by far, or the exploring policy's densities were used.
-    # n = 20000; both figures are known to about 1 %.
+    # E[w] = Z holds on the policy alone: under the wider noise the mean must miss by far, or the exploring policy's
+    # densities were used. n = 20000, |z| < 4.5; E[w] off the policy is known to a few per cent.
     target = correlated_gaussian()
-    sampler = random_sampler(target, grid=4)
+    sampler = random_sampler(target, MILD, grid=4)
     with torch.no_grad():
         on, off = (
             (sampler.evaluate(b.paths(sampler, 20_000, generator, 0.0)).log_weight - target.log_z).exp()

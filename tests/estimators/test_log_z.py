@@ -49,8 +49,9 @@ def test_single_precision_weights_are_summed_in_double(generator: torch.Generato
 
 
 def test_interval_covers_at_the_stated_rate(generator: torch.Generator) -> None:
-    # Log-normal weights with sd(log w) = 0.5: Z = exp(1/8). 2000 intervals of n = 400. The true rate lies between 94 % (the skewness of w costs at
-    # most 1 % up to sd 1) and 95.5 %; the number covered is binomial with a standard error of 0.0053, and 4.5 of them give a false alarm of 7e-6.
+    # Log-normal weights with sd(log w) = 0.5: Z = exp(1/8). 2000 intervals of n = 400. The true rate lies between 94 %
+    # (the skewness of w costs at most 1 % up to sd 1) and 95.5 %; the number covered is binomial with a standard error
+    # of 0.0053, and 4.5 of them give a false alarm of 7e-6.
     covered, num_below = 0, 0
     for _ in range(2000):
         estimate = estimate_log_z(0.5 * torch.randn(400, generator=generator))

@@ -33,8 +33,8 @@ def test_agrees_with_arviz(kind: str, n: int, generator: torch.Generator) -> Non
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.7, 1.2])
 def test_recovers_exact_pareto_shapes(shape: float, generator: torch.Generator) -> None:
-    # n = 40000: a tail of m = 600. The maximum-likelihood shape has the standard error (1 + k) / m^1/2, and the prior (ten observations at 0.5) moves
-    # it by at most |0.5 - k| 10 / 610. 4.5 standard errors give a false alarm of 7e-6.
+    # n = 40000: a tail of m = 600. The maximum-likelihood shape has the standard error (1 + k) / m^1/2, and the prior
+    # (ten observations at 0.5) moves it by at most |0.5 - k| 10 / 610. 4.5 standard errors give a false alarm of 7e-6.
     khat = pareto_khat(pareto(40_000, shape, generator))
     assert abs(khat - shape) < 4.5 * (1 + shape) / math.sqrt(600) + abs(0.5 - shape) * 10 / 610, khat
 

@@ -61,7 +61,8 @@ def test_equals_its_definition(case: LossCase, num_steps: int, generator: torch.
 
 @every_loss
 def test_survives_large_log_densities(case: LossCase, generator: torch.Generator) -> None:
-    # Log-densities near 1e8 that differ by 1: float64 leaves 8 digits of each difference, provided they are taken before anything is squared.
+    # Log-densities near 1e8 that differ by 1: float64 leaves 8 digits of each difference, provided that differences
+    # are taken before squares.
     trajectory = random_trajectory(7, generator, offset=1e8)
     torch.testing.assert_close(case.make()(trajectory), case.definition(trajectory), rtol=1e-6, atol=0, msg=case.name)
 
