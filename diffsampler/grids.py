@@ -30,7 +30,12 @@ class Grid(ABC):
     def times(self, generator: torch.Generator | None = None) -> Tensor:
         """The times t_0..t_T, float64 on the CPU, with shape (T + 1)."""
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        return torch.cat([ends[:1], self.interior(generator), ends[1:]])
+        times = torch.cat([ends[:1], self.interior(generator), ends[1:]])
+        if not (times.diff() > 0).all():
+            raise InputError(
+                f"{type(self).__name__} has steps too short for float64: use fewer steps, or a gentler power or bound."
+            )
+        return times
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_steps={self.num_steps})"

@@ -75,6 +75,7 @@ class Sampler(nn.Module):
             )
         self.target = target
         self.process = PinnedBrownian() if process is None else process
+        self.process.check_dim(target.dim)
         self.drift = drift if isinstance(drift, nn.Module) else drift(target.dim)
         self.flow = flow if flow is None or isinstance(flow, nn.Module) else flow(target.dim)
         self.grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
@@ -203,6 +204,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if no draw has a usable density.
         """
+        check_count("num_samples", num_samples)
         _, log_weight = self.sample(num_samples, seed, True, generator, batch_size)
         return self.estimate_from(log_weight)
 
@@ -244,7 +246,7 @@ class Sampler(nn.Module):
 
     def _walk(
         self, times: Tensor, n: int, generator: torch.Generator | None, noise_scale: float = 1.0
-    ) -> Iterator["_Visit"]:
+    ) -> Iterator[_Visit]:
         """The T + 1 states of a rollout, one after the other, with what was computed there."""
         embedding = self.drift.embed(times[:-1].to(self.dtype))
         x = self.process.sample_prior(n, self.dim, generator, self.dtype, self.device)

@@ -56,6 +56,8 @@ class Target(nn.Module, ABC):
         with torch.inference_mode(False), torch.enable_grad():
             x = x.detach().clone().requires_grad_()
             log_prob = self.log_prob(x)
+            if not isinstance(log_prob, Tensor):
+                raise InputError(f"{type(self).__name__}.log_prob must return a tensor, got {type(log_prob).__name__}.")
             if not log_prob.requires_grad:
                 raise InputError(
                     f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "

@@ -7,12 +7,16 @@ from torch import Tensor
 
 __all__ = ["pareto_khat"]
 
+MAX_SPAN = 700.0  # nats; exp(-700) is close to the smallest float64.
+MIN_EXCESSES = 5
+
 
 def pareto_khat(log_weight: Tensor) -> float:
     """The shape k of a generalised Pareto distribution fitted to the largest weights.
 
     Below 0.5 the weights have a finite variance and the central limit theorem holds; above 0.7 no sample size in
-    reach makes their mean reliable. NaN with fewer than 25 weights; -inf if the largest are all equal.
+    reach makes their mean reliable. NaN with fewer than 25 weights; -inf if the largest are all equal; inf if they span
+    more orders of magnitude than float64 holds, or if fewer than 5 stand out.
 
     References:
         Pareto Smoothed Importance Sampling, Vehtari et al., 2024, arXiv:1507.02646, sections 3 and 6 (tail length,
@@ -27,11 +31,15 @@ def pareto_khat(log_weight: Tensor) -> float:
         return math.nan
     tail_length = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
     largest = log_weight.double().sort().values[-tail_length - 1 :]
+    positive = largest[largest > -math.inf]
+    if len(positive) and positive[-1] - positive[0] > MAX_SPAN:
+        return math.inf
     weight = (largest - largest[-1]).exp()
     excess = weight[1:] - weight[0]
-    if excess[-1] <= 0:
+    excess = excess[excess > 0]
+    if not len(excess):
         return -math.inf
-    return _generalised_pareto_shape(excess[excess > 0])
+    return _generalised_pareto_shape(excess) if len(excess) >= MIN_EXCESSES else math.inf
 
 
 def _generalised_pareto_shape(excess: Tensor) -> float:

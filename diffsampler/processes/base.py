@@ -21,6 +21,9 @@ class Process(nn.Module, ABC):
     pass. The prior is a Dirac at 0 unless a subclass says otherwise.
     """
 
+    def check_dim(self, dim: int) -> None:
+        """Raise InputError if the process does not fit states of dimension D; it fits any, unless overridden."""
+
     def sample_prior(
         self,
         n: int,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffsampler.errors import check_positive
+from diffsampler.errors import InputError, check_positive
 from diffsampler.kernels import GaussianKernel
 from diffsampler.processes.base import Process
 
@@ -36,6 +36,11 @@ class PinnedBrownian(Process):
         super().__init__()
         check_positive("sigma", sigma)
         self.register_buffer("sigma", torch.as_tensor(sigma, dtype=torch.float64), persistent=False)
+
+    def check_dim(self, dim: int) -> None:
+        """Raise InputError unless sigma has one entry, or one for each coordinate."""
+        if self.sigma.ndim and len(self.sigma) != dim:
+            raise InputError(f"sigma must be one number or {dim}, one for each coordinate, got {len(self.sigma)}.")
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor) -> GaussianKernel:
         h = t - s
