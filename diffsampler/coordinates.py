@@ -63,7 +63,9 @@ class LaplaceCoordinates(AffineCoordinates):
         check_positive("scale", scale)
         evaluations = 0
         x = torch.zeros(target.dim, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([x], max_iter=1000, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            [x], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> Tensor:
             nonlocal evaluations
