@@ -41,7 +41,7 @@ def build_module(
     lr: float = 1e-3,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
-    final_lr_factor: float = 0.05,
+    final_lr_factor: float = 0.01,
     weight_decay: float = 0.0,
     seed: int = 0,
 ) -> SamplerModule:
@@ -59,7 +59,7 @@ def build_module(
         lr: learning rate of drift and process.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.
-        final_lr_factor: learning rates fall exponentially to this fraction of themselves.
+        final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
         weight_decay: L2 penalty on drift and flow.
         seed: of all noise; follows seed_everything.
     """

@@ -34,7 +34,7 @@ class SamplerModule(L.LightningModule):
         lr: Adam's learning rate for drift and process.
         flow_lr: for the flow network.
         log_z_lr: for the scalar log Z.
-        final_lr_factor: learning rates fall exponentially to this fraction of themselves at the end of training.
+        final_lr_factor: learning rates fall along half a cosine to this fraction of themselves at the end of training.
         weight_decay: Adam's L2 penalty on drift and flow.
         seed: of all noise.
 
@@ -55,7 +55,7 @@ class SamplerModule(L.LightningModule):
         lr: float = 1e-3,
         flow_lr: float = 1e-2,
         log_z_lr: float = 1e-1,
-        final_lr_factor: float = 0.05,
+        final_lr_factor: float = 0.01,
         weight_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -91,7 +91,8 @@ class SamplerModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _lr_factor(self, step: int) -> float:
-        return self.final_lr_factor ** self._progress(step)
+        half_cosine = 0.5 * (1 + math.cos(math.pi * self._progress(step)))
+        return self.final_lr_factor + (1 - self.final_lr_factor) * half_cosine
 
     def _progress(self, step: int) -> float:
         total = self.trainer.estimated_stepping_batches
