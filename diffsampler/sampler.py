@@ -77,6 +77,7 @@ class Sampler(nn.Module):
         self.process = PinnedBrownian() if process is None else process
         self.process.check_dim(target.dim)
         self.drift = drift if isinstance(drift, nn.Module) else drift(target.dim)
+        self.drift.adapt(self.process)
         self.flow = flow if flow is None or isinstance(flow, nn.Module) else flow(target.dim)
         self.grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
         self.log_z = nn.Parameter(torch.zeros(()))

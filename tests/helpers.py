@@ -14,7 +14,7 @@ from diffsampler import FunctionTarget, Sampler, Target
 from diffsampler.behaviours import Behaviour, Exploration, OnPolicy
 from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
-from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, GaussianBridgeMLP, LangevinDrift
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.trajectory import Trajectory
 from targets import Gaussian, GaussianMixture
@@ -78,7 +78,7 @@ PROCESSES = [
     ProcessCase("PinnedBrownian", lambda: PinnedBrownian(1.3)),
     ProcessCase("PinnedBrownian-vector", lambda: PinnedBrownian([1.1, 1.6])),
 ]
-DRIFTS: list[type[Drift]] = [FourierMLP, LangevinDrift]
+DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift]
 FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
 LOSSES = [
     LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),

@@ -3,6 +3,15 @@
 from diffsampler.networks.drift import Drift, FourierMLP
 from diffsampler.networks.flow import Flow, FourierFlow
 from diffsampler.networks.forward_looking import ForwardLookingFlow
+from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinDrift
 
-__all__ = ["Drift", "Flow", "ForwardLookingFlow", "FourierFlow", "FourierMLP", "LangevinDrift"]
+__all__ = [
+    "Drift",
+    "Flow",
+    "ForwardLookingFlow",
+    "FourierFlow",
+    "FourierMLP",
+    "GaussianBridgeMLP",
+    "LangevinDrift",
+]

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from diffsampler.networks.fourier import TimePerceptron
+from diffsampler.processes import Process
 
 __all__ = ["Drift", "FourierMLP"]
 
@@ -19,6 +20,9 @@ class Drift(nn.Module, ABC):
     """
 
     uses_score: bool = False
+
+    def adapt(self, process: Process) -> None:
+        """Learn the units of the process; called once by the sampler. Most drifts need none."""
 
     def embed(self, t: Tensor) -> Tensor:
         """What `forward` needs to know of times t with shape (T), with shape (T, E)."""

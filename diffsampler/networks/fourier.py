@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import check_count
 
-__all__ = ["FourierTimeEmbedding", "TimePerceptron"]
+__all__ = ["FourierTimeEmbedding", "TimeFunction", "TimePerceptron"]
 
 
 class FourierTimeEmbedding(nn.Module):
@@ -30,6 +30,27 @@ class FourierTimeEmbedding(nn.Module):
         """The embedding of times t with shape (*), with shape (*, E)."""
         phase = t.unsqueeze(-1) * self.frequencies
         return self.layers(torch.cat([phase.sin(), phase.cos()], -1))
+
+
+class TimeFunction(nn.Module):
+    """A learned function of time alone, zero at initialisation.
+
+    Arguments:
+        out_dim: the dimension of its values.
+        width: the size of the hidden layers.
+        frequencies: of the time embedding.
+    """
+
+    def __init__(self, out_dim: int, width: int = 64, frequencies: int = 64) -> None:
+        super().__init__()
+        self.embedding = FourierTimeEmbedding(width, frequencies)
+        self.output = nn.Linear(width, out_dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """With shape (*, out_dim), for times t with shape (*)."""
+        return self.output(nn.functional.gelu(self.embedding(t)))
 
 
 class TimePerceptron(nn.Module):

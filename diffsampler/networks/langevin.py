@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift, FourierMLP
-from diffsampler.networks.fourier import FourierTimeEmbedding
+from diffsampler.networks.drift import Drift
+from diffsampler.networks.fourier import TimeFunction
+from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
+from diffsampler.processes import Process
 
 __all__ = ["LangevinDrift"]
 
@@ -35,7 +37,7 @@ class LangevinDrift(Drift):
     def __init__(
         self,
         dim: int,
-        network: Callable[[int], Drift] = FourierMLP,
+        network: Callable[[int], Drift] = GaussianBridgeMLP,
         clip: float = 100.0,
         initial_gate: float = 1.0,
     ) -> None:
@@ -43,9 +45,10 @@ class LangevinDrift(Drift):
         self.network = network(dim)
         self.clip = check_positive("clip", clip)
         self.initial_gate = initial_gate
-        self.gate = nn.Sequential(FourierTimeEmbedding(64), nn.GELU(), nn.Linear(64, 1))
-        nn.init.zeros_(self.gate[-1].weight)
-        nn.init.zeros_(self.gate[-1].bias)
+        self.gate = TimeFunction(1)
+
+    def adapt(self, process: Process) -> None:
+        self.network.adapt(process)
 
     def embed(self, t: Tensor) -> Tensor:
         gate = self.gate(t) + self.initial_gate * t.unsqueeze(-1)

@@ -21,6 +21,11 @@ class Process(nn.Module, ABC):
     pass. The prior is a Dirac at 0 unless a subclass says otherwise.
     """
 
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states."""
+        return torch.ones((), dtype=torch.float64)
+
     def check_dim(self, dim: int) -> None:
         """Raise InputError if the process does not fit states of dimension D; it fits any, unless overridden."""
 

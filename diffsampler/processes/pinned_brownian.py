@@ -37,6 +37,10 @@ class PinnedBrownian(Process):
         check_positive("sigma", sigma)
         self.register_buffer("sigma", torch.as_tensor(sigma, dtype=torch.float64), persistent=False)
 
+    @property
+    def scale(self) -> Tensor:
+        return self.sigma
+
     def check_dim(self, dim: int) -> None:
         """Raise InputError unless sigma has one entry, or one for each coordinate."""
         if self.sigma.ndim and len(self.sigma) != dim:
