@@ -14,7 +14,15 @@ from diffsampler import FunctionTarget, Sampler, Target
 from diffsampler.behaviours import Behaviour, Exploration, OnPolicy
 from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
-from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, GaussianBridgeMLP, LangevinDrift
+from diffsampler.networks import (
+    Drift,
+    Flow,
+    ForwardLookingFlow,
+    FourierFlow,
+    FourierMLP,
+    GaussianBridgeMLP,
+    LangevinDrift,
+)
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.trajectory import Trajectory
 from targets import Gaussian, GaussianMixture

@@ -4,13 +4,32 @@ import math
 
 import pytest
 import torch
-from helpers import DRIFTS, FLOWS, CountingTarget, by_name, correlated_gaussian, random_sampler, randomise
+from helpers import (
+    DRIFTS,
+    FLOWS,
+    CountingTarget,
+    MixtureBridge,
+    by_name,
+    correlated_gaussian,
+    random_sampler,
+    randomise,
+)
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler
 from diffsampler.losses import SubTrajectoryBalance
-from diffsampler.networks import Drift, Flow, ForwardLookingFlow, FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.networks import (
+    Drift,
+    Flow,
+    ForwardLookingFlow,
+    FourierFlow,
+    FourierMLP,
+    GaussianBridgeMLP,
+    LangevinDrift,
+)
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimePerceptron
+from diffsampler.processes import PinnedBrownian
+from targets import GaussianMixture
 
 TIMES = torch.tensor([0.0, 0.1, 0.5, 0.9], dtype=torch.float64)
 
@@ -155,3 +174,30 @@ def test_refuses_bad_sizes(name: str) -> None:
         TimePerceptron(**sizes)
     with pytest.raises(InputError, match="clip"):
         LangevinDrift(2, clip=0.0)
+
+
+def test_gaussian_bridge_is_the_control_to_a_gaussian(generator: torch.Generator) -> None:
+    # One component of a mixture in the origin: MixtureBridge writes the same control from the bridge's conditionals.
+    scales, sigma = torch.tensor([[0.3, 2.5]]), 1.4
+    oracle = MixtureBridge(GaussianMixture(means=[[0.0, 0.0]], scales=scales, weights=[1.0]), sigma)
+    drift = GaussianBridgeMLP(2)
+    drift.adapt(PinnedBrownian(sigma))
+    with torch.no_grad():
+        drift.log_variance.output.bias.copy_(2 * (scales[0] / sigma).log())
+    x = torch.randn(4, 5, 2, generator=generator)
+    expected = oracle.control(TIMES[:, None, None], x)
+    torch.testing.assert_close(drift(drift.embed(TIMES)[:, None], x), expected)
+
+
+def test_gaussian_bridge_cannot_blow_up() -> None:
+    drift = GaussianBridgeMLP(1)
+    with torch.no_grad():
+        for bias in (-1e3, 1e3):
+            drift.log_variance.output.bias.fill_(bias)
+            coefficient = drift(drift.embed(TIMES[1:])[:, None], torch.ones(3, 1, 1)).flatten()
+            assert (coefficient >= -1 / (1 - TIMES[1:])).all() and (coefficient <= 1 / TIMES[1:]).all(), bias
+
+
+def test_samplers_tell_their_drift_the_scale() -> None:
+    sampler = Sampler(correlated_gaussian(), process=PinnedBrownian([2.0, 3.0]))
+    assert torch.equal(sampler.drift.network.scale, torch.tensor([2.0, 3.0]))
