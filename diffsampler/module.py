@@ -18,6 +18,7 @@ from diffsampler.sampler import Sampler
 __all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
+DIVERGENCE_CHECK_STEPS = 50
 STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3}
 
 
@@ -71,6 +72,7 @@ class SamplerModule(L.LightningModule):
         self.weight_decay = check_non_negative("weight_decay", weight_decay)
         self.seed = check_count("seed", seed, minimum=0)
         self.history: list[dict[str, Any]] = []
+        self._finite: Tensor | bool = True
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         if sampler.flow is not None:
@@ -112,17 +114,27 @@ class SamplerModule(L.LightningModule):
         progress = self._progress(self.global_step)
         path = self.behaviour.paths(self.sampler, batch_size, self.generator, progress)
         loss = self.loss(self.sampler.evaluate(path))
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"Training diverged: the loss is {loss.item()} at step {self.global_step}. The last checkpoint is from "
-                "before. Lower lr, or set the trainer's gradient_clip_val."
-            )
+        self._finite = self._finite & loss.detach().isfinite()
+        if batch_idx % DIVERGENCE_CHECK_STEPS == 0:
+            self._check_divergence()
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        self._check_divergence()  # before the checkpoint, with or without a validation
+
+    def _check_divergence(self) -> None:
+        # Only now and then: on a GPU, reading waits for the step.
+        if not self._finite:
+            raise InputError(
+                f"Training diverged: the loss is not finite at step {self.global_step}. The last checkpoint is from "
+                "before. Lower lr, or the trainer's gradient_clip_val."
+            )
 
     # --- evaluation
 
     def on_validation_epoch_start(self) -> None:
+        self._check_divergence()
         self._start_evaluation("validate")
 
     def on_test_epoch_start(self) -> None:
