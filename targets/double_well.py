@@ -61,10 +61,11 @@ class DoubleWell(Target):
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor) -> dict[str, float]:
-        """The share of samples in the right well, over the double-well coordinates; the truth of each is 1/2."""
+        """The share of samples in the right well, over the double-well coordinates, and the truth of each."""
         mass = (x[..., : self.num_wells] > 0).double().reshape(-1, self.num_wells).mean(0)
         return {
             "right_well_mass_mean": float(mass.mean()),
             "right_well_mass_min": float(mass.min()),
             "right_well_mass_max": float(mass.max()),
+            "right_well_mass_truth": 0.5,
         }

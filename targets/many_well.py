@@ -66,12 +66,13 @@ class ManyWell(Target):
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor) -> dict[str, float]:
-        """The share of samples in the right well, over the pairs; `right_well_mass` is the truth of each."""
+        """The share of samples in the right well, over the pairs, and the truth of each."""
         mass = (x[..., 0::2] > 0).double().reshape(-1, self.dim // 2).mean(0)
         return {
             "right_well_mass_mean": float(mass.mean()),
             "right_well_mass_min": float(mass.min()),
             "right_well_mass_max": float(mass.max()),
+            "right_well_mass_truth": self.right_well_mass,
         }
 
     def _coefficients(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
