@@ -616,7 +616,7 @@ def test_well_masses():
     x = torch.zeros(4, 4)
     x[:, 0], x[:3, 2], x[:, 1] = 1.0, -1.0, 5.0
     figures = ManyWell(4).diagnostics(x)
-    expected = {"mean": 0.5, "min": 0.0, "max": 1.0, "truth": 0.5}
+    expected = {"mean": 0.5, "min": 0.0, "max": 1.0, "truth": target.right_well_mass}
     assert figures == {f"right_well_mass_{name}": value for name, value in expected.items()}
     assert DoubleWell(2, 4.0, 3).diagnostics(torch.ones(3, 3))["right_well_mass_min"] == 1.0
 
