@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Small tensors: one thread is faster than two (see README, "How fast").
+# Small tensors: one thread is faster than two.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-slow lint format benchmark clean

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate
+from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.module import SamplerModule
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
@@ -38,6 +38,11 @@ class ExponentialMovingAverage(WeightAveraging):
 
         super().__init__(use_buffers=False, avg_fn=average)
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # The copy was made before the trainer's precision changed the dtype of parameters; buffers keep their own.
+        for mean, value in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+            mean.data = mean.data.to(value.dtype)
+
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # Outside `fit` the checkpoint's state_dict already is the average.
         if self._average_model is not None:
@@ -49,17 +54,27 @@ class Report(L.Callback):
 
     Arguments:
         figures: whether to draw figures.
+        coordinates: the pair that two-dimensional figures show; by default the target's choice.
     """
 
-    def __init__(self, figures: bool = True) -> None:
+    def __init__(self, figures: bool = True, coordinates: tuple[int, int] | None = None) -> None:
         self.figures = figures
+        self.coordinates = coordinates
 
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
-        if not trainer.is_global_zero:
+        # On every rank: counts are summed over all of them.
+        evaluated, num_invalid = module.count_evaluations()
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        n = trainer.datamodule.num_test_samples
+        n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
         x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
-        self._write(trainer, module, x, log_weight, module.sampler.estimate_from(log_weight))
+        evaluated += module.sampler.num_target_evaluations - before
+        self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
+
+    def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
+        last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
+            print(f"\nStopped. Go on with: diffsampler fit --ckpt_path {last}")
 
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
@@ -76,11 +91,14 @@ class Report(L.Callback):
             "true_log_z": target.log_z,
             "target": type(target).__name__,
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
-            "step": module.history[-1]["step"] if module.history else 0,
+            "step": module.trained_steps,
+            "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "diagnostics": target.diagnostics(x),
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+        if results["step"] == 0:
+            print("  These are the weights before any training: give --ckpt_path to use a trained sampler.")
         print(format_table(estimate, target.log_z))
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
@@ -88,7 +106,9 @@ class Report(L.Callback):
         if self.figures:
             from diffsampler.plotting import save_figures
 
-            paths = save_figures(folder, module.sampler, x, log_weight, estimate, module.history, module.seed)
+            paths = save_figures(
+                folder, module.sampler, x, log_weight, estimate, module.history, module.seed, self.coordinates
+            )
             print(f"Figures: {', '.join(str(path) for path in paths)}")
 
 

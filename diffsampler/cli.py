@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -14,17 +15,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import targets  # noqa: F401  (their classes are found by short name)
 from diffsampler.behaviours import Behaviour
 from diffsampler.callbacks import ExponentialMovingAverage, Report, SampleWriter
+from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.data import TrajectoryCounts
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, check_count
 from diffsampler.grids import Grid
-from diffsampler.losses import Loss, SubTrajectoryBalance
+from diffsampler.losses import Loss
 from diffsampler.messages import shorten
 from diffsampler.module import SamplerModule
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.processes import Process
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target
+from diffsampler.training import default_accelerator, silence_lightning
 
 __all__ = ["main"]
 
@@ -38,12 +41,12 @@ def build_module(
     coordinates: Callable[[Target], AffineCoordinates] | None = None,
     loss: Loss | None = None,
     behaviour: Behaviour | None = None,
+    backward_drift: Callable[[int], Drift] | None = None,
     lr: float = 1e-3,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
     final_lr_factor: float = 0.01,
     weight_decay: float = 0.0,
-    seed: int = 0,
 ) -> SamplerModule:
     """A sampler and how to train it.
 
@@ -56,25 +59,27 @@ def build_module(
         coordinates: in which process and networks work, such as LaplaceCoordinates for a posterior.
         loss: by default SubTrajectoryBalance.
         behaviour: where training states come from; by default OnPolicy.
+        backward_drift: the control network of the backward kernel, of processes that learn one; by default as drift.
         lr: learning rate of drift and process.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
         weight_decay: L2 penalty on drift and flow.
-        seed: of all noise; follows seed_everything.
     """
-    loss = SubTrajectoryBalance() if loss is None else loss
-    if not loss.uses_flow:
-        flow = None
-    sampler = Sampler(target, process, drift, flow, grid, coordinates)
-    return SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay, seed)
+    sampler = Sampler(target, process, drift, flow, grid, coordinates, backward_drift)
+    return SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay)
 
 
 class _SaveConfigOnFit(SaveConfigCallback):
-    """Keeps config.yaml beside the checkpoints it belongs to; evaluations do not write over it."""
+    """Keeps config.yaml beside the checkpoints it belongs to; evaluations do not write over it.
 
-    def setup(self, trainer, pl_module, stage: str) -> None:  # noqa: ANN001
-        if stage == "fit":
+    Without a logger there is no run folder, and the working folder may hold a config.yaml of the user's. The path of
+    a checkpoint to resume from is no part of an experiment: it would follow every later use of the file.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.logger is not None:
+            self.config.pop("ckpt_path", None)
             super().setup(trainer, pl_module, stage)
 
 
@@ -103,12 +108,13 @@ class _Parser(LightningArgumentParser):
         """The options of this parser beside a mistyped one."""
         group, _, _ = option.rpartition(".")
         names = [a.dest for a in self._actions if a.dest.rpartition(".")[0] == group and a.dest not in {"help", "=="}]
+        if not names:  # a group that does not exist: the groups that do
+            names = list(dict.fromkeys(a.dest.partition(".")[0] for a in self._actions if "." in a.dest))
         return f"accepted are {', '.join(names)}."
 
 
 class _CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(SampleWriter, "samples")
@@ -120,9 +126,19 @@ class _CLI(LightningCLI):
         for group, options in (("last_checkpoint", {"filename": "last"}), ("best_checkpoint", best)):
             parser.set_defaults({f"{group}.{key}": value for key, value in {**common, **options}.items()})
 
+    def _set_seed(self) -> None:
+        seed = self.config[self.subcommand].seed_everything
+        check_count("seed_everything", int(seed) if isinstance(seed, bool) else seed, minimum=0)
+        super()._set_seed()
+
+    def after_instantiate_classes(self) -> None:
+        self.model.seed = self.config[self.subcommand].seed_everything
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""
         config = self.config[self.subcommand]
+        if config.get("ckpt_path") is not None:
+            read_checkpoint(config.ckpt_path)  # raises in the user's language what Lightning raises in its own
         run_folder = _run_folder_of(config.get("ckpt_path"))
         if self.subcommand != "fit" and run_folder is not None:
             config.trainer.logger = False
@@ -141,24 +157,42 @@ def _run_folder_of(ckpt_path: str | None) -> Path | None:
 
 
 def _with_config_of_checkpoint(args: list[str]) -> list[str]:
-    """Add `--config <run>/config.yaml` where a checkpoint is given without a config: the run folder says it all."""
-    if any(arg in {"-c", "--config"} or arg.startswith("--config=") for arg in args):
+    """Add `--config <run>/config.yaml` where a checkpoint is given without a config: the run folder says it all.
+
+    The path of the checkpoint goes last, since later arguments override earlier ones.
+    """
+    paths, rest = [], []
+    remaining = iter(args)
+    for arg in remaining:
+        name, equals, value = arg.partition("=")
+        if name == "--ckpt_path":
+            paths.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(arg)
+    if not paths:
         return args
-    paths = [arg.partition("=")[2] for arg in args if arg.startswith("--ckpt_path=")]
-    paths += [value for name, value in zip(args, args[1:], strict=False) if name == "--ckpt_path"]
-    folder = _run_folder_of(paths[-1]) if paths else None
-    if folder is None or not (folder / "config.yaml").is_file():
-        return args
-    return [args[0], "--config", str(folder / "config.yaml"), *args[1:]]
+    if not Path(paths[-1]).is_file():
+        raise InputError(f"ckpt_path must be a checkpoint file, got {paths[-1]!r}, which is none.")
+    if not any(arg.partition("=")[0] in {"-c", "--config", "--model.target"} for arg in rest):
+        folder = _run_folder_of(paths[-1])
+        if folder is None or not (folder / "config.yaml").is_file():
+            raise InputError(
+                f"there is no run folder with a config.yaml around {paths[-1]!r}: give --config, or --model.target and "
+                "all else that the run was made of."
+            )
+        rest[1:1] = ["--config", str(folder / "config.yaml")]
+    return [*rest, f"--ckpt_path={paths[-1]}"]
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a mistake of the user's ends in one line on stderr and exit code 2."""
     # A console script has no working folder on its path: without this, my_file.MyTarget is not found.
     sys.path.insert(0, os.getcwd())
-    args = _with_config_of_checkpoint(list(sys.argv[1:] if args is None else args))
+    args = list(sys.argv[1:] if args is None else args)
     sys.argv[1:] = []
+    silence_lightning()
     try:
+        args = _with_config_of_checkpoint(args)
         _CLI(
             build_module,
             TrajectoryCounts,
@@ -170,6 +204,7 @@ def main(args: list[str] | None = None) -> None:
             trainer_defaults={
                 "max_steps": 5000,
                 "max_epochs": -1,
+                "accelerator": default_accelerator(),
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,
                 "inference_mode": False,
@@ -187,9 +222,13 @@ def main(args: list[str] | None = None) -> None:
         # A check that fails inside an optional argument comes back wrapped in jsonargparse's words.
         if not isinstance(error, InputError) and "Union subtypes" not in str(error):
             raise
-        _exit(shorten(str(error)))
+        _exit(str(error) if isinstance(error, InputError) else shorten(str(error)))
     except (FileNotFoundError, MisconfigurationException) as error:
         _exit(str(error))
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        _exit(f"the checkpoint is of another sampler: {first_mismatch(error)}")
 
 
 def _exit(message: str) -> NoReturn:

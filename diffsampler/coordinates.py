@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_positive
-from diffsampler.target import Target
+from diffsampler.target import CountedTarget, Target
 
 __all__ = ["AffineCoordinates", "LaplaceCoordinates", "TargetInCoordinates"]
 
@@ -27,14 +27,16 @@ class AffineCoordinates(nn.Module):
 
     def __init__(self, loc: Tensor, matrix: Tensor) -> None:
         super().__init__()
+        if loc.ndim != 1 or matrix.shape != (*loc.shape, *loc.shape):
+            raise InputError(
+                f"loc and matrix must have shapes (D) and (D, D), got {tuple(loc.shape)} and {tuple(matrix.shape)}."
+            )
         self.register_buffer("loc", loc.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("log_det", torch.linalg.slogdet(self.matrix).logabsdet)
         self.num_target_evaluations = 0
-        if matrix.shape != (*loc.shape, *loc.shape) or not self.log_det.isfinite():
-            raise InputError(
-                f"matrix must be invertible, with shape {(*loc.shape, *loc.shape)}, got {tuple(matrix.shape)}."
-            )
+        if not self.log_det.isfinite():
+            raise InputError("matrix must be invertible, got a singular one.")
 
     def forward(self, z: Tensor) -> Tensor:
         """x, with shape (*, D), for z with shape (*, D)."""
@@ -71,13 +73,14 @@ class LaplaceCoordinates(AffineCoordinates):
             nonlocal evaluations
             evaluations += 1
             optimizer.zero_grad()
-            energy = -target.log_prob(x)
+            # As a batch of one: a target need not work on a bare point.
+            energy = -CountedTarget(target).log_prob(x[None])[0]
             energy.backward()
             return energy
 
         with torch.enable_grad():
             optimizer.step(closure)
-            hessian = torch.autograd.functional.hessian(lambda point: -target.log_prob(point), x.detach())
+            hessian = torch.autograd.functional.hessian(lambda point: -target.log_prob(point[None])[0], x.detach())
         factor, info = torch.linalg.cholesky_ex(hessian)
         if int(info) or not x.isfinite().all():
             raise InputError(

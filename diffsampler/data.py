@@ -9,8 +9,9 @@ __all__ = ["TrajectoryCounts"]
 
 
 class TrajectoryCounts(L.LightningDataModule):
-    """How many trajectories each step draws. A batch is a number, an epoch the interval
-    between validations.
+    """How many trajectories each step draws. A batch is a number, an epoch the interval between validations.
+
+    All devices draw alike: numbers of draws are rounded up to a multiple of the number of devices.
 
     Arguments:
         batch_size: trajectories of a training step, on each device.
@@ -52,8 +53,7 @@ class TrajectoryCounts(L.LightningDataModule):
 
     def _evaluation_loader(self, total: int) -> DataLoader:
         world_size = 1 if self.trainer is None else self.trainer.world_size
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        share = total // world_size + (rank < total % world_size)
+        share = -(-total // world_size)
         return _loader([min(self.chunk_size, share - done) for done in range(0, share, self.chunk_size)])
 
 

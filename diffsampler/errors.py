@@ -1,13 +1,17 @@
 """The one error that is the user's to fix, and the checks that raise it.
 
 Every message names the argument, what was given and what is accepted, in one line: the command line prints it as it
-    is.
+is.
 """
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
+from typing import TypeVar
 
-__all__ = ["InputError", "check_count", "check_non_negative", "check_positive"]
+__all__ = ["InputError", "check_count", "check_instance", "check_non_negative", "check_positive"]
+
+Part = TypeVar("Part")
 
 
 class InputError(ValueError):
@@ -16,21 +20,30 @@ class InputError(ValueError):
 
 def check_count(name: str, value: int, minimum: int = 1) -> int:
     """Return `value` if it is a whole number of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
-    return value
+    return int(value)
 
 
 def check_positive(name: str, value: float | Sequence[float]) -> float | Sequence[float]:
     """Return `value` if it, or each of its entries, is positive and finite."""
-    for entry in value if isinstance(value, Sequence) else [value]:
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    for entry in plain if isinstance(plain, Sequence) else [plain]:
         if not (isinstance(entry, int | float) and 0 < entry < math.inf):
             raise InputError(f"{name} must be positive and finite, got {value!r}.")
-    return value
+    return plain
 
 
 def check_non_negative(name: str, value: float) -> float:
     """Return `value` if it is zero or positive, and finite."""
     if not (isinstance(value, int | float) and 0 <= value < math.inf):
         raise InputError(f"{name} must be at least 0 and finite, got {value!r}.")
+    return value
+
+
+def check_instance(name: str, value: Part, family: type, example: str) -> Part:
+    """Return `value` if it is an instance of `family`."""
+    if not isinstance(value, family):
+        given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise InputError(f"{name} must be a {family.__name__}, such as {example}, got {given}.")
     return value

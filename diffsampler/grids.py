@@ -69,7 +69,8 @@ class PowerGrid(Grid):
 
 
 class LogSNRGrid(Grid):
-    """Uniform in log(t / (1 - t)), the log signal-to-noise ratio of a Brownian bridge, from -bound to bound.
+    """Uniform in log(t / (1 - t)), the log signal-to-noise ratio of a Brownian bridge, at interior times
+    strictly between -bound and bound.
 
     Arguments:
         num_steps: the number T of steps.

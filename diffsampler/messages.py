@@ -7,12 +7,14 @@ on.
 import re
 from collections.abc import Iterator
 
-from diffsampler.behaviours import Behaviour
+from diffsampler.behaviours import Behaviour, LocalSearch, Priority
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.grids import Grid
 from diffsampler.losses import Loss
+from diffsampler.mcmc import MarkovChain
 from diffsampler.networks import Drift, Flow
-from diffsampler.processes import Process
+from diffsampler.priors import Prior
+from diffsampler.processes import NoiseSchedule, Process
 from diffsampler.target import Target
 
 __all__ = ["shorten"]
@@ -26,55 +28,92 @@ FAMILIES = {
     "coordinates": AffineCoordinates,
     "loss": Loss,
     "behaviour": Behaviour,
+    "backward_drift": Drift,
+    "prior": Prior,
+    "schedule": NoiseSchedule,
+    "source": Behaviour,
+    "priority": Priority,
+    "search": LocalSearch,
+    "chain": MarkovChain,
 }
 
 KEY = re.compile(r'Parser key "([^"]+)"')
+CALLABLE = re.compile(r"Type collections\.abc\.Callable\[.*\] expects a function or a callable class: ")
+NAMESPACE = re.compile(r"\.? Got value: (Namespace\(.*|None)$", re.MULTILINE)
+OPTION = re.compile(r"Option '([^']+)' is not accepted; accepted are ([^.]*)\.")
+NESTED = re.compile(r"NestedArg\(key='([^']+)'")
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
-UNKNOWN_OPTION = re.compile(r"Option '[^']+' is not accepted.*")
 BROKEN_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)")
-EXPECTED = re.compile(r"Expected an? <class '([\w.]+)'>")
+SUBTYPES = re.compile(r"Subtypes: \[(.+)\]$", re.MULTILINE)
+EXPECTED = re.compile(r"Expected an? (<class '[\w.]+'>)")
 GIVEN = re.compile(r"(?:Got value|Given value): (.+)")
+THEIRS = re.compile(
+    r"(Expected|Does not validate|Subtypes|Errors|Given value|Problem with|No module|Unexpected|Not a valid|Subclass|a "
+    r"|$)"
+)
+NOT_OF_THE_LINE = {"NoneType", "Tensor"}  # what a command line cannot give, or need not be told
 
 
 def shorten(message: str) -> str:
     """One line that says what the message of jsonargparse says."""
-    match = KEY.search(message)
-    if match is None and "Union subtypes" not in message:
+    keys = KEY.findall(message)
+    if not keys and "Union subtypes" not in message:
         return re.sub(r"\s*\n\s*", " ", message.strip())
-    key = match[1] if match else ""
-    where = f"{key}: " if key else ""
-    if match := UNKNOWN_OPTION.search(message):
-        return f"{where}{match[0].strip()}"
-    if match := BROKEN_PATH.search(message):
-        return f"{where}cannot use {match[1]!r}: {match[2].strip()}.{_accepted(key)}"
-    if reason := _own_words(message):
-        return f"{where}{reason}"
-    if match := UNKNOWN_CLASS.search(message):
-        return f"{where}unknown name {match[1]!r}.{_accepted(key)}"
-    types = [name.rsplit(".", 1)[-1] for name in EXPECTED.findall(message)]
-    if types and (given := GIVEN.search(message)):
-        return f"{where}expected {' or '.join(dict.fromkeys(types))}, got {given[1].strip()!r}."
-    return where + re.sub(r"\s*\n[\s-]*", "; ", KEY.sub("", message).lstrip(": \n-").strip())
+    where = ".".join(keys)
+    # The innermost argument is the one at fault; what surrounds it repeats its value.
+    text = NAMESPACE.sub("", CALLABLE.sub("", KEY.split(message)[-1]))
+    return f"{where}: {_reason(text, keys)}" if where else _reason(text, keys)
 
 
-def _own_words(message: str) -> str | None:
-    """The branch that a check of this library or an unknown option wrote: neither an expectation nor a value."""
-    for line in message.splitlines()[1:]:
+def _reason(text: str, keys: list[str]) -> str:
+    if match := OPTION.search(text):
+        accepted = f"accepted are {match[2]}" if match[2] else "it takes no arguments"
+        return f"Option {match[1]!r} is not accepted; {accepted}."
+    if "is abstract" in text and (match := NESTED.search(text)):
+        return f"name a class before its argument {match[1]!r}.{_accepted(keys)}"
+    if (match := BROKEN_PATH.search(text)) and _accepted(keys):
+        return f"cannot use {match[1]!r}: {match[2].strip().rstrip('.')}.{_accepted(keys)}"
+    if "but got None" in text:
+        return f"must name a class, got null.{_accepted(keys)}"
+    if (match := UNKNOWN_CLASS.search(text)) and _accepted(keys):
+        return f"unknown name {match[1]!r}.{_accepted(keys)}"
+    if own := _own_words(text):
+        return own
+    subtypes = SUBTYPES.findall(text)
+    types = [_plain_type(part) for part in (subtypes[-1].split(", ") if subtypes else EXPECTED.findall(text))]
+    types = [name for name in dict.fromkeys(types) if name not in NOT_OF_THE_LINE]
+    if types and (given := GIVEN.search(text)):
+        value = NESTED.sub("", given[1]).removeprefix(", val=").rstrip(")") if "NestedArg" in given[1] else given[1]
+        return f"expected {' or '.join(types)}, got {value.strip().strip(chr(39))!r}."
+    return re.sub(r"\s*\n[\s-]*", "; ", text.lstrip(": \n-").strip())
+
+
+def _plain_type(text: str) -> str:
+    """`<class 'float'>` and `collections.abc.Sequence[float]` in words."""
+    if match := re.match(r"(?:list|collections\.abc\.Sequence)\[(.+)\]$", text):
+        return f"a list of {_plain_type(match[1])}"
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text).rsplit(".", 1)[-1]
+
+
+def _own_words(text: str) -> str | None:
+    """The line that a check of this library wrote, if there is one."""
+    for line in text.splitlines()[1:]:
         line = line.strip().removeprefix("- ")
-        if re.match(r"(Expected|Does not validate|Subtypes|Errors|Given value|Problem with|$)", line) is None:
+        if THEIRS.match(line) is None:
             return line
     return None
 
 
-def _accepted(key: str) -> str:
-    """The classes that an argument takes, if it takes classes."""
-    family = FAMILIES.get(key.rsplit(".", 1)[-1])
+def _accepted(keys: list[str]) -> str:
+    """The classes that the last argument takes, if it takes classes."""
+    names = ".".join(keys).split(".")
+    # A wrapper's `network` is of the family of the wrapper.
+    family = FAMILIES.get(next((name for name in reversed(names) if name != "network"), ""))
     if family is None:
         return ""
-    names = sorted({subclass.__name__ for subclass in _subclasses(family) if _is_shipped(subclass)})
-    return (
-        f" Accepted: {', '.join(names)}, or the dotted path of a class of yours, such as my_file.My{family.__name__}."
-    )
+    shipped = sorted({subclass.__name__ for subclass in _subclasses(family) if _is_shipped(subclass)})
+    example = f"my_file.My{family.__name__}"
+    return f" Accepted: {', '.join(shipped)}, or the dotted path of a class of yours, such as {example}."
 
 
 def _subclasses(family: type) -> Iterator[type]:
@@ -85,4 +124,5 @@ def _subclasses(family: type) -> Iterator[type]:
 
 def _is_shipped(subclass: type) -> bool:
     shipped = subclass.__module__.split(".")[0] in {"diffsampler", "targets"}
-    return shipped and not getattr(subclass, "__abstractmethods__", None) and subclass.__name__ != "FunctionTarget"
+    hidden = subclass.__name__ in {"FunctionTarget", "TargetInCoordinates"} or subclass.__name__.startswith("_")
+    return shipped and not hidden and not getattr(subclass, "__abstractmethods__", None)

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour, OnPolicy
-from diffsampler.errors import InputError, check_count, check_non_negative, check_positive
-from diffsampler.estimators import LogZEstimate
+from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
+from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.sampler import Sampler
 
@@ -42,7 +42,7 @@ class SamplerModule(L.LightningModule):
     Attributes:
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
             `LogZEstimate`.
-        test_samples, test_log_weight, test_estimate: what `test` drew on this rank, and the estimate over all ranks.
+        test_samples, test_log_weight, test_estimate: what `test` drew, over all ranks, and the estimate.
 
     Raises:
         InputError: if the loss cannot train this sampler.
@@ -62,9 +62,13 @@ class SamplerModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.sampler = sampler
-        self.loss = SubTrajectoryBalance() if loss is None else loss
-        self.behaviour = OnPolicy() if behaviour is None else behaviour
-        self.loss.check(sampler)
+        loss = SubTrajectoryBalance() if loss is None else loss
+        self.loss = check_instance("loss", loss, Loss, "SubTrajectoryBalance()")
+        behaviour = OnPolicy() if behaviour is None else behaviour
+        self.behaviour = check_instance("behaviour", behaviour, Behaviour, "OnPolicy()")
+        self.loss.check(sampler, self.behaviour)
+        self.behaviour.check(sampler)
+        self.loss.adapt(sampler)
         self.lr = check_positive("lr", lr)
         self.flow_lr = check_positive("flow_lr", flow_lr)
         self.log_z_lr = check_positive("log_z_lr", log_z_lr)
@@ -75,22 +79,29 @@ class SamplerModule(L.LightningModule):
         self._finite: Tensor | bool = True
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
+        self._restored_step: int | None = None
         if sampler.flow is not None:
             sampler.flow.requires_grad_(self.loss.uses_flow)
         sampler.log_z.requires_grad_(self.loss.uses_log_z)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        sampler = self.sampler
-        groups = [
-            {"params": [*sampler.drift.parameters(), *sampler.process.parameters(), *self.loss.parameters()]},
-            {"params": [] if sampler.flow is None else [*sampler.flow.parameters()], "lr": self.flow_lr},
-            {"params": [sampler.log_z], "lr": self.log_z_lr, "weight_decay": 0.0},
-        ]
-        groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam(self._optimizer_groups())
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _optimizer_groups(self) -> list[dict[str, Any]]:
+        sampler = self.sampler
+        controls = [sampler.drift, sampler.process, self.loss]
+        if sampler.backward_drift is not None:
+            controls.append(sampler.backward_drift)
+        flow = [] if sampler.flow is None else [sampler.flow]
+        groups = [
+            ([p for part in controls for p in part.parameters()], self.lr, self.weight_decay),
+            ([p for part in flow for p in part.parameters()], self.flow_lr, self.weight_decay),
+            ([sampler.log_z], self.log_z_lr, 0.0),
+        ]
+        # What a loss does not train is in its group all the same: a run may go on with another loss.
+        return [{"params": params, "lr": lr, "weight_decay": decay} for params, lr, decay in groups]
 
     def _lr_factor(self, step: int) -> float:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self._progress(step)))
@@ -104,21 +115,39 @@ class SamplerModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.generator = self.new_generator("train")
-        if self._restored_generators:
+        if self._restored_step is None:
+            check_target(self.sampler, self.generator)
+            _, log_weight = self.sampler.weighted_rollout(CHECK_POINTS, self.generator)
+            # Every rank must start from the same log Z: DDP shares gradients, not values.
+            self.sampler.initialise_log_z(self.gather_rows(log_weight))
+        elif len(self._restored_generators) == self.trainer.world_size:
             self.generator.set_state(self._restored_generators[self.global_rank].cpu())
-            return
-        check_target(self.sampler, self.generator)
-        self.sampler.initialise_log_z(CHECK_POINTS, self.generator)
+
+    def on_train_start(self) -> None:
+        # A resumed optimiser brings the old rates along; what is asked for now counts.
+        (optimizer,) = self.trainer.optimizers
+        schedule = self.trainer.lr_scheduler_configs[0].scheduler
+        schedule.base_lrs = [options["lr"] for options in self._optimizer_groups()]
+        for group, options, base in zip(
+            optimizer.param_groups, self._optimizer_groups(), schedule.base_lrs, strict=True
+        ):
+            group["initial_lr"] = base
+            group["lr"] = base * self._lr_factor(self.global_step)
+            group["weight_decay"] = options["weight_decay"]
 
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
         progress = self._progress(self.global_step)
-        path = self.behaviour.paths(self.sampler, batch_size, self.generator, progress)
-        loss = self.loss(self.sampler.evaluate(path))
+        loss = self.loss.step(self.sampler, self.behaviour, batch_size, self.generator, progress)
         self._finite = self._finite & loss.detach().isfinite()
         if batch_idx % DIVERGENCE_CHECK_STEPS == 0:
             self._check_divergence()
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        # Lightning validates at the end of an epoch, or when asked to stop: the last step deserves it too.
+        if self.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
         self._check_divergence()  # before the checkpoint, with or without a validation
@@ -127,8 +156,8 @@ class SamplerModule(L.LightningModule):
         # Only now and then: on a GPU, reading waits for the step.
         if not self._finite:
             raise InputError(
-                f"Training diverged: the loss is not finite at step {self.global_step}. The last checkpoint is from "
-                "before. Lower lr, or the trainer's gradient_clip_val."
+                f"Training diverged: the loss is not finite at step {self.global_step}. Checkpoints, where they are "
+                "kept, are from before. Lower lr, or the trainer's gradient_clip_val."
             )
 
     # --- evaluation
@@ -172,10 +201,10 @@ class SamplerModule(L.LightningModule):
             self.log(f"val/{name}", value, prog_bar=name in {"elbo", "log_z", "ess"}, batch_size=1)
         self.log("val/log_z_learned", self.sampler.log_z.detach(), batch_size=1)
         self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
-        self.log("val/num_invalid_evaluations", float(self.sampler.counter.num_invalid), batch_size=1)
 
     def on_test_epoch_end(self) -> None:
-        self.test_samples, self.test_log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
+        x, log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
+        self.test_samples, self.test_log_weight = self.gather_rows(x), self.gather_rows(log_weight)
         self.test_estimate = self._estimate()
 
     def _start_evaluation(self, stream: str) -> None:
@@ -184,7 +213,14 @@ class SamplerModule(L.LightningModule):
 
     def _estimate(self) -> LogZEstimate:
         log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
-        return self.sampler.estimate_from(log_weight)
+        return estimate_log_z(log_weight, *self.count_evaluations())
+
+    def count_evaluations(self) -> tuple[int, int]:
+        """Target evaluations so far, and how many were invalid, over all ranks; to be called on every rank."""
+        counter = self.sampler.counter
+        counts = torch.tensor([[counter.num_evaluations, counter.num_invalid]], device=self.device)
+        num_evaluations, num_invalid = self.gather_rows(counts).sum(0).tolist()
+        return num_evaluations, num_invalid
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, one after the other; to be called on every rank."""
@@ -207,25 +243,45 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
-        checkpoint["num_target_evaluations"] = self.sampler.counter.num_evaluations
-        checkpoint["num_invalid_evaluations"] = self.sampler.counter.num_invalid
+        checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "generators" not in checkpoint:
             raise InputError("This checkpoint was not written by diffsampler fit.")
-        if len(checkpoint["generators"]) == self.trainer.world_size:
-            self._restored_generators = checkpoint["generators"]
+        step, last = checkpoint["global_step"], self.trainer.max_steps
+        if self.trainer.state.fn == "fit" and 0 <= last <= step:
+            raise InputError(
+                f"Nothing to train: the checkpoint is at step {step} already. Raise max_steps, {last} now."
+            )
+        self._restored_step = step
+        self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
-        self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
-        self.sampler.counter.num_invalid = checkpoint["num_invalid_evaluations"]
+        # The counts are those of all ranks together: one of them goes on with the sum.
+        if self.global_rank == 0:
+            self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
+            self.sampler.counter.num_invalid = checkpoint["num_invalid_evaluations"]
+
+    @property
+    def trained_steps(self) -> int:
+        """Training steps behind the current weights."""
+        return max(self.global_step, self._restored_step or 0)
 
 
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes."""
-    x = sampler.rollout(CHECK_POINTS, generator).x[-1]
-    log_prob = sampler.counter.log_prob(x)
     name = type(sampler.target).__name__
+    try:
+        x = sampler.rollout(CHECK_POINTS, generator).x[-1]
+        log_prob = sampler.counter.log_prob(x)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"The first {CHECK_POINTS} trajectories failed, in {name}.log_prob or a part of yours. It is given tensors "
+            f"of shape (*, {sampler.dim}). The error is {type(error).__name__}: {reason}"
+        ) from error
     if log_prob.isnan().all():
         raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")
     if not log_prob.isfinite().any():

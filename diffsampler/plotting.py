@@ -34,14 +34,17 @@ FILLED, STEP = {"fill": True, "color": ORANGE, "alpha": 0.4}, {"color": BLUE, "l
 TRUTH, BAND = {"color": BLACK, "lw": 1.3, "ls": "--"}, {"color": BLUE, "alpha": 0.2, "lw": 0}
 EXACT = {"color": BLACK, "lw": 1.2, "label": "exact samples"}
 LEVELS = [-12.5, -8.0, -4.5, -2.0, -0.5]  # nats below the maximum: 5, 4, .. 1 sigma of a Gaussian
-GRID_SIZE, CHUNK, MAX_POINTS, NUM_EXACT, NUM_TRAJECTORIES = 150, 10_000, 4000, 20_000, 256
+GRID_SIZE, CHUNK, MAX_POINTS, NUM_EXACT, NUM_TRAJECTORIES, MIN_EFFECTIVE = 150, 10_000, 4000, 20_000, 256, 100
 
 
-def plot_samples(target: Target, x: Tensor, coordinates: tuple[int, int] | None = None) -> Figure:
+def plot_samples(
+    target: Target, x: Tensor, coordinates: tuple[int, int] | None = None, log_weight: Tensor | None = None
+) -> Figure:
     """Samples over contours of the density, in a pair of coordinates; for D = 1 their histogram and the density.
 
     The contours are those of the density itself for D = 2; above, of the histogram of exact samples where the target
-    has them, and otherwise of the density's slice through the best sample. The figure says which.
+    has them, of the weighted samples where their effective number is at least 100, and otherwise of the density's
+    slice through the best sample. The figure says which.
     """
     if target.dim == 1:
         return plot_marginals(target, x)
@@ -50,10 +53,14 @@ def plot_samples(target: Target, x: Tensor, coordinates: tuple[int, int] | None 
         raise InputError(f"coordinates must be two different numbers from 0 to {target.dim - 1}, got {tuple(pair)}.")
     samples = _to_numpy(x)[:, pair]
     exact = _exact_samples(target, x)[:, pair] if target.dim > 2 else samples[:0]
-    views = [target.plot_range or _interval(np.append(samples[:, k], exact[:, k]), 0.005, 0.15) for k in (0, 1)]
+    views = [_view(target, samples[:, k], exact[:, k]) for k in (0, 1)]
+    weight = np.zeros(0) if log_weight is None else _weights(log_weight)
     if len(exact):
         name, shading = "exact samples", "regions with 50, 80, 95 % of the exact samples"
-        *grid, levels = _exact_regions(exact, views)
+        *grid, levels = _regions(exact, np.full(len(exact), 1 / len(exact)), views)
+    elif target.dim > 2 and weight.any() and 1 / np.square(weight).sum() >= MIN_EFFECTIVE:
+        name, shading = "weighted samples", "regions with 50, 80, 95 % of the weight"
+        *grid, levels = _regions(samples, weight, views)
     else:
         name = "the density" if target.dim == 2 else "a slice of the density, through the best sample"
         shading = "density 0.5, 2, 4.5, 8, 12.5 nats below its maximum here"
@@ -83,7 +90,7 @@ def plot_marginals(target: Target, x: Tensor, log_weight: Tensor | None = None, 
     for ax in axes[count:]:
         ax.remove()
     for c, ax in enumerate(axes[:count]):
-        view = target.plot_range or _interval(np.append(samples[:, c], exact[:, c]), 0.005, 0.15)
+        view = _view(target, samples[:, c], exact[:, c])
         top = _draw_histogram(ax, samples[:, c], view, np.ones(len(samples)), label="samples", **FILLED)
         if len(exact):
             top = max(top, _draw_histogram(ax, exact[:, c], view, np.ones(len(exact)), **EXACT))
@@ -123,7 +130,7 @@ def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = 
         ax.vlines(step[alone], low[alone], high[alone], color=BLUE, alpha=0.2, lw=4)
     if not claimed.all():
         ax.plot(step[~claimed], log_z[~claimed], "o", ms=6, mfc="w", c=BLUE, label="no upper end: heavy-tailed weights")
-    ax.plot(step, elbo, color=ORANGE, label="ELBO" if np.isfinite(elbo).any() else "ELBO is -inf throughout", **marker)
+    ax.plot(step, elbo, color=ORANGE, label="ELBO", **marker)
     half, truth = len(step) // 2, np.array([true_log_z], dtype=float)
     # A few late bounds may be as far away as the early ones: the lowest quarter does not count.
     bounds = np.sort(elbo[half:])[(len(step) - half) // 4 :]
@@ -195,6 +202,7 @@ def save_figures(
     estimate: LogZEstimate,
     history: Sequence[dict[str, Any]],
     seed: int = 0,
+    coordinates: tuple[int, int] | None = None,
 ) -> list[Path]:
     """Write all figures as PNG files and return their paths; `seed` is of the trajectories in that of balance."""
     target, walker = sampler.target, copy(sampler)
@@ -206,7 +214,10 @@ def save_figures(
     if sampler.flow is None or not any(parameter.requires_grad for parameter in sampler.flow.parameters()):
         # Losses that use no flow freeze it: its balance would be that of an untrained network.
         trajectory = replace(trajectory, log_flow=None)
-    figures = {"samples": plot_samples(target, x), "marginals": plot_marginals(target, x, log_weight)}
+    figures = {
+        "samples": plot_samples(target, x, coordinates, log_weight),
+        "marginals": plot_marginals(target, x, log_weight),
+    }
     if history:
         figures["training"] = plot_training(history, target.log_z)
     figures["log_weights"] = plot_log_weights(log_weight, estimate, target.log_z)
@@ -237,11 +248,22 @@ def _density_plane(target: Target, x: Tensor, pair: list[int], views: list[tuple
     return across, up, np.maximum(log_prob - max(top, -1e300), 2 * LEVELS[0]), LEVELS if np.isfinite(top) else []
 
 
-def _exact_regions(exact: np.ndarray, views: list[tuple[float, float]]) -> tuple:
-    counts, *edges = np.histogram2d(*exact.T, bins=80, range=views)
-    density = gaussian_filter(counts, 1.6).T
+def _view(target: Target, samples: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
+    """The target's own range, unless it leaves more than a fifth of the samples out: then it is made wider."""
+    whole = _interval(np.append(samples, exact), 0.005, 0.15)
+    if target.plot_range is None:
+        return whole
+    low, high = target.plot_range
+    if ((low <= samples) & (samples <= high)).mean() >= 0.8:
+        return low, high
+    return min(low, whole[0]), max(high, whole[1])
+
+
+def _regions(points: np.ndarray, weight: np.ndarray, views: list[tuple[float, float]]) -> tuple:
+    mass, *edges = np.histogram2d(*points.T, bins=80, range=views, weights=weight)
+    density = gaussian_filter(mass, 1.6).T
     ordered = np.sort(density, axis=None)[::-1]
-    enclosed = ordered.cumsum() / len(exact)
+    enclosed = ordered.cumsum()
     levels = np.unique([ordered[np.searchsorted(enclosed, mass)] for mass in (0.95, 0.8, 0.5) if mass < enclosed[-1]])
     return *((edge[1:] + edge[:-1]) / 2 for edge in edges), density, levels
 

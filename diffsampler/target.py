@@ -88,6 +88,7 @@ class FunctionTarget(Target):
         dim: the dimension D.
         log_z: its log normalising constant, if known.
         plot_range: (low, high) of the figures' axes.
+        plot_coordinates: the pair of coordinates that two-dimensional figures show.
 
     Example:
         >>> target = FunctionTarget(lambda x: -(x - 1).abs().sum(-1), dim=3)
@@ -101,6 +102,7 @@ class FunctionTarget(Target):
         dim: int,
         log_z: float | None = None,
         plot_range: tuple[float, float] | None = None,
+        plot_coordinates: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(dim)
         if not callable(fn):
@@ -108,6 +110,7 @@ class FunctionTarget(Target):
         self.fn = fn
         self.log_z = log_z
         self.plot_range = plot_range
+        self.plot_coordinates = plot_coordinates
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)
@@ -156,9 +159,17 @@ class CountedTarget:
         self._record(_is_invalid(log_prob) | lost_score)
         return log_prob, score
 
+    def differentiable_log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by autograd, with gradients to x: the score is differentiated through `log_prob`."""
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            log_prob = self.log_prob(x)
+            (score,) = torch.autograd.grad(log_prob.sum(), x, create_graph=True)
+        return log_prob, score
+
     @property
     def _name(self) -> str:
-        return type(self.target).__name__
+        return type(getattr(self.target, "target", self.target)).__name__
 
     def _check(self, x: Tensor, log_prob: Tensor) -> None:
         expected = tuple(x.shape[:-1])

@@ -1,18 +1,32 @@
 """`fit`: training from Python, in one call."""
 
+import logging
+import warnings
 from typing import Any
 
 import lightning as L
+import torch
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.callbacks import ExponentialMovingAverage
+from diffsampler.checkpoints import read_checkpoint
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import check_count
 from diffsampler.losses import Loss
 from diffsampler.module import SamplerModule
 from diffsampler.sampler import Sampler
 
-__all__ = ["fit"]
+__all__ = ["default_accelerator", "fit", "silence_lightning"]
+
+NOT_FOR_USERS = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    r".*does not have many workers",
+    r".*The number of training batches",
+    r".*Couldn't infer the batch indices",
+    r".*Experiment logs directory .* exists",
+    r".*could not find the monitored key",
+    r".*The dirpath has changed",
+)
 
 
 def fit(
@@ -22,11 +36,13 @@ def fit(
     loss: Loss | None = None,
     behaviour: Behaviour | None = None,
     lr: float = 1e-3,
+    flow_lr: float = 1e-2,
+    log_z_lr: float = 1e-1,
     batch_size: int = 256,
     steps_per_epoch: int = 100,
+    num_eval_samples: int = 2000,
     ema_decay: float = 0.999,
     ckpt_path: str | None = None,
-    module_options: dict[str, Any] | None = None,
     **trainer_options: Any,
 ) -> list[dict[str, Any]]:
     """Train a sampler in place; a thin wrapper of `SamplerModule` and Lightning's Trainer.
@@ -37,13 +53,16 @@ def fit(
         seed: of all noise in training.
         loss: by default `SubTrajectoryBalance()`.
         behaviour: by default `OnPolicy()`.
-        lr: learning rate of drift and process.
+        lr: learning rate of drift and process; all rates fall along half a cosine to a hundredth.
+        flow_lr: learning rate of the flow.
+        log_z_lr: learning rate of log Z.
         batch_size: trajectories of a step.
         steps_per_epoch: steps between validations.
+        num_eval_samples: draws of a validation.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
-        module_options: further arguments of `SamplerModule`.
-        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk.
+        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk and clips gradients
+            to a norm of 1.
 
     Returns:
         One entry for each validation: the step and the fields of `LogZEstimate`.
@@ -51,8 +70,10 @@ def fit(
     Raises:
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
     """
-    module = SamplerModule(sampler, loss, behaviour, lr=lr, seed=seed, **(module_options or {}))
+    silence_lightning()
+    module = SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, seed=seed)
     options = {
+        "accelerator": default_accelerator(),
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
@@ -65,6 +86,25 @@ def fit(
     callbacks = options.pop("callbacks", None) or []
     callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
     trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
-    counts = TrajectoryCounts(batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-    trainer.fit(module, counts, ckpt_path=ckpt_path)
+    counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
+    if ckpt_path is not None:
+        read_checkpoint(ckpt_path)  # raises in the user's language what Lightning raises in its own
+    try:
+        trainer.fit(module, counts, ckpt_path=ckpt_path)
+    except SystemExit as stop:
+        # Lightning's way to end on Ctrl-C: a caller, in a notebook say, expects the interrupt.
+        raise KeyboardInterrupt from stop
     return module.history
+
+
+def default_accelerator() -> str:
+    """Lightning's own choice, but never Apple's: it has no float64, in which log-weights are summed."""
+    return "cpu" if torch.backends.mps.is_available() else "auto"
+
+
+def silence_lightning() -> None:
+    """Leave out of the terminal what says nothing about a run here: hardware, tips, and hints on data loading."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message)

@@ -27,8 +27,8 @@ class Path:
     Attributes:
         times: the grid, float64, with shape (T + 1).
         x: states from prior to target, with shape (T + 1, B, D).
-        log_prob: log R at every state, with shape (T + 1, B), where it is known already.
-        score: the gradient of log R at every state, with shape (T + 1, B, D), where it is known already.
+        log_prob: log R where it is known already, at every state, with shape (T + 1, B), or at the end, (1, B).
+        score: the gradient of log R at every state, with shape (T + 1, B, D), if it is known already.
     """
 
     times: Tensor
@@ -42,9 +42,11 @@ class Path:
                 f"A path needs states with shape (T + 1, B, D) and T + 1 times, got {tuple(self.x.shape)} and "
                 f"{tuple(self.times.shape)}."
             )
-        for name, value, shape in (("log_prob", self.log_prob, self.x.shape[:2]), ("score", self.score, self.x.shape)):
-            if value is not None and value.shape != shape:
-                raise ValueError(f"The path's {name} must have shape {tuple(shape)}, got {tuple(value.shape)}.")
+        shape, end = self.x.shape, (1, self.x.shape[1])
+        for name, value, shapes in (("log_prob", self.log_prob, {shape[:2], end}), ("score", self.score, {shape})):
+            if value is not None and value.shape not in shapes:
+                expected = " or ".join(str(tuple(shape)) for shape in shapes)
+                raise ValueError(f"The path's {name} must have shape {expected}, got {tuple(value.shape)}.")
 
     @property
     def num_steps(self) -> int:

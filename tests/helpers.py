@@ -11,9 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler import FunctionTarget, Sampler, Target
-from diffsampler.behaviours import Behaviour, Exploration, OnPolicy
+from diffsampler.behaviours import (
+    Alternation,
+    BackAndForth,
+    Behaviour,
+    ExpertSamples,
+    Exploration,
+    ImportancePriority,
+    MarkovChainSearch,
+    Mixture,
+    OnPolicy,
+    RankPriority,
+    Replay,
+)
 from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
-from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.losses import (
+    DetailedBalance,
+    LengthBalance,
+    LogVariance,
+    Loss,
+    MaximumLikelihood,
+    PathwiseReverseKL,
+    ScoreFunctionReverseKL,
+    SubTrajectoryBalance,
+    TrajectoryBalance,
+)
 from diffsampler.networks import (
     Drift,
     Flow,
@@ -22,8 +44,18 @@ from diffsampler.networks import (
     FourierMLP,
     GaussianBridgeMLP,
     LangevinDrift,
+    LearnedVariance,
 )
-from diffsampler.processes import PinnedBrownian, Process
+from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
+from diffsampler.processes import (
+    AnnealedLangevin,
+    Bridge,
+    LinearSchedule,
+    PinnedBrownian,
+    Process,
+    VarianceExploding,
+    VariancePreserving,
+)
 from diffsampler.trajectory import Trajectory
 from targets import Gaussian, GaussianMixture
 
@@ -33,8 +65,14 @@ Z_BOUND = 4.5
 
 class ProcessCase(NamedTuple):
     name: str
-    make: Callable[[], Process]  # for D = 2
+    build: Callable[[], Process]
     reversible: bool = True  # whether P_B is the exact time reversal of the uncontrolled process
+
+    def make(self, dim: int = 2) -> Process:
+        """The process, ready for states of this dimension as a sampler makes it; random if it is learned."""
+        process = self.build()
+        process.adapt(dim)
+        return process
 
 
 class LossCase(NamedTuple):
@@ -85,8 +123,22 @@ def log_variance_by_hand(trajectory: Trajectory) -> Tensor:
 PROCESSES = [
     ProcessCase("PinnedBrownian", lambda: PinnedBrownian(1.3)),
     ProcessCase("PinnedBrownian-vector", lambda: PinnedBrownian([1.1, 1.6])),
+    ProcessCase("VariancePreserving", lambda: VariancePreserving(1.3)),
+    ProcessCase("VariancePreserving-linear", lambda: VariancePreserving([1.1, 1.6], LinearSchedule(12.0, 0.5))),
+    ProcessCase("VariancePreserving-prior", lambda: VariancePreserving(1.3, prior=GaussianPrior(0.2, 1.4)), False),
+    ProcessCase("VarianceExploding", lambda: VarianceExploding(1.3, noise_max=4.0)),
+    ProcessCase("VarianceExploding-vector", lambda: VarianceExploding([1.1, 1.6], 4.0, 0.3)),
+    ProcessCase("AnnealedLangevin", lambda: AnnealedLangevin(0.7, GaussianPrior(0.3, 1.5)), False),
+    ProcessCase(
+        "AnnealedLangevin-mixture", lambda: AnnealedLangevin([0.7, 0.9], GaussianMixturePrior(3, 1.2, 0.6)), False
+    ),
+    ProcessCase("Bridge", lambda: Bridge(0.7, GaussianPrior(0.3, 1.5)), False),
 ]
-DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift]
+PRIORS: list[tuple[str, Callable[[], Prior]]] = [
+    ("GaussianPrior", lambda: GaussianPrior(0.3, 1.5)),
+    ("GaussianMixturePrior", lambda: GaussianMixturePrior(3, 0.8, 1.2)),
+]
+DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift, LearnedVariance]
 FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
 LOSSES = [
     LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),
@@ -94,9 +146,43 @@ LOSSES = [
     LossCase("SubTB-0.5", lambda: SubTrajectoryBalance(0.5), double_loop(lambda i, j, last: 0.5 ** (j - i))),
     LossCase("SubTB-1", lambda: SubTrajectoryBalance(1.0), double_loop(lambda i, j, last: 1.0)),
     LossCase("SubTB-2", lambda: SubTrajectoryBalance(2.0), double_loop(lambda i, j, last: 2.0 ** (j - i))),
+    LossCase("LengthBalance", lambda: LengthBalance([1, 3]), double_loop(lambda i, j, last: float(j - i in {1, 3}))),
     LossCase("LogVariance", LogVariance, log_variance_by_hand),
 ]
-BEHAVIOURS: list[Callable[[], Behaviour]] = [OnPolicy, Exploration]
+# Losses whose least value is no zero: bounds on log Z, and likelihoods.
+BOUNDS: list[Callable[[], Loss]] = [ScoreFunctionReverseKL, PathwiseReverseKL, MaximumLikelihood]
+
+
+def searching() -> Replay:
+    """Replay of points that a Markov chain has moved, from the second turn on."""
+    return Replay(search=MarkovChainSearch(num_steps=6, burn_in=2, keep_every=2), search_every=1)
+
+
+def backtracking() -> Replay:
+    """Replay of points that have walked back and forth."""
+    return Replay(Exploration(), priority=RankPriority(), search=BackAndForth(2, 2), search_every=1)
+
+
+def alternating() -> Alternation:
+    """Rollouts and rollbacks in turns."""
+    return Alternation([ExpertSamples(), OnPolicy()])
+
+
+def mixing() -> Mixture:
+    """Replay by importance and exploration, at random."""
+    return Mixture([Replay(priority=ImportancePriority()), Exploration()], [0.7, 0.3])
+
+
+BEHAVIOURS: list[Callable[[], Behaviour]] = [
+    OnPolicy,
+    Exploration,
+    ExpertSamples,
+    Replay,
+    searching,
+    backtracking,
+    alternating,
+    mixing,
+]
 GRIDS: list[tuple[str, Callable[[int], Grid]]] = [
     ("UniformGrid", UniformGrid),
     ("PowerGrid", PowerGrid),

@@ -1,5 +1,6 @@
 """The command line, in-process, with one subprocess smoke test."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_the_averaged_weights_are_what_test_uses(capsys):
     main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--report.figures=false"])
     tested = json.loads((run / "results.json").read_text())
     # `fit` ends on the averaged weights and `test` draws with the same seed, so the figures agree to the last digit.
+    assert fitted.pop("checkpoint") is None and tested.pop("checkpoint").endswith("last.ckpt")
     assert {**tested, "num_target_evaluations": 0} == {**fitted, "num_target_evaluations": 0}
 
 
@@ -137,6 +139,28 @@ def test_every_target_has_a_config():
         (["--model.target=Funnel", "--data.batch_size=0"], ["batch_size must be", "0"]),
         (["--model.target=Funnel", "--ema.decay=1.5"], ["decay must be", "1.5"]),
         (["--config=missing.yaml"], ["config", "missing.yaml"]),
+        (["--model.target=Funnel", "--model.target.dim=three"], ["model.target.dim: expected int, got 'three'"]),
+        (
+            ["--model.target=Funnel", "--model.process=PinnedBrownian", "--model.process.sigma=two"],
+            ["model.process.sigma: expected float or a list of float, got 'two'"],
+        ),
+        (["--model.target=Gaussian", "--model.target.mean=0"], ["model.target.mean: expected a list of float"]),
+        (["--model.target=Funnel", "--model.loss.lamda=1"], ["name a class before its argument 'lamda'"]),
+        (["--model.target=Funnel", "--model.drift.width=3"], ["Option 'width'", "accepted are network, clip"]),
+        (
+            ["--model.target=Funnel", "--model.drift=LangevinDrift", "--model.drift.network=Forier"],
+            ["model.drift.network: unknown name 'Forier'", "FourierMLP"],
+        ),
+        (["--model.target=GaussianMixture9", "--model.target.dim=3"], ["it takes no arguments"]),
+        (["--model.target=Funnel", "--model.drift=null"], ["must name a class, got null", "LangevinDrift"]),
+        (["--model.target=Funnel", "--model.grid=10.5"], ["model.grid: expected Grid or int, got '10.5'"]),
+        (["--model.target=Funnel", "--mode.lr=1"], ["--mode.lr", "accepted are trainer, model, data"]),
+        (["--model.target=Funnel", "--model.seed=3"], ["--model.seed"]),
+        (["--model.target=Funnel", "--seed_everything=-1"], ["seed_everything must be", "-1"]),
+        (
+            ["--model.target=Funnel", "--model.behaviour=Replay", "--model.behaviour.priority=Rank"],
+            ["model.behaviour.priority: unknown name 'Rank'", "RankPriority"],
+        ),
         ([], ["required", "model.target"]),
     ],
 )
@@ -165,6 +189,71 @@ def test_a_density_that_is_nan_everywhere(capsys):
         "        return x.sum(-1) * float('nan')\n"
     )
     assert "Nan.log_prob is NaN at all" in error_of(capsys, "fit", "--model.target=nan_target.Nan", *SMALL)
+
+
+def test_the_truth_is_reported_beside_the_estimate(capsys):
+    main(["fit", "--model.target=DoubleWell", "--report.figures=false", *SMALL, "--trainer.max_steps=3"])
+    run = Path("runs/DoubleWell/version_0")
+    results = json.loads((run / "results.json").read_text())
+    assert results["true_log_z"] == pytest.approx(-0.541056, abs=1e-6)
+    assert results["step"] == 3  # not a multiple of the two steps between validations
+    assert results["last_evaluations"]["count"] == 2
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/log_z"]]
+    for row in rows:
+        assert float(row["val/log_z_error"]) == pytest.approx(float(row["val/log_z"]) + 0.541056, abs=1e-5)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["trainer"]["gradient_clip_val"] == 1.0
+    assert (config["best_checkpoint"]["monitor"], config["best_checkpoint"]["mode"]) == ("val/elbo", "max")
+
+
+def test_the_seed_is_that_of_all_noise(capsys):
+    for seed in (1, 2):
+        main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", f"--seed_everything={seed}", *SMALL])
+    checkpoints = [f"runs/Gaussian/version_{k}/checkpoints/last.ckpt" for k in (0, 1)]
+    first, second = (torch.load(path, weights_only=True)["generators"][0] for path in checkpoints)
+    assert not torch.equal(first, second)
+
+
+def test_the_checkpoint_asked_for_is_the_one_used(capsys):
+    gaussian = ["--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false"]
+    main(["fit", *gaussian, *SMALL])
+    old = "runs/Gaussian/version_0/checkpoints/last.ckpt"
+    main(["fit", "--ckpt_path", old, "--trainer.max_steps=6", "--report.figures=false"])
+    new = Path("runs/Gaussian/version_1")
+    # A resumed run's config must not send later uses back to the checkpoint that it came from.
+    assert "ckpt_path" not in yaml.safe_load((new / "config.yaml").read_text())
+    for order in (0, 1):
+        args = [["--ckpt_path", str(new / "checkpoints/last.ckpt")], ["--config", str(new / "config.yaml")]]
+        main(["test", *args[order], *args[1 - order], "--report.figures=false"])
+        results = json.loads((new / "results.json").read_text())
+        assert results["step"] == 6 and "version_1" in results["checkpoint"]
+    message = error_of(capsys, "fit", "--ckpt_path", old)
+    assert "at step 4 already" in message
+    message = error_of(capsys, "test", "--ckpt_path", old, "--model.drift=FourierMLP")
+    assert "of another sampler" in message
+    # A loss without a flow goes on from a run with one.
+    main(["fit", "--ckpt_path", old, "--trainer.max_steps=5", "--model.loss=TrajectoryBalance"])
+
+
+def test_a_config_of_the_user_is_not_written_over(capsys):
+    text = "# mine\nmodel:\n  target: Funnel\ntrainer:\n  logger: false\n"
+    Path("config.yaml").write_text(text)
+    main(["fit", "--config=config.yaml", "--report.figures=false", *SMALL])
+    assert Path("config.yaml").read_text() == text
+
+
+def test_a_checkpoint_without_its_run_folder(capsys):
+    main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false", *SMALL])
+    Path("moved.ckpt").write_bytes(Path("runs/Gaussian/version_0/checkpoints/last.ckpt").read_bytes())
+    assert "no run folder" in error_of(capsys, "test", "--ckpt_path=moved.ckpt")
+    main(["test", "--ckpt_path=moved.ckpt", "--config=runs/Gaussian/version_0/config.yaml", "--report.figures=false"])
+    assert "must be a checkpoint file" in error_of(capsys, "fit", "--model.target=Funnel", "--ckpt_path=last")
+
+
+def test_untrained_weights_are_called_so(capsys):
+    main(["test", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false", *SMALL])
+    assert "before any training" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_not_there(capsys):

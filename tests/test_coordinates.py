@@ -89,11 +89,12 @@ def test_search_counts_its_evaluations() -> None:
     [
         (torch.zeros(2), torch.zeros(2, 2)),
         (torch.zeros(2), torch.eye(3)),
+        (torch.zeros(2), torch.ones(3, 2)),
         (torch.zeros(2), torch.tensor([[1.0, 2.0], [2.0, 4.0]])),
     ],
 )
 def test_refuses_maps_that_cannot_be_undone(loc: torch.Tensor, matrix: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="matrix must be invertible"):
+    with pytest.raises(InputError, match="matrix must be invertible|must have shapes"):
         AffineCoordinates(loc, matrix)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, monkeypat
 
     killed = tmp_path / "killed"
     killed.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     # Long enough that it is still running when the signal comes; learning rates follow max_steps, so it stays 60.
     command = [sys.executable, "-c", SLOW_RUN, *ARGUMENTS]
     process = subprocess.Popen(command, cwd=killed, env=environment, stdout=subprocess.DEVNULL)

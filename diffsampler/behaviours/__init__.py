@@ -1,7 +1,34 @@
 """Behaviours: where training states come from. They return states only; densities are always the current model's."""
 
 from diffsampler.behaviours.base import Behaviour
+from diffsampler.behaviours.combinations import Alternation, Mixture
+from diffsampler.behaviours.expert import ExpertSamples
 from diffsampler.behaviours.exploration import Exploration
+from diffsampler.behaviours.local_search import BackAndForth, LocalSearch, MarkovChainSearch
 from diffsampler.behaviours.on_policy import OnPolicy
+from diffsampler.behaviours.priorities import (
+    ImportancePriority,
+    Priority,
+    RankPriority,
+    RewardPriority,
+    UniformPriority,
+)
+from diffsampler.behaviours.replay import Replay
 
-__all__ = ["Behaviour", "Exploration", "OnPolicy"]
+__all__ = [
+    "Alternation",
+    "BackAndForth",
+    "Behaviour",
+    "ExpertSamples",
+    "Exploration",
+    "ImportancePriority",
+    "LocalSearch",
+    "MarkovChainSearch",
+    "Mixture",
+    "OnPolicy",
+    "Priority",
+    "RankPriority",
+    "Replay",
+    "RewardPriority",
+    "UniformPriority",
+]

@@ -17,7 +17,14 @@ class Behaviour(ABC):
     """A source of training paths.
 
     It is no nn.Module: what it holds is data, which no optimiser, EMA or DDP may touch.
+
+    Attributes:
+        on_policy: whether all paths are the sampler's own rollouts.
+        backward: whether all paths are rolled back from given points.
     """
+
+    on_policy: bool = False
+    backward: bool = False
 
     @abstractmethod
     def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
@@ -29,6 +36,10 @@ class Behaviour(ABC):
             generator: the source of all noise.
             progress: the fraction of training done, in [0, 1].
         """
+
+    def check(self, sampler: "Sampler") -> None:
+        """Raise InputError, with the fix, if there are no paths for this sampler to be had; called before training."""
+        del sampler
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers that a checkpoint keeps."""

@@ -16,5 +16,7 @@ __all__ = ["OnPolicy"]
 class OnPolicy(Behaviour):
     """Rollouts of the sampler as it is."""
 
+    on_policy = True
+
     def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
         return sampler.rollout(n, generator)

@@ -24,7 +24,8 @@ class LogZEstimate:
         log_z: the log of the mean importance weight.
         low: lower end of the 95 % interval.
         high: upper end of the 95 % interval; inf where the weights allow no claim (`khat` above 0.7).
-        elbo: the mean log-weight, a lower bound on log Z in expectation.
+        elbo: a lower bound on log Z in expectation: the mean log-weight; where some weights are zero, that of the
+            others plus the log of their share.
         ess: the effective sample size as a fraction of `num_samples`.
         khat: the Pareto shape of the largest weights.
         num_samples: draws of the sampler.
@@ -89,7 +90,8 @@ def estimate_log_z(
         log_z=log_z,
         low=low,
         high=high,
-        elbo=float(log_weight.mean()),
+        # log E[w] = log P(w > 0) + log E[w | w > 0], and Jensen's inequality for the second.
+        elbo=float(log_weight[~log_weight.isneginf()].mean()) + math.log1p(-num_zero / n),
         ess=ess,
         khat=khat,
         num_samples=n,
@@ -115,7 +117,7 @@ def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, 
     if num_invalid:
         warnings.append(f"log_prob is NaN or +inf at {num_invalid} of {n} samples; they count as density zero.")
     if num_zero:
-        warnings.append(f"{num_zero} of {n} samples have density zero; the ELBO is -inf.")
+        warnings.append(f"{num_zero} of {n} samples have density zero.")
     if math.isnan(khat):
         warnings.append(f"{n} samples are too few to judge the tail of the weights; draw at least 25.")
     elif khat > KHAT_REFUSE:

@@ -3,7 +3,24 @@
 from diffsampler.losses.base import Loss
 from diffsampler.losses.detailed_balance import DetailedBalance
 from diffsampler.losses.log_variance import LogVariance
-from diffsampler.losses.sub_trajectory_balance import SubTrajectoryBalance, laplacian
+from diffsampler.losses.maximum_likelihood import MaximumLikelihood
+from diffsampler.losses.pair_balance import ChunkBalance, LengthBalance, MatrixBalance, PairBalance, laplacian
+from diffsampler.losses.reverse_kl import PathwiseReverseKL, ScoreFunctionReverseKL
+from diffsampler.losses.sub_trajectory_balance import SubTrajectoryBalance
 from diffsampler.losses.trajectory_balance import TrajectoryBalance
 
-__all__ = ["DetailedBalance", "LogVariance", "Loss", "SubTrajectoryBalance", "TrajectoryBalance", "laplacian"]
+__all__ = [
+    "ChunkBalance",
+    "DetailedBalance",
+    "LengthBalance",
+    "LogVariance",
+    "Loss",
+    "MatrixBalance",
+    "MaximumLikelihood",
+    "PairBalance",
+    "PathwiseReverseKL",
+    "ScoreFunctionReverseKL",
+    "SubTrajectoryBalance",
+    "TrajectoryBalance",
+    "laplacian",
+]

@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError
 from diffsampler.trajectory import Trajectory
 
@@ -20,19 +22,44 @@ class Loss(nn.Module, ABC):
     Attributes:
         uses_flow: whether `forward` reads `trajectory.u` or `trajectory.log_flow`.
         uses_log_z: whether the loss trains the sampler's `log_z`.
+        on_policy: whether the loss is right for the sampler's own rollouts only.
+        backward: whether the loss is right for paths rolled back from given points only.
     """
 
     uses_flow: bool = False
     uses_log_z: bool = True
+    on_policy: bool = False
+    backward: bool = False
 
     @abstractmethod
     def forward(self, trajectory: Trajectory) -> Tensor:
         """The loss, with shape (), averaged over the batch."""
 
-    def check(self, sampler: "Sampler") -> None:
-        """Raise InputError, with the fix, if this loss cannot train this sampler."""
+    def step(
+        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+    ) -> Tensor:
+        """The loss of one training step: paths from the behaviour, densities from the sampler, then `forward`."""
+        path = behaviour.paths(sampler, n, generator, progress)
+        return self(sampler.evaluate(path, with_flow=self.uses_flow))
+
+    def adapt(self, sampler: "Sampler") -> None:
+        """Make what depends on the sampler; called once before training. Most losses need nothing."""
+
+    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
+        """Raise InputError, with the fix, if this loss cannot train this sampler on these paths."""
+        name, source = type(self).__name__, type(behaviour).__name__
         if self.uses_flow and sampler.flow is None:
             raise InputError(
-                f"loss {type(self).__name__} needs a flow network, but the sampler has flow=None. "
+                f"loss {name} needs a flow network, but the sampler has flow=None. "
                 "Pass flow=ForwardLookingFlow, or use TrajectoryBalance or LogVariance."
+            )
+        if self.on_policy and not behaviour.on_policy:
+            raise InputError(
+                f"loss {name} needs the sampler's own rollouts, but behaviour {source} brings others. "
+                "Use OnPolicy, or a loss that takes any path, such as TrajectoryBalance."
+            )
+        if self.backward and not behaviour.backward:
+            raise InputError(
+                f"loss {name} needs paths rolled back from points of the target, but behaviour {source} rolls "
+                "out. Use ExpertSamples, or a loss that takes any path, such as TrajectoryBalance."
             )

@@ -5,6 +5,7 @@ from diffsampler.networks.flow import Flow, FourierFlow
 from diffsampler.networks.forward_looking import ForwardLookingFlow
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinDrift
+from diffsampler.networks.learned_variance import LearnedVariance
 
 __all__ = [
     "Drift",
@@ -14,4 +15,5 @@ __all__ = [
     "FourierMLP",
     "GaussianBridgeMLP",
     "LangevinDrift",
+    "LearnedVariance",
 ]

@@ -30,7 +30,10 @@ class Drift(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        """u, with shape (*, D), for an embedding that broadcasts against (*, E), and x and score with shape (*, D)."""
+        """u, with shape (*, D), for an embedding that broadcasts against (*, E), and x and score with shape (*, D).
+
+        With shape (*, 2 D), the second half is the log of a factor on the standard deviation of the step.
+        """
 
 
 class FourierMLP(Drift):

@@ -5,20 +5,20 @@ from torch import Tensor
 
 from diffsampler.networks.drift import Drift
 from diffsampler.networks.fourier import TimeFunction, TimePerceptron
-from diffsampler.processes import Process
+from diffsampler.processes import PinnedBrownian, Process
 
 __all__ = ["GaussianBridgeMLP"]
 
-# Widest log variance, relative to the process: exp(7) is about 1100.
-MAX_LOG_VARIANCE = 7.0
+# Bound of the log variance, relative to the process; soft, so that a network that reached it can come back.
+MAX_LOG_VARIANCE = 10.0
 
 
 class GaussianBridgeMLP(Drift):
-    """u(t, x) = m + (v - 1) / (1 + (v - 1) t) x / scale, with m and log v learned functions of t and x.
+    """u(t, x) = m + p (v - 1) / (1 + q (v - 1)) x / scale, with m and log v learned functions of t and x.
 
-    For constant v and m = 0 this is the exact control that takes Brownian motion to N(0, v scale^2) (the Foellmer
-    drift). Its coefficient stays between -1 / (1 - t) and 1 / t, so the term cannot blow up, and a variance that
-    depends on x, as in a funnel, is one learned function instead of a product that a perceptron must approximate.
+    p and q are the process's (`Process.gaussian_control`): for constant v and m = 0 this is the exact control that
+    takes the process to N(0, v scale^2) (the Foellmer drift). Its coefficient stays bounded whatever v, and a variance
+    that depends on x, as in a funnel, is one learned function instead of a product that a perceptron must approximate.
     m is a perceptron on x and Fourier features of time, as in `FourierMLP`; log v is another output of it plus a
     function of time alone. Zero at initialisation.
 
@@ -35,15 +35,19 @@ class GaussianBridgeMLP(Drift):
         self.perceptron = TimePerceptron(dim, 2 * dim, width, depth, frequencies)
         self.log_variance = TimeFunction(dim, width, frequencies)
         self.register_buffer("scale", torch.ones(()), persistent=False)
+        # Brownian motion of unit scale, unless a sampler says otherwise.
+        self._gaussian_control = PinnedBrownian().gaussian_control
 
     def adapt(self, process: Process) -> None:
         self.scale = process.scale.detach().clone()
+        self._gaussian_control = process.gaussian_control
 
     def embed(self, t: Tensor) -> Tensor:
-        return torch.cat([t.unsqueeze(-1), self.log_variance(t), self.perceptron.time(t)], -1)
+        p, q = (part.to(t.dtype).expand(*t.shape, self.dim) for part in self._gaussian_control(t.unsqueeze(-1)))
+        return torch.cat([p, q, self.log_variance(t), self.perceptron.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        t, log_variance, embedding = embedding.split([1, self.dim, embedding.shape[-1] - self.dim - 1], -1)
+        p, q, log_variance, embedding = embedding.split([*[self.dim] * 3, embedding.shape[-1] - 3 * self.dim], -1)
         mean, correction = self.perceptron(embedding, x).chunk(2, -1)
-        excess = (log_variance + correction).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE).expm1()
-        return mean + excess / (1 + excess * t) * (x / self.scale.to(x.dtype))
+        excess = (MAX_LOG_VARIANCE * torch.tanh((log_variance + correction) / MAX_LOG_VARIANCE)).expm1()
+        return mean + p * excess / (1 + excess * q) * (x / self.scale.to(x.dtype))

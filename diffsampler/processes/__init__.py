@@ -1,6 +1,21 @@
 """Processes: the forward and backward kernels that a sampler walks by, one file each."""
 
+from diffsampler.processes.annealed_langevin import AnnealedLangevin
 from diffsampler.processes.base import Process
+from diffsampler.processes.bridge import Bridge
 from diffsampler.processes.pinned_brownian import PinnedBrownian
+from diffsampler.processes.schedules import CosineSchedule, LinearSchedule, NoiseSchedule
+from diffsampler.processes.variance_exploding import VarianceExploding
+from diffsampler.processes.variance_preserving import VariancePreserving
 
-__all__ = ["PinnedBrownian", "Process"]
+__all__ = [
+    "AnnealedLangevin",
+    "Bridge",
+    "CosineSchedule",
+    "LinearSchedule",
+    "NoiseSchedule",
+    "PinnedBrownian",
+    "Process",
+    "VarianceExploding",
+    "VariancePreserving",
+]

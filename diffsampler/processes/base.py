@@ -1,7 +1,7 @@
 """What a process is: a prior, a forward kernel, a backward kernel and a reference, on times in [0, 1].
 
 Any forward and backward kernels give exact importance weights, at any step size and for any control: what a process
-    gets wrong costs variance, never correctness.
+gets wrong costs variance, never correctness.
 """
 
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.kernels import Kernel
+from diffsampler.priors import Prior
 
 __all__ = ["Process"]
 
@@ -18,16 +19,34 @@ class Process(nn.Module, ABC):
     """A discrete-time diffusion from a prior at time 0 to the target at time 1.
 
     Times `s < t` are float64 tensors that broadcast against the states: () in a rollout, (T, 1, 1) in the batched
-    pass. The prior is a Dirac at 0 unless a subclass says otherwise.
+    pass.
+
+    Arguments:
+        prior: the distribution of x_0; without one it is a Dirac at 0.
+
+    Attributes:
+        uses_score: whether the kernels need the target's score at the state they leave.
+        shares_control: whether the backward kernel takes the forward control at the state it leaves.
+        learns_backward: whether the backward kernel takes a control of its own network.
     """
+
+    uses_score: bool = False
+    shares_control: bool = False
+    learns_backward: bool = False
+
+    def __init__(self, prior: Prior | None = None) -> None:
+        super().__init__()
+        self.prior = prior
 
     @property
     def scale(self) -> Tensor:
         """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states."""
         return torch.ones((), dtype=torch.float64)
 
-    def check_dim(self, dim: int) -> None:
-        """Raise InputError if the process does not fit states of dimension D; it fits any, unless overridden."""
+    def adapt(self, dim: int) -> None:
+        """Fit states of dimension D, or raise InputError; called once, by the sampler."""
+        if self.prior is not None:
+            self.prior.adapt(dim)
 
     def sample_prior(
         self,
@@ -38,20 +57,36 @@ class Process(nn.Module, ABC):
         device: torch.device | None = None,
     ) -> Tensor:
         """n initial states, with shape (n, D)."""
+        if self.prior is not None:
+            return self.prior.sample(n, generator, dtype, device)
         return torch.zeros(n, dim, dtype=dtype, device=device)
 
     def log_prior(self, x: Tensor) -> Tensor:
         """The log-density of initial states, with shape (*), for x with shape (*, D); 0 for a Dirac."""
-        return x.new_zeros(x.shape[:-1])
+        return x.new_zeros(x.shape[:-1]) if self.prior is None else self.prior.log_prob(x)
 
     @abstractmethod
-    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor) -> Kernel:
-        """P_F(x_t | x_s = x) under the control u, with shape (*, D)."""
+    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> Kernel:
+        """P_F(x_t | x_s = x) under the control u, with shape (*, D); `score` is the target's at x."""
 
     @abstractmethod
-    def backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None) -> Kernel:
-        """P_B(x_s | x_t = y), under the backward control v of processes that have one."""
+    def backward_kernel(
+        self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
+    ) -> Kernel:
+        """P_B(x_s | x_t = y), under the control v of processes that have one; `score` is the target's at y."""
+
+    def gaussian_control(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, q), each with shape (*, 1) or (*, D), for times t with shape (*, 1).
+
+        The control u = p (v - 1) / (1 + q (v - 1)) x / scale takes the process to N(0, v scale^2), in continuous time
+        and if nothing of the target is left in the prior. Here, and where no such control is known, that of Brownian
+        motion from the origin.
+        """
+        return torch.ones_like(t), t
 
     @abstractmethod
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        """The log-density of the uncontrolled process at time 0 < t <= 1, with shape (*), for x with shape (*, D)."""
+        """The log-density of the uncontrolled process at time 0 < t <= 1, with shape (*), for x with shape (*, D).
+
+        Forward-looking flows start from it; where a process has no such density, any that resembles it will do.
+        """

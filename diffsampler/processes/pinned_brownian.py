@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffsampler.errors import InputError, check_positive
 from diffsampler.kernels import GaussianKernel
 from diffsampler.processes.base import Process
+from diffsampler.processes.scales import check_entries, to_scales
 
 __all__ = ["PinnedBrownian"]
 
@@ -34,25 +34,24 @@ class PinnedBrownian(Process):
 
     def __init__(self, sigma: float | Sequence[float] = 1.0) -> None:
         super().__init__()
-        check_positive("sigma", sigma)
-        self.register_buffer("sigma", torch.as_tensor(sigma, dtype=torch.float64), persistent=False)
+        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
 
     @property
     def scale(self) -> Tensor:
         return self.sigma
 
-    def check_dim(self, dim: int) -> None:
-        """Raise InputError unless sigma has one entry, or one for each coordinate."""
-        if self.sigma.ndim and len(self.sigma) != dim:
-            raise InputError(f"sigma must be one number or {dim}, one for each coordinate, got {len(self.sigma)}.")
+    def adapt(self, dim: int) -> None:
+        check_entries(self.sigma, dim)
 
-    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor) -> GaussianKernel:
+    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         h = t - s
-        return GaussianKernel(torch.addcmul(x, u, (self.sigma * h).to(x.dtype)), (self.sigma * h.sqrt()).to(x.dtype))
+        return GaussianKernel(torch.addcmul(x, u, (self.sigma * h).to(x.dtype)), self.sigma * h.sqrt())
 
-    def backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None) -> GaussianKernel:
+    def backward_kernel(
+        self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
+    ) -> GaussianKernel:
         ratio = s / t
-        return GaussianKernel(y * ratio.to(y.dtype), (self.sigma * ((t - s) * ratio).sqrt()).to(y.dtype))
+        return GaussianKernel(y * ratio.to(y.dtype), self.sigma * ((t - s) * ratio).sqrt())
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        return GaussianKernel(torch.zeros_like(x), (self.sigma * t.sqrt()).to(x.dtype)).log_prob(x)
+        return GaussianKernel(torch.zeros_like(x), self.sigma * t.sqrt()).log_prob(x)

@@ -1,11 +1,20 @@
 """One battery for all behaviours, over the list in helpers.py."""
 
-import json
+import io
 from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import BEHAVIOURS, MILD, ConstantDrift, assert_mean, by_name, correlated_gaussian, random_sampler
+from helpers import (
+    BEHAVIOURS,
+    MILD,
+    ConstantDrift,
+    assert_mean,
+    by_name,
+    correlated_gaussian,
+    random_sampler,
+    two_modes,
+)
 from torch import nn
 
 from diffsampler import InputError, Sampler
@@ -17,7 +26,7 @@ every_behaviour = pytest.mark.parametrize("make", BEHAVIOURS, ids=by_name)
 
 @every_behaviour
 def test_returns_states_only(make: Callable[[], Behaviour], device: torch.device, generator: torch.Generator) -> None:
-    behaviour, sampler = make(), random_sampler(grid=3).to(device)
+    behaviour, sampler = make(), random_sampler(two_modes(), grid=3).to(device)
     assert not isinstance(behaviour, nn.Module), make.__name__
     for progress in (0.0, 0.3, 1.0):
         path = behaviour.paths(sampler, 5, generator, progress)
@@ -27,7 +36,7 @@ def test_returns_states_only(make: Callable[[], Behaviour], device: torch.device
 
 @every_behaviour
 def test_generator_decides(make: Callable[[], Behaviour]) -> None:
-    sampler = random_sampler(grid=3)
+    sampler = random_sampler(two_modes(), grid=3)
     first, second = (make().paths(sampler, 5, torch.Generator().manual_seed(2), 0.1).x for _ in range(2))
     assert torch.equal(first, second), make.__name__
 
@@ -35,7 +44,7 @@ def test_generator_decides(make: Callable[[], Behaviour]) -> None:
 @every_behaviour
 def test_densities_are_those_of_the_model(make: Callable[[], Behaviour], generator: torch.Generator) -> None:
     """Whatever drew the states, log P_F is the Gaussian of the model's own width."""
-    sampler = random_sampler(process=PinnedBrownian(1.3), grid=4)
+    sampler = random_sampler(two_modes(), process=PinnedBrownian(1.3), grid=4)
     path = make().paths(sampler, 5, generator, 0.0)
     trajectory = sampler.evaluate(path)
     embedding = sampler.drift.embed(path.times)
@@ -47,10 +56,13 @@ def test_densities_are_those_of_the_model(make: Callable[[], Behaviour], generat
 
 @every_behaviour
 def test_state_survives_a_checkpoint(make: Callable[[], Behaviour], generator: torch.Generator) -> None:
-    behaviour, sampler = make(), random_sampler(grid=3)
+    behaviour, sampler = make(), random_sampler(two_modes(), grid=3)
     behaviour.paths(sampler, 5, generator, 0.0)
     state = behaviour.state_dict()
-    json.dumps({key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in state.items()})
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
     other = make()
     other.load_state_dict(state)
     first, second = (b.paths(sampler, 5, torch.Generator().manual_seed(2), 0.5).x for b in (behaviour, other))
@@ -58,7 +70,7 @@ def test_state_survives_a_checkpoint(make: Callable[[], Behaviour], generator: t
 
 
 def test_on_policy_is_the_rollout() -> None:
-    sampler = random_sampler(grid=3)
+    sampler = random_sampler(two_modes(), grid=3)
     path = OnPolicy().paths(sampler, 5, torch.Generator().manual_seed(2), 0.0)
     rollout = sampler.rollout(5, torch.Generator().manual_seed(2))
     assert torch.equal(path.x, rollout.x) and torch.equal(path.score, rollout.score)

@@ -71,7 +71,9 @@ def test_zero_weights_count_and_are_reported(generator: torch.Generator) -> None
     assert math.isclose(estimate.log_z, np.log(w.mean()), rel_tol=1e-12)
     half = 1.959964 * w.std(ddof=1) / math.sqrt(200) / w.mean()
     assert math.isclose(estimate.high - estimate.log_z, half, rel_tol=1e-6)
-    assert estimate.elbo == -math.inf and len(estimate.warnings) == 1
+    # A bound all the same: the mean of the others, and the log of their share.
+    assert math.isclose(estimate.elbo, float(log_weight[40:].mean()) + math.log(0.8), rel_tol=1e-12)
+    assert estimate.elbo < estimate.log_z and len(estimate.warnings) == 1
     assert "40 of 200" in estimate.warnings[0] and "density zero" in estimate.warnings[0]
 
 
@@ -149,3 +151,11 @@ def test_to_dict_is_strict_json(log_weight: list[float]) -> None:
             assert value is None, name
         else:
             assert value == original, name
+
+
+@pytest.mark.parametrize(("khat", "claims", "warns"), [(0.49, True, False), (0.65, True, True), (0.75, False, True)])
+def test_khat_decides_what_is_claimed(khat: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffsampler.estimators.log_z.pareto_khat", lambda log_weight: khat)
+    log_weight = 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
+    estimate = estimate_log_z(log_weight)
+    assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) == warns

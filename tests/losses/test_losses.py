@@ -18,6 +18,7 @@ from helpers import (
 from torch import Tensor
 
 from diffsampler import InputError, Sampler
+from diffsampler.behaviours import OnPolicy
 from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance, laplacian
 from diffsampler.networks import FourierFlow, FourierMLP
 from diffsampler.processes import PinnedBrownian
@@ -118,15 +119,15 @@ def test_vanishes_at_the_optimum_and_only_there(case: LossCase, num_steps: int, 
 def test_needs_a_flow_only_if_it_says_so(case: LossCase, generator: torch.Generator) -> None:
     trajectory, loss = replace(random_trajectory(4, generator), log_flow=None), case.make()
     with_flow, without = (Sampler(correlated_gaussian(), flow=flow, grid=2) for flow in (FourierFlow, None))
-    loss.check(with_flow)
+    loss.check(with_flow, OnPolicy())
     if loss.uses_flow:
         name = type(loss).__name__
         with pytest.raises(InputError, match=f"{name} needs a flow network.*flow=None.*Pass flow="):
-            loss.check(without)
+            loss.check(without, OnPolicy())
         with pytest.raises(ValueError, match="flow"):
             loss(trajectory)
     else:
-        loss.check(without)
+        loss.check(without, OnPolicy())
         assert loss(trajectory).isfinite(), case.name
 
 

@@ -26,6 +26,7 @@ from diffsampler.networks import (
     FourierMLP,
     GaussianBridgeMLP,
     LangevinDrift,
+    LearnedVariance,
 )
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimePerceptron
 from diffsampler.processes import PinnedBrownian
@@ -43,7 +44,10 @@ def test_drift_starts_without_a_learned_part(make: type[Drift], generator: torch
     drift = make(3)
     # The Langevin gate starts as t, everything learned at 0.
     expected = TIMES[:, None, None] * score if drift.uses_score else torch.zeros_like(x)
-    torch.testing.assert_close(drift(drift.embed(TIMES)[:, None], x, score), expected, msg=make.__name__)
+    control = drift(drift.embed(TIMES)[:, None], x, score)
+    torch.testing.assert_close(control[..., :3], expected, msg=make.__name__)
+    # What may follow is the log of a factor on the step's width.
+    assert not control[..., 3:].any(), make.__name__
 
 
 @every_flow
@@ -60,7 +64,7 @@ def test_drift_of_a_broadcast_embedding_equals_row_by_row(make: type[Drift], gen
     drift = make(3)
     randomise(drift)
     together = drift(drift.embed(TIMES)[:, None], x, score)
-    assert together.shape == x.shape and together.std(0).min() > 0, make.__name__
+    assert together.shape in {(4, 5, 3), (4, 5, 6)} and together.std(0).min() > 0, make.__name__
     for k in range(4):
         # One row of embeddings for each state, as a naive implementation would compute it, and () as in a rollout.
         embedding = drift.embed(TIMES[k].expand(5))
@@ -137,6 +141,15 @@ def test_forward_looking_interpolates_between_the_ends(generator: torch.Generato
         torch.testing.assert_close(log_flow[k - 1], expected)
 
 
+def test_forward_looking_flow_learns_log_z(generator: torch.Generator) -> None:
+    sampler = random_sampler(grid=4)
+    path = sampler.rollout(6, generator)
+    log_flow = sampler.evaluate(path).log_flow
+    for k in (1, 2, 3):
+        (gradient,) = torch.autograd.grad(log_flow[k - 1].sum(), sampler.log_z, retain_graph=True)
+        torch.testing.assert_close(gradient, 6 * (1 - path.times[k]))
+
+
 def test_forward_looking_where_the_density_is_zero(generator: torch.Generator) -> None:
     def log_prob(x: Tensor) -> Tensor:
         return torch.where(x[..., 0] > 0.1, -((x - 0.5) ** 2).sum(-1), -math.inf)
@@ -183,19 +196,36 @@ def test_gaussian_bridge_is_the_control_to_a_gaussian(generator: torch.Generator
     drift = GaussianBridgeMLP(2)
     drift.adapt(PinnedBrownian(sigma))
     with torch.no_grad():
-        drift.log_variance.output.bias.copy_(2 * (scales[0] / sigma).log())
+        # Through the soft bound: log v = 10 tanh(bias / 10).
+        drift.log_variance.output.bias.copy_(10 * torch.atanh(2 * (scales[0] / sigma).log() / 10))
     x = torch.randn(4, 5, 2, generator=generator)
     expected = oracle.control(TIMES[:, None, None], x)
     torch.testing.assert_close(drift(drift.embed(TIMES)[:, None], x), expected)
 
 
-def test_gaussian_bridge_cannot_blow_up() -> None:
-    drift = GaussianBridgeMLP(1)
-    with torch.no_grad():
-        for bias in (-1e3, 1e3):
-            drift.log_variance.output.bias.fill_(bias)
-            coefficient = drift(drift.embed(TIMES[1:])[:, None], torch.ones(3, 1, 1)).flatten()
-            assert (coefficient >= -1 / (1 - TIMES[1:])).all() and (coefficient <= 1 / TIMES[1:]).all(), bias
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gaussian_bridge_cannot_blow_up(dtype: torch.dtype) -> None:
+    drift, t = GaussianBridgeMLP(1).to(dtype), TIMES[1:].to(dtype)
+    for bias in (-1e3, -20.0, 20.0, 1e3):
+        drift.log_variance.output.bias.data.fill_(bias)
+        coefficient = drift(drift.embed(t)[:, None], torch.ones(3, 1, 1, dtype=dtype)).flatten()
+        assert (coefficient >= -1 / (1 - t)).all() and (coefficient <= 1 / t).all(), bias
+    # At the bound there is still a way back.
+    drift.log_variance.output.bias.data.fill_(20.0)
+    drift(drift.embed(t)[:, None], torch.ones(3, 1, 1, dtype=dtype)).sum().backward()
+    assert drift.log_variance.output.bias.grad.abs() > 0
+
+
+def test_learned_variance_stays_within_its_bound(generator: torch.Generator) -> None:
+    drift = LearnedVariance(2, network=FourierMLP, bound=0.5)
+    randomise(drift, scale=3.0)
+    control = drift(drift.embed(TIMES)[:, None], torch.randn(4, 50, 2, generator=generator))
+    assert control.shape == (4, 50, 4) and control[..., 2:].abs().max() <= 0.5 and control[..., 2:].abs().max() > 0.4
+    embedding = drift.network.embed(TIMES)[:, None]
+    x = torch.randn(4, 50, 2, generator=generator)
+    torch.testing.assert_close(drift(drift.embed(TIMES)[:, None], x)[..., :2], drift.network(embedding, x))
+    with pytest.raises(InputError, match="bound"):
+        LearnedVariance(2, bound=0.0)
 
 
 def test_samplers_tell_their_drift_the_scale() -> None:

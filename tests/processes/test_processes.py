@@ -10,6 +10,7 @@ from helpers import (
     ProcessCase,
     assert_mean,
     by_name,
+    centred_gaussian,
     correlated_gaussian,
     random_sampler,
     randomise,
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from diffsampler import InputError, Sampler
 from diffsampler.losses import TrajectoryBalance
-from diffsampler.networks import FourierMLP
-from diffsampler.processes import PinnedBrownian
+from diffsampler.networks import FourierMLP, GaussianBridgeMLP
+from diffsampler.processes import LinearSchedule, PinnedBrownian, Process, VarianceExploding, VariancePreserving
 
 every_process = pytest.mark.parametrize("case", PROCESSES, ids=by_name)
 
@@ -36,26 +37,26 @@ def test_prior_samples(case: ProcessCase, device: torch.device, generator: torch
         x = process.sample_prior(5, 2, generator, dtype, device)
         assert x.shape == (5, 2) and x.dtype == dtype and x.device.type == device.type, case.name
         log_prior = process.log_prior(x)
-        assert log_prior.shape == (5,) and log_prior.dtype == dtype and log_prior.isfinite().all(), case.name
+        assert log_prior.shape == (5,) and log_prior.isfinite().all(), case.name
 
 
 @every_process
 def test_kernels_broadcast_over_times(case: ProcessCase, times: Tensor, generator: torch.Generator) -> None:
     process = case.make()
     randomise(process)
-    x, y, u = torch.randn(3, 3, 4, 2, generator=generator)
+    x, y, u, v = (torch.randn(3, 4, 2, generator=generator) for _ in range(4))
     s, t = times[:-1], times[1:]
     # At time 0 a Dirac prior knows one state only.
-    x[0] = process.sample_prior(4, 2, generator, torch.float64)
+    x[0] = process.sample_prior(4, 2, generator, torch.float64).detach()
     batched = (
-        process.forward_kernel(s[:, None, None], t[:, None, None], x, u).log_prob(y),
-        process.backward_kernel(s[:, None, None], t[:, None, None], y).log_prob(x),
+        process.forward_kernel(s[:, None, None], t[:, None, None], x, u, -x).log_prob(y),
+        process.backward_kernel(s[:, None, None], t[:, None, None], y, v, -y).log_prob(x),
         process.log_reference(t[:, None, None], y),
     )
     for k in range(3):
         single = (
-            process.forward_kernel(s[k], t[k], x[k], u[k]).log_prob(y[k]),
-            process.backward_kernel(s[k], t[k], y[k]).log_prob(x[k]),
+            process.forward_kernel(s[k], t[k], x[k], u[k], -x[k]).log_prob(y[k]),
+            process.backward_kernel(s[k], t[k], y[k], v[k], -y[k]).log_prob(x[k]),
             process.log_reference(t[k], y[k]),
         )
         for whole, part in zip(batched, single, strict=True):
@@ -81,7 +82,7 @@ def test_uncontrolled_process_is_balanced(case: ProcessCase, times: Tensor, gene
 @every_process
 def test_reference_integrates_to_one(case: ProcessCase) -> None:
     # The trapezoidal rule is exact to rounding for a Gaussian with steps below half a standard deviation.
-    line = torch.arange(-14, 14, 0.2)
+    line = torch.arange(-24, 24, 0.2)
     points = torch.cartesian_prod(line, line)
     for t in (0.3, 1.0):
         total = case.make().log_reference(torch.tensor(t), points).exp().sum() * 0.2**2
@@ -108,13 +109,42 @@ def test_rolled_back_weights_are_unbiased_untrained(case: ProcessCase, generator
     # E[1 / w] = 1 / Z over exact samples rolled back; n = 20000, |z| < 4.5, a false alarm of 7e-6. The target is wide
     # enough for 1 / w to have a small variance.
     target = correlated_gaussian(covariance=WIDE)
-    sampler = Sampler(target, process=case.make(), drift=ConstantDrift([0.2, -0.1]), flow=None, grid=6)
+    drifts = {"drift": ConstantDrift([0.2, -0.1])}
+    if case.build().learns_backward:
+        drifts["backward_drift"] = ConstantDrift([-0.1, 0.3])
+    sampler = Sampler(target, process=case.make(), **drifts, flow=None, grid=6)
     path = sampler.rollback(target.sample(20_000, generator), generator)
     with torch.no_grad():
         log_weight = sampler.evaluate(path).log_weight
     weight = (target.log_z - log_weight).exp()
     assert 0.01 < weight.var() < 5, f"{case.name}: {weight.var()}"
     assert_mean(weight, 1.0, f"{case.name}: E[Z / w]")
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        PinnedBrownian([1.1, 1.6]),
+        VariancePreserving(1.3),
+        VariancePreserving([1.1, 1.6], LinearSchedule()),
+        VarianceExploding(1.3, noise_max=30.0),
+        VarianceExploding([1.1, 1.6], noise_max=30.0),
+    ],
+    ids=lambda process: f"{type(process).__name__}-{process.scale.numel()}",
+)
+def test_gaussian_control_ends_in_a_wider_gaussian(process: Process, generator: torch.Generator) -> None:
+    """Under the control that a process knows for N(0, v scale^2), Var[log w] falls as the step does."""
+    variance = torch.tensor([0.3, 2.0])
+    target = centred_gaussian(process.scale * variance.sqrt())
+    variances = []
+    for num_steps in (50, 200):
+        drift = GaussianBridgeMLP(2)
+        sampler = Sampler(target, process, drift, flow=None, grid=num_steps)
+        with torch.no_grad():
+            drift.log_variance.output.bias.copy_(10 * torch.atanh(variance.log() / 10))
+        variances.append(sampler.weighted_rollout(4000, generator)[1].var())
+    # Var[log w] is of order 1 / T, known to 5 % from 4000 draws: the ratio is 4 up to the next order in 1 / T.
+    assert variances[1] < 0.03 and 2.5 < variances[0] / variances[1] < 8, variances
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -150,8 +180,8 @@ def test_single_precision_agrees_with_double(case: ProcessCase, generator: torch
     double = sampler.evaluate(path).log_weight
     sampler.float()
     single = sampler.evaluate(type(path)(path.times, path.x.float())).log_weight
-    # 20 steps whose log-densities, of order 1 to 10, are rounded to about 1e-6 each.
-    torch.testing.assert_close(single, double, atol=2e-4, rtol=0, msg=case.name)
+    # 20 steps whose log-densities are rounded to about 1e-6 each, and relative to what they are.
+    torch.testing.assert_close(single, double, atol=2e-4, rtol=1e-6, msg=case.name)
 
 
 @every_process

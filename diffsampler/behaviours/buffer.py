@@ -1,0 +1,81 @@
+"""A ring of end points: the newest ones push out the oldest."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.behaviours.priorities import Priority
+from diffsampler.errors import check_count
+
+__all__ = ["PointBuffer"]
+
+
+class PointBuffer:
+    """Points with log R and the log-weight of the trajectory that found them, on the device that they come from.
+
+    Points whose log R is not finite are left out.
+
+    Arguments:
+        capacity: the largest number of points.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = check_count("capacity", capacity)
+        self._columns: list[Tensor] | None = None
+        self._next = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def x(self) -> Tensor:
+        """With shape (n, D)."""
+        return self._columns[0][: self._size]
+
+    @property
+    def log_prob(self) -> Tensor:
+        """With shape (n)."""
+        return self._columns[1][: self._size]
+
+    @property
+    def log_weight(self) -> Tensor:
+        """With shape (n)."""
+        return self._columns[2][: self._size]
+
+    def add(self, x: Tensor, log_prob: Tensor, log_weight: Tensor | None = None) -> None:
+        """Add points with shape (n, D); where no weight is known it counts as 1."""
+        log_weight = torch.zeros_like(log_prob) if log_weight is None else log_weight.to(log_prob)
+        usable = log_prob.isfinite() & log_weight.isfinite()
+        rows = [column[usable][-self.capacity :] for column in (x, log_prob, log_weight)]
+        n = len(rows[0])
+        if self._columns is None:
+            self._columns = [row.new_empty(self.capacity, *row.shape[1:]) for row in rows]
+        where = (self._next + torch.arange(n, device=x.device)) % self.capacity
+        for column, row in zip(self._columns, rows, strict=True):
+            column[where] = row
+        self._next = (self._next + n) % self.capacity
+        self._size = min(self._size + n, self.capacity)
+
+    def sample(self, n: int, priority: Priority, generator: torch.Generator | None = None) -> Tensor:
+        """The places of n points, drawn with replacement, with shape (n)."""
+        log_priority = priority.log_priority(self.log_prob, self.log_weight).double()
+        # By the inverse of the cumulative distribution: torch.multinomial stops at 2^24 points.
+        cumulative = (log_priority - log_priority.max()).exp().cumsum(0)
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=cumulative.device)
+        return torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=self._size - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The points in their places, and the place of the next one."""
+        if self._columns is None:
+            return {}
+        names = ("x", "log_prob", "log_weight")
+        return {"next": self._next, **{name: getattr(self, name).cpu() for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
+        """Take back what `state_dict` gave, of a buffer of the same capacity or a smaller one."""
+        self._columns, self._next, self._size = None, 0, 0
+        if state:
+            self.add(*(state[name].to(device) for name in ("x", "log_prob", "log_weight")))
+            self._next = state["next"]

@@ -1,0 +1,81 @@
+"""Behaviours made of behaviours."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffsampler.behaviours.base import Behaviour
+from diffsampler.errors import InputError, check_positive
+from diffsampler.trajectory import Path
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
+
+__all__ = ["Alternation", "Mixture"]
+
+
+class _Combination(Behaviour):
+    def __init__(self, behaviours: Sequence[Behaviour]) -> None:
+        if not behaviours:
+            raise InputError("behaviours must hold at least one behaviour, got none.")
+        self.behaviours = list(behaviours)
+        self.on_policy = all(behaviour.on_policy for behaviour in self.behaviours)
+        self.backward = all(behaviour.backward for behaviour in self.behaviours)
+
+    def check(self, sampler: "Sampler") -> None:
+        for behaviour in self.behaviours:
+            behaviour.check(sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"behaviours": [behaviour.state_dict() for behaviour in self.behaviours]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for behaviour, part in zip(self.behaviours, state["behaviours"], strict=True):
+            behaviour.load_state_dict(part)
+
+
+class Alternation(_Combination):
+    """One behaviour a step, in turns.
+
+    Arguments:
+        behaviours: in their order; name one twice to give it two turns.
+    """
+
+    def __init__(self, behaviours: list[Behaviour]) -> None:
+        super().__init__(behaviours)
+        self.turn = 0
+
+    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+        behaviour, self.turn = self.behaviours[self.turn % len(self.behaviours)], self.turn + 1
+        return behaviour.paths(sampler, n, generator, progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"turn": self.turn, **super().state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.turn = state["turn"]
+        super().load_state_dict(state)
+
+
+class Mixture(_Combination):
+    """One behaviour a step, drawn at random.
+
+    Arguments:
+        behaviours: to draw from.
+        weights: in proportion to which; by default alike.
+    """
+
+    def __init__(self, behaviours: list[Behaviour], weights: list[float] | None = None) -> None:
+        super().__init__(behaviours)
+        weights = [1.0] * len(self.behaviours) if weights is None else weights
+        check_positive("weights", weights)
+        if len(weights) != len(self.behaviours):
+            raise InputError(f"weights must be {len(self.behaviours)} numbers, one a behaviour, got {len(weights)}.")
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+
+    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+        uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device).cpu()
+        cumulative = self.weights.cumsum(0)
+        index = int(torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(cumulative) - 1))
+        return self.behaviours[index].paths(sampler, n, generator, progress)

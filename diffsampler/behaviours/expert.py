@@ -1,0 +1,52 @@
+"""Expert data: points of the target that are known already."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsampler.behaviours.base import Behaviour
+from diffsampler.errors import InputError
+from diffsampler.trajectory import Path
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
+
+__all__ = ["ExpertSamples"]
+
+
+class ExpertSamples(Behaviour):
+    """Paths rolled back from points of the target: its exact samples, or points from a file.
+
+    Arguments:
+        file: a NumPy file (.npy) of points with shape (n, D), in the target's own coordinates; without one, fresh exact
+            samples of the target.
+    """
+
+    backward = True
+
+    def __init__(self, file: str | None = None) -> None:
+        self.points: Tensor | None = None
+        if file is not None:
+            try:
+                self.points = torch.as_tensor(np.load(file))
+            except (OSError, ValueError) as error:
+                raise InputError(f"file must be a .npy file of points, got {file!r}: {error}.") from error
+
+    def check(self, sampler: "Sampler") -> None:
+        target = sampler.target
+        if self.points is None and not target.has_exact_samples:
+            raise InputError(
+                f"ExpertSamples needs points: {type(target).__name__} has no exact samples. Pass file=..., or use "
+                "Replay with a local search."
+            )
+        if self.points is not None and (self.points.ndim != 2 or self.points.shape[1] != target.dim):
+            raise InputError(f"file must hold points of dimension {target.dim}, got shape {tuple(self.points.shape)}.")
+
+    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+        if self.points is None:
+            x = sampler.target.sample(n, generator)
+        else:
+            x = self.points[torch.randint(len(self.points), (n,), generator=generator, device=sampler.device).cpu()]
+        return sampler.rollback(x.to(sampler.log_z), generator)

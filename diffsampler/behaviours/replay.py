@@ -1,0 +1,98 @@
+"""Replay: end points found earlier, walked back again by the current P_B."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffsampler.behaviours.base import Behaviour
+from diffsampler.behaviours.buffer import PointBuffer
+from diffsampler.behaviours.local_search import LocalSearch
+from diffsampler.behaviours.on_policy import OnPolicy
+from diffsampler.behaviours.priorities import Priority, UniformPriority
+from diffsampler.errors import InputError, check_count
+from diffsampler.trajectory import Path
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
+
+__all__ = ["Replay"]
+
+
+class Replay(Behaviour):
+    """In turns: paths of another behaviour, whose end points are kept, and paths rolled back from points kept.
+
+    With `search`, the end points of every `search_every`-th turn of fresh paths are improved, and it is the improved
+    ones that replay draws from. The buffer is on the device of training and in every checkpoint.
+
+    References:
+        Improved off-policy training of diffusion samplers, Sendera et al., 2024, arXiv:2402.05098, section 4.
+
+    Arguments:
+        source: the behaviour that finds points; by default `OnPolicy()`.
+        capacity: the largest number of points kept.
+        priority: which points are drawn; by default all alike.
+        replays: replays after each turn of fresh paths.
+        search: moves end points to better ones before they are kept.
+        search_every: with `search`, how many turns of fresh paths pass between searches.
+    """
+
+    def __init__(
+        self,
+        source: Behaviour | None = None,
+        capacity: int = 100_000,
+        priority: Priority | None = None,
+        replays: int = 1,
+        search: LocalSearch | None = None,
+        search_every: int = 50,
+    ) -> None:
+        self.source = OnPolicy() if source is None else source
+        self.buffer = PointBuffer(capacity)
+        self.priority = UniformPriority() if priority is None else priority
+        self.replays = check_count("replays", replays)
+        if search is not None and self.priority.uses_weight:
+            raise InputError(
+                f"priority {type(self.priority).__name__} needs the weights of trajectories, which points moved by a "
+                "search do not have. Use RewardPriority, RankPriority or UniformPriority, or search=None."
+            )
+        self.search = search
+        self.search_every = check_count("search_every", search_every)
+        self.turn = 0
+        self._state: dict[str, Any] = {}
+
+    def check(self, sampler: "Sampler") -> None:
+        self.source.check(sampler)
+
+    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+        if self._state:
+            self.buffer.load_state_dict(self._state, sampler.device)
+            self._state = {}
+        fresh, self.turn = self.turn % (self.replays + 1) == 0, self.turn + 1
+        if not fresh and len(self.buffer):
+            return sampler.walk_back(self.buffer.x[self.buffer.sample(n, self.priority, generator)], generator)
+        path = self.source.paths(sampler, n, generator, progress)
+        if path.log_prob is None:
+            path = replace(path, log_prob=sampler.counter.log_prob(path.x[-1:]))
+        self._keep(sampler, path, generator)
+        return path
+
+    def _keep(self, sampler: "Sampler", path: Path, generator: torch.Generator) -> None:
+        x, log_prob, log_weight = path.x[-1], path.log_prob[-1], None
+        if self.search is not None:
+            usable = log_prob.isfinite()
+            if (self.turn - 1) // (self.replays + 1) % self.search_every or not usable.any():
+                return
+            x, log_prob = self.search.improve(sampler, x[usable], log_prob[usable], generator)
+        elif self.priority.uses_weight:
+            with torch.no_grad():
+                log_weight = sampler.evaluate(path, with_flow=False).log_weight
+        self.buffer.add(x, log_prob, log_weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"turn": self.turn, "buffer": self.buffer.state_dict(), "source": self.source.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.turn = state["turn"]
+        # The device is known when the sampler is.
+        self._state = state["buffer"]
+        self.source.load_state_dict(state["source"])

@@ -1,0 +1,90 @@
+"""An Ornstein-Uhlenbeck process that keeps its variance, driven by a learned control: DDS."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffsampler.kernels import GaussianKernel
+from diffsampler.priors import Prior
+from diffsampler.processes.base import Process
+from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.processes.schedules import CosineSchedule, NoiseSchedule
+
+__all__ = ["VariancePreserving"]
+
+
+class VariancePreserving(Process):
+    """The process that noises x_1 to x_t = alpha_t x_1 + sigma (1 - alpha_t^2)^(1/2) noise, and its reversal.
+
+    With a = alpha_s / alpha_t:
+
+        P_F(x_t | x_s) = N(a x_s + (1 - a^2) sigma u, sigma^2 (1 - a^2))
+        P_B(x_s | x_t) = N(a x_t, sigma^2 (1 - a^2))
+
+    For a target N(0, sigma^2) the control u = 0 is optimal.
+
+    References:
+        Denoising Diffusion Samplers, Vargas et al., 2023, arXiv:2302.13834.
+
+    Arguments:
+        sigma: the standard deviation of the reference, one for all coordinates or one each; positive.
+        schedule: of the noise; by default `CosineSchedule()`.
+        prior: by default N(0, sigma^2), which is what noising any target ends in.
+    """
+
+    def __init__(
+        self, sigma: float | Sequence[float] = 1.0, schedule: NoiseSchedule | None = None, prior: Prior | None = None
+    ) -> None:
+        super().__init__(prior)
+        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
+        self.schedule = CosineSchedule() if schedule is None else schedule
+
+    @property
+    def scale(self) -> Tensor:
+        return self.sigma
+
+    def adapt(self, dim: int) -> None:
+        super().adapt(dim)
+        check_entries(self.sigma, dim)
+
+    def sample_prior(
+        self,
+        n: int,
+        dim: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        if self.prior is not None:
+            return super().sample_prior(n, dim, generator, dtype, device)
+        mean = torch.zeros(n, dim, dtype=dtype, device=device)
+        return GaussianKernel(mean, self.sigma).rsample(generator)
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        return self._log_stationary(x) if self.prior is None else super().log_prior(x)
+
+    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
+        decay, variance = self._decay(s, t)
+        mean = torch.addcmul(x * decay.to(x.dtype), u, (variance * self.sigma).to(x.dtype))
+        return GaussianKernel(mean, self.sigma * variance.sqrt())
+
+    def backward_kernel(
+        self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
+    ) -> GaussianKernel:
+        decay, variance = self._decay(s, t)
+        return GaussianKernel(y * decay.to(y.dtype), self.sigma * variance.sqrt())
+
+    def gaussian_control(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        signal = (2 * self.schedule.log_signal(t)).exp()
+        return signal, signal
+
+    def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
+        return self._log_stationary(x)
+
+    def _decay(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_decay = self.schedule.log_decay(s, t)
+        return log_decay.exp(), -torch.expm1(2 * log_decay)
+
+    def _log_stationary(self, x: Tensor) -> Tensor:
+        return GaussianKernel(torch.zeros_like(x), self.sigma).log_prob(x)

@@ -1,0 +1,197 @@
+"""Buffers, priorities, replay, local search and combinations."""
+
+import io
+import math
+from pathlib import Path as FilePath
+
+import numpy as np
+import pytest
+import torch
+from helpers import Z_BOUND, CountingTarget, correlated_gaussian, random_sampler, two_modes
+
+from diffsampler import FunctionTarget, InputError, Sampler
+from diffsampler.behaviours import (
+    Alternation,
+    BackAndForth,
+    ExpertSamples,
+    Exploration,
+    ImportancePriority,
+    MarkovChainSearch,
+    Mixture,
+    OnPolicy,
+    Priority,
+    RankPriority,
+    Replay,
+    RewardPriority,
+    UniformPriority,
+)
+from diffsampler.behaviours.buffer import PointBuffer
+from diffsampler.coordinates import AffineCoordinates
+from diffsampler.losses import TrajectoryBalance
+from diffsampler.module import SamplerModule
+from diffsampler.networks import FourierMLP
+
+
+def filled(n: int, capacity: int = 10) -> PointBuffer:
+    buffer = PointBuffer(capacity)
+    for k in range(n):
+        buffer.add(torch.full((1, 2), float(k)), torch.tensor([float(k)]), torch.tensor([-float(k)]))
+    return buffer
+
+
+def test_the_newest_points_push_out_the_oldest() -> None:
+    buffer = filled(13, capacity=5)
+    assert len(buffer) == 5 and sorted(buffer.log_prob.tolist()) == [8, 9, 10, 11, 12]
+    buffer.add(torch.arange(14.0).reshape(7, 2), torch.arange(7.0))
+    assert sorted(buffer.log_prob.tolist()) == [2, 3, 4, 5, 6]
+    assert torch.equal(buffer.x[:, 0], 2 * buffer.log_prob)
+
+
+def test_leaves_out_what_is_not_finite() -> None:
+    buffer = PointBuffer(10)
+    buffer.add(torch.zeros(4, 2), torch.tensor([0.0, math.nan, -math.inf, math.inf]))
+    assert len(buffer) == 1
+
+
+def test_buffer_state_is_plain_and_keeps_the_order() -> None:
+    buffer = filled(13, capacity=5)
+    file = io.BytesIO()
+    torch.save(buffer.state_dict(), file)
+    file.seek(0)
+    other = PointBuffer(5)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    buffer.add(torch.zeros(2, 2), torch.tensor([100.0, 101.0]))
+    other.add(torch.zeros(2, 2), torch.tensor([100.0, 101.0]))
+    assert sorted(buffer.log_prob.tolist()) == sorted(other.log_prob.tolist()) == [10, 11, 12, 100, 101]
+
+
+@pytest.mark.parametrize(
+    ("priority", "expected"),
+    [
+        (UniformPriority(), [1.0, 1.0, 1.0, 1.0]),
+        (RewardPriority(2.0), [1.0, math.exp(2), math.exp(4), math.exp(6)]),
+        (RankPriority(0.25), [1 / 4, 1 / 3, 1 / 2, 1]),
+        (ImportancePriority(), [1.0, math.exp(-1), math.exp(-2), math.exp(-3)]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_priorities(priority: Priority, expected: list[float], generator: torch.Generator) -> None:
+    # 20000 draws: binomial shares within 4.5 standard errors, 3e-5 for the four places.
+    index = filled(4).sample(20_000, priority, generator)
+    share = torch.bincount(index, minlength=4) / 20_000
+    truth = torch.tensor(expected) / sum(expected)
+    assert ((share - truth).abs() < Z_BOUND * (truth * (1 - truth) / 20_000).sqrt()).all(), share
+
+
+def test_replay_takes_turns_and_rolls_back_what_it_kept(generator: torch.Generator) -> None:
+    sampler, replay = random_sampler(grid=3), Replay(replays=2)
+    fresh = replay.paths(sampler, 50, generator, 0.0)
+    assert len(replay.buffer) == 50
+    for _ in range(2):
+        again = replay.paths(sampler, 20, generator, 0.0)
+        kept = (again.x[-1][:, None] == fresh.x[-1][None]).all(-1).any(1)
+        assert kept.all() and not torch.equal(again.x[1], fresh.x[1][:20])
+    replay.paths(sampler, 50, generator, 0.0)
+    assert len(replay.buffer) == 100
+
+
+def test_replay_costs_one_evaluation_a_trajectory(generator: torch.Generator) -> None:
+    target = CountingTarget(correlated_gaussian())
+    sampler = Sampler(target, drift=FourierMLP, flow=None, grid=3)
+    replay, loss = Replay(), TrajectoryBalance()
+    for _ in range(4):
+        loss.step(sampler, replay, 10, generator, 0.0)
+    assert target.count == 40 == sampler.num_target_evaluations
+
+
+def test_importance_replay_keeps_the_weights(generator: torch.Generator) -> None:
+    sampler, replay = random_sampler(grid=3), Replay(priority=ImportancePriority())
+    path = replay.paths(sampler, 30, generator, 0.0)
+    torch.testing.assert_close(replay.buffer.log_weight, sampler.evaluate(path).log_weight.detach())
+    with pytest.raises(InputError, match="ImportancePriority needs the weights"):
+        Replay(priority=ImportancePriority(), search=BackAndForth())
+
+
+def test_replay_resumes_as_it_was(generator: torch.Generator) -> None:
+    sampler, replay = random_sampler(grid=3), Replay(capacity=30)
+    for _ in range(3):
+        replay.paths(sampler, 20, generator, 0.0)
+    other = Replay(capacity=30)
+    other.load_state_dict(replay.state_dict())
+    first, second = (b.paths(sampler, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, other))
+    assert torch.equal(first, second)
+
+
+def test_search_moves_points_uphill_and_counts(generator: torch.Generator) -> None:
+    sampler = random_sampler(grid=4)
+    x = torch.full((40, 2), 3.0)
+    log_prob = sampler.counter.log_prob(x)
+    for search in (MarkovChainSearch(num_steps=60, burn_in=40), BackAndForth(num_steps=3, num_rounds=10)):
+        before = sampler.num_target_evaluations
+        new, new_log_prob = search.improve(sampler, x, log_prob, generator)
+        torch.testing.assert_close(new_log_prob, sampler.target.log_prob(new))
+        assert new_log_prob.median() > log_prob.median() + 1, type(search).__name__
+        assert sampler.num_target_evaluations > before
+    greedy = BackAndForth(num_steps=3, num_rounds=5, temperature=0.0)
+    assert (greedy.improve(sampler, x, log_prob, generator)[1] >= log_prob).all()
+
+
+def test_back_and_forth_keeps_the_steps_before(generator: torch.Generator) -> None:
+    sampler = random_sampler(grid=4)
+    path = sampler.rollout(30, generator)
+    new, log_prob = sampler.back_and_forth(path.x[-1], 1, generator)
+    torch.testing.assert_close(log_prob, sampler.target.log_prob(new))
+    # One step of width 1 / 2 back and one forth: nearer to the old end than another rollout is.
+    assert (new - path.x[-1]).norm(dim=-1).mean() < (sampler.rollout(30, generator).x[-1] - path.x[-1]).norm(
+        dim=-1
+    ).mean()
+
+
+def test_search_lets_only_usable_points_in(generator: torch.Generator) -> None:
+    target = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -x.square().sum(-1), -math.inf), dim=2)
+    sampler = random_sampler(target, drift=FourierMLP, grid=3)
+    replay = Replay(search=MarkovChainSearch(num_steps=4, burn_in=2, keep_every=1), search_every=1)
+    replay.paths(sampler, 40, generator, 0.0)
+    assert 0 < len(replay.buffer) < 80 and (replay.buffer.x[:, 0] > 0).all()
+
+
+def test_expert_samples_from_a_file(tmp_path: FilePath, generator: torch.Generator) -> None:
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    np.save(tmp_path / "points.npy", points)
+    coordinates = AffineCoordinates(torch.tensor([1.0, 2.0]), torch.diag(torch.tensor([2.0, 0.5])))
+    sampler = random_sampler(grid=3, coordinates=coordinates)
+    behaviour = ExpertSamples(str(tmp_path / "points.npy"))
+    behaviour.check(sampler)
+    ends = coordinates(behaviour.paths(sampler, 30, generator, 0.0).x[-1])
+    distance = (ends[:, None] - torch.as_tensor(points)[None]).norm(dim=-1).min(1).values
+    assert distance.max() < 1e-12
+    with pytest.raises(InputError, match="dimension 4"):
+        behaviour.check(Sampler(two_pairs(), grid=2))
+    with pytest.raises(InputError, match="file must be"):
+        ExpertSamples(str(tmp_path / "nothing.npy"))
+
+
+def two_pairs() -> FunctionTarget:
+    return FunctionTarget(lambda x: -x.square().sum(-1), dim=4)
+
+
+def test_expert_samples_need_points() -> None:
+    with pytest.raises(InputError, match="FunctionTarget has no exact samples"):
+        SamplerModule(Sampler(two_pairs(), grid=2), TrajectoryBalance(), Alternation([OnPolicy(), ExpertSamples()]))
+
+
+def test_alternation_and_mixture(generator: torch.Generator) -> None:
+    sampler = random_sampler(two_modes(), grid=3)
+    turns = Alternation([OnPolicy(), ExpertSamples(), ExpertSamples()])
+    # Rolled-back paths carry no target values where P_B needs none.
+    kinds = [turns.paths(sampler, 2, generator, 0.0).log_prob is None for _ in range(6)]
+    assert kinds == [False, True, True, False, True, True]
+    assert not turns.on_policy and not turns.backward and Mixture([OnPolicy()]).on_policy
+    # 2000 draws of a share of 0.3: within 4.5 standard errors, 7e-6.
+    mixture = Mixture([ExpertSamples(), Exploration()], [0.3, 0.7])
+    share = np.mean([mixture.paths(sampler, 1, generator, 0.0).log_prob is None for _ in range(2000)])
+    assert abs(share - 0.3) < Z_BOUND * math.sqrt(0.3 * 0.7 / 2000)
+    with pytest.raises(InputError, match="weights"):
+        Mixture([OnPolicy()], [1.0, 2.0])
+    with pytest.raises(InputError, match="at least one"):
+        Alternation([])

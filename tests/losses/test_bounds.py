@@ -1,0 +1,161 @@
+"""The losses that are bounds: values, and gradients against closed forms and finite differences."""
+
+import pytest
+import torch
+from helpers import PROCESSES, ConstantDrift, ProcessCase, assert_mean, by_name, centred_gaussian, random_sampler
+from torch import Tensor
+
+from diffsampler import InputError, Sampler
+from diffsampler.behaviours import ExpertSamples, Exploration, OnPolicy
+from diffsampler.losses import (
+    ChunkBalance,
+    LengthBalance,
+    MatrixBalance,
+    MaximumLikelihood,
+    PathwiseReverseKL,
+    ScoreFunctionReverseKL,
+    SubTrajectoryBalance,
+    TrajectoryBalance,
+)
+from diffsampler.networks import FourierMLP
+from diffsampler.processes import PinnedBrownian
+from targets import Gaussian
+
+SIGMA, CONTROL = 1.4, torch.tensor([0.3, -0.2])
+MEAN, COVARIANCE = torch.tensor([0.4, -0.3]), torch.tensor([[0.9, 0.3], [0.3, 0.6]])
+
+
+def constant_control_sampler() -> Sampler:
+    target = Gaussian(MEAN.tolist(), COVARIANCE.tolist())
+    return Sampler(target, PinnedBrownian(SIGMA), ConstantDrift(CONTROL.tolist()), flow=None, grid=4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [ScoreFunctionReverseKL(), PathwiseReverseKL(), PathwiseReverseKL(sticking_the_landing=True)],
+    ids=["score-function", "path-wise", "sticking the landing"],
+)
+def test_gradient_of_the_reverse_kl_is_unbiased(loss: torch.nn.Module, generator: torch.Generator) -> None:
+    # Under a constant control c Brownian motion ends in N(sigma c, sigma^2): the derivative of minus the ELBO is
+    # sigma C^-1 (sigma c - m). 300 gradients of batches of 20; |z| < 4.5 for two coordinates, 1.4e-5.
+    sampler = constant_control_sampler()
+    expected = SIGMA * torch.linalg.solve(COVARIANCE, SIGMA * CONTROL - MEAN)
+    gradients = []
+    for _ in range(300):
+        value = loss.step(sampler, OnPolicy(), 20, generator, 0.0)
+        gradients.append(torch.autograd.grad(value, sampler.drift.control)[0])
+    for i in range(2):
+        assert_mean(torch.stack(gradients)[:, i], float(expected[i]), f"coordinate {i}")
+
+
+@pytest.mark.parametrize("loss", [ScoreFunctionReverseKL(), PathwiseReverseKL(), PathwiseReverseKL(True)])
+def test_value_is_minus_the_elbo(loss: torch.nn.Module) -> None:
+    sampler = random_sampler(process=PinnedBrownian(1.2), grid=5)
+    sampler.log_z.data.fill_(0.7)
+    value = loss.step(sampler, OnPolicy(), 50, torch.Generator().manual_seed(3), 0.0)
+    _, log_weight = sampler.weighted_rollout(50, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(value.detach(), -log_weight.mean())
+
+
+@pytest.mark.parametrize("case", PROCESSES, ids=by_name)
+def test_path_wise_gradient_is_the_derivative(case: ProcessCase) -> None:
+    """Against central differences under the same noise, scores inside the kernels included."""
+    if case.name == "AnnealedLangevin-mixture":
+        pytest.skip("its samples carry no gradient")
+    sampler = random_sampler(process=case.make(), drift=FourierMLP, flow=None, grid=3)
+
+    def minus_elbo() -> Tensor:
+        return -sampler.weighted_rollout(6, torch.Generator().manual_seed(1))[1].mean()
+
+    value = PathwiseReverseKL().step(sampler, OnPolicy(), 6, torch.Generator().manual_seed(1), 0.0)
+    parameters = [p for p in sampler.parameters() if p.requires_grad and p is not sampler.log_z]
+    gradients = torch.autograd.grad(value, parameters)
+    direction = [torch.randn(p.shape, generator=torch.Generator().manual_seed(2)) for p in parameters]
+    step, values = 1e-5, []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for parameter, d in zip(parameters, direction, strict=True):
+                parameter += sign * step * d
+            values.append(minus_elbo())
+            for parameter, d in zip(parameters, direction, strict=True):
+                parameter -= sign * step * d
+    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+    expected = (values[0] - values[1]) / (2 * step)
+    assert abs(expected) > 0.01
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7, msg=f"{case.name}: {slope} {expected}")
+
+
+def test_sticking_the_landing_is_still_where_the_sampler_is_exact(generator: torch.Generator) -> None:
+    sigma = torch.tensor([0.7, 1.6])
+    sampler = Sampler(
+        centred_gaussian(sigma), PinnedBrownian(sigma.tolist()), ConstantDrift([0.0, 0.0]), flow=None, grid=4
+    )
+
+    def gradient(loss: PathwiseReverseKL) -> float:
+        value = loss.step(sampler, OnPolicy(), 8, generator, 0.0)
+        return float(torch.autograd.grad(value, sampler.drift.control)[0].abs().max())
+
+    assert gradient(PathwiseReverseKL(sticking_the_landing=True)) < 1e-12
+    assert gradient(PathwiseReverseKL()) > 1e-3
+
+
+def test_path_wise_survives_zero_density(generator: torch.Generator) -> None:
+    from diffsampler import FunctionTarget
+
+    target = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -x.square().sum(-1), -torch.inf), dim=2)
+    sampler = random_sampler(target, drift=FourierMLP, flow=None, grid=3)
+    PathwiseReverseKL().step(sampler, OnPolicy(), 50, generator, 0.0).backward()
+    assert all(p.grad.isfinite().all() for p in sampler.drift.parameters())
+
+
+def test_maximum_likelihood_recovers_the_mean(generator: torch.Generator) -> None:
+    # The bridge to x has increments of mean x h: the best constant control is mean / sigma, where the gradient's mean
+    # is 0. 200 gradients of 50 exact samples; |z| < 4.5 for two coordinates, 1.4e-5.
+    sampler = constant_control_sampler()
+    gradients = []
+    with torch.no_grad():
+        sampler.drift.control.copy_(MEAN / SIGMA)
+    for _ in range(200):
+        value = MaximumLikelihood().step(sampler, ExpertSamples(), 50, generator, 0.0)
+        gradients.append(torch.autograd.grad(value, sampler.drift.control)[0])
+    for i in range(2):
+        assert_mean(torch.stack(gradients)[:, i], 0.0, f"coordinate {i}")
+
+
+def test_refuses_paths_that_do_not_fit() -> None:
+    sampler = constant_control_sampler()
+    for loss in (ScoreFunctionReverseKL(), PathwiseReverseKL()):
+        with pytest.raises(InputError, match="own rollouts.*Exploration.*OnPolicy"):
+            loss.check(sampler, Exploration())
+    with pytest.raises(InputError, match="rolled back.*OnPolicy.*ExpertSamples"):
+        MaximumLikelihood().check(sampler, OnPolicy())
+
+
+# --- chosen pairs
+
+
+def test_weights_of_chosen_pairs() -> None:
+    assert LengthBalance([1, 3]).weights(3).nonzero().tolist() == [[0, 1], [0, 3], [1, 2], [2, 3]]
+    assert ChunkBalance(2).weights(5).nonzero().tolist() == [[0, 2], [2, 4], [4, 5]]
+    torch.testing.assert_close(ChunkBalance(2).weights(5).sum(), torch.tensor(1.0))
+    torch.testing.assert_close(LengthBalance([7]).weights(7), ChunkBalance(9).weights(7))
+    matrix = SubTrajectoryBalance(1.3).weights(4)
+    torch.testing.assert_close(MatrixBalance((3 * matrix).tolist()).weights(4), matrix)
+
+
+def test_chosen_pairs_equal_trajectory_balance(generator: torch.Generator) -> None:
+    sampler = random_sampler(grid=4)
+    trajectory = sampler.evaluate(sampler.rollout(6, generator))
+    torch.testing.assert_close(ChunkBalance(4)(trajectory), TrajectoryBalance()(trajectory))
+
+
+def test_refuses_bad_pairs() -> None:
+    with pytest.raises(InputError, match="no usable pair.*3 steps"):
+        LengthBalance([5]).weights(3)
+    with pytest.raises(InputError, match=r"matrix must have shape \(4, 4\)"):
+        MatrixBalance([[0.0, 1.0], [0.0, 0.0]]).weights(3)
+    with pytest.raises(InputError, match="no usable pair"):
+        MatrixBalance([[0.0, -1.0], [0.0, 0.0]]).weights(1)
+    for make in (lambda: LengthBalance([0]), lambda: ChunkBalance(0)):
+        with pytest.raises(InputError, match="length"):
+            make()
