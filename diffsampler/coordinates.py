@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError, check_positive
 from diffsampler.target import CountedTarget, Target
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "TargetInCoordinates"]
+__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "TargetInCoordinates"]
 
 
 class AffineCoordinates(nn.Module):
@@ -45,6 +45,21 @@ class AffineCoordinates(nn.Module):
     def inverse(self, x: Tensor) -> Tensor:
         """z, with shape (*, D), for x with shape (*, D)."""
         return torch.linalg.solve(self.matrix, (x.double() - self.loc).unsqueeze(-1)).squeeze(-1).to(x.dtype)
+
+
+class ScaledCoordinates(AffineCoordinates):
+    """x = loc + scale z: the same unit for every coordinate.
+
+    Arguments:
+        target: its dimension counts.
+        scale: the unit of z: positive.
+        loc: the origin of z, in every coordinate.
+    """
+
+    def __init__(self, target: Target, scale: float = 1.0, loc: float = 0.0) -> None:
+        check_positive("scale", scale)
+        identity = torch.eye(target.dim, dtype=torch.float64)
+        super().__init__(torch.full((target.dim,), loc, dtype=torch.float64), scale * identity)
 
 
 class LaplaceCoordinates(AffineCoordinates):

@@ -71,6 +71,12 @@ class Dynamics(nn.Module):
                 "or use Bridge."
             )
         self.flow = None if flow is None else self._make("flow", flow, Flow)
+        for name, network in (("drift", self.drift), ("flow", self.flow)):
+            if process.periodic and network is not None and not network.periodic:
+                raise InputError(
+                    f"process {type(process).__name__} needs periodic networks, but {name} {type(network).__name__} is "
+                    "not: pass drift=PeriodicMLP, and flow=PeriodicFlow or None, or wrappers around them."
+                )
         self.grid = grid
         self.log_z = nn.Parameter(torch.zeros(()))
 
@@ -128,6 +134,8 @@ class Dynamics(nn.Module):
                 path.log_prob[k + 1], score = self.counter.log_prob_and_score(y)
                 path.score[k + 1] = score
             control = self._backward_control(embedding[k + 1], y, score)
+            if self.process.scores_destination:
+                score = self.counter.log_prob_and_score(self.process.score_point(times[k], times[k + 1], y))[1]
             path.x[k] = self._backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
         if not self._backward_uses_score:
             return Path(times, path.x)
@@ -148,6 +156,7 @@ class Dynamics(nn.Module):
         s, t = path.times[:-1, None, None], path.times[1:, None, None]
         x, y = path.x[:-1], path.x[1:]
         score_x, score_y = (None, None) if score is None else (score[:-1], score[1:])
+        score_b = score_x if self.process.scores_destination else score_y
         times = path.times.to(self.dtype)
         if self.process.shares_control:
             control = self._in_chunks(self.drift, self.drift.embed(times), path.x, score)
@@ -160,12 +169,22 @@ class Dynamics(nn.Module):
                 backward = self._in_chunks(self.backward_drift, embedding, y, score_y)
         return Trajectory(
             log_pf=self._forward_kernel(s, t, x, forward, score_x).log_prob(y).double(),
-            log_pb=self._backward_kernel(s, t, y, backward, score_y).log_prob(x).double(),
+            log_pb=self._backward_kernel(s, t, y, backward, score_b).log_prob(x).double(),
             log_prior=self.process.log_prior(path.x[0]).double(),
             log_prob=log_prob[-1].double(),
             log_z=self.log_z.double(),
             log_flow=self._log_flow(path, log_prob).double() if with_flow else None,
+            path=path,
         )
+
+    def log_uncontrolled_backward(self, path: Path) -> Tensor:
+        """log P_B of every step without its control, float64, with shape (T, B)."""
+        _, score = self._target_values(path, everywhere=False)
+        s, t = path.times[:-1, None, None], path.times[1:, None, None]
+        y = path.x[1:]
+        if score is not None:
+            score = score[:-1] if self.process.scores_destination else score[1:]
+        return self.process.backward_kernel(s, t, y, torch.zeros_like(y), score).log_prob(path.x[:-1]).double()
 
     @torch.no_grad()
     def weighted_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -256,7 +275,8 @@ class Dynamics(nn.Module):
         for k, visit in enumerate(walk):
             shared = self.process.shares_control
             control = visit.control if shared else self._backward_control(embedding[k + 1], visit.x, visit.score)
-            backward = self._backward_kernel(times[k], times[k + 1], visit.x, control, visit.score)
+            score = last.score if self.process.scores_destination else visit.score
+            backward = self._backward_kernel(times[k], times[k + 1], visit.x, control, score)
             log_ratio = log_ratio + (last.kernel.log_prob(visit.x).double() - backward.log_prob(last.x))
             last = visit
         log_prob = self.counter.log_prob(last.x) if last.log_prob is None else last.log_prob

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["GaussianKernel", "Kernel"]
+__all__ = ["GaussianKernel", "Kernel", "MomentumKernel", "WrappedGaussianKernel", "wrap"]
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -62,3 +62,72 @@ class GaussianKernel(Kernel):
 
     def widened(self, log_scale: Tensor) -> "GaussianKernel":
         return GaussianKernel(self.mean, self.std.to(log_scale.dtype) * log_scale.exp())
+
+
+# Turns counted on either side: exact to 1e-8 for standard deviations up to 3.
+NUM_TURNS = 3
+
+
+def wrap(x: Tensor) -> Tensor:
+    """Angles in [-pi, pi)."""
+    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+
+class WrappedGaussianKernel(Kernel):
+    """A Gaussian wound around the circle, in every coordinate: angles in [-pi, pi).
+
+    Arguments:
+        mean: with shape (*, D).
+        std: positive, at most 3; broadcasts against `mean`.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean = mean
+        self.std = std
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        return wrap(GaussianKernel(self.mean, self.std).rsample(generator, noise_scale))
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        precision = (1 / self.std).to(y.dtype)
+        difference = wrap(y - self.mean)
+        turns = torch.arange(-NUM_TURNS, NUM_TURNS + 1, dtype=y.dtype, device=y.device) * (2 * math.pi)
+        exponent = -0.5 * ((difference.unsqueeze(-1) + turns) * precision.unsqueeze(-1)).square()
+        log_normaliser = (self.std.log() + HALF_LOG_TWO_PI).expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
+        return exponent.logsumexp(-1).sum(-1) - log_normaliser
+
+    def widened(self, log_scale: Tensor) -> "WrappedGaussianKernel":
+        return WrappedGaussianKernel(self.mean, self.std.to(log_scale.dtype) * log_scale.exp())
+
+
+class MomentumKernel(Kernel):
+    """A Gaussian of the momentum, and a position that follows: states (x, p), with shape (*, 2 D).
+
+    Forwards, p' ~ N(mean, std^2) and x' = x + step p'. Backwards, x = x' - step p' and p ~ N(mean, std^2). Positions
+    are volume-preserving functions of the rest: densities are those of the momentum, and their ratio is exact.
+
+    Arguments:
+        mean: of the new momentum, with shape (*, D).
+        std: broadcasts against `mean`.
+        position: of the state that the kernel leaves, with shape (*, D).
+        moving: the momentum that moves it, or None where it is the new one.
+        step: by how much, with its sign; broadcasts against `mean`.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, position: Tensor, moving: Tensor | None, step: Tensor) -> None:
+        self.momentum = GaussianKernel(mean, std)
+        self.position = position
+        self.moving = moving
+        self.step = step
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        momentum = self.momentum.rsample(generator, noise_scale)
+        moving = momentum if self.moving is None else self.moving
+        return torch.cat([self.position + self.step.to(momentum.dtype) * moving, momentum], -1)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        return self.momentum.log_prob(y[..., y.shape[-1] // 2 :])
+
+    def widened(self, log_scale: Tensor) -> "MomentumKernel":
+        widened = self.momentum.widened(log_scale[..., log_scale.shape[-1] // 2 :])
+        return MomentumKernel(widened.mean, widened.std, self.position, self.moving, self.step)

@@ -66,13 +66,14 @@ class Sampler(Dynamics):
             )
         if not hasattr(target, "dim"):
             raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
-        counter = CountedTarget(target)
-        if coordinates is not None:
-            coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
-            counter = CountedTarget(TargetInCoordinates(target, coordinates))
-            counter.num_evaluations += coordinates.num_target_evaluations
         process = PinnedBrownian() if process is None else process
         check_instance("process", process, Process, "PinnedBrownian()")
+        walked, spent = target, 0
+        if coordinates is not None:
+            coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
+            walked, spent = TargetInCoordinates(target, coordinates), coordinates.num_target_evaluations
+        counter = CountedTarget(process.extend(walked))
+        counter.num_evaluations += spent
         grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
         super().__init__(counter, process, drift, backward_drift, flow, grid)
         self.target = target
@@ -84,10 +85,10 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape.
         """
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise InputError(f"x must be points with shape (B, {self.dim}), got shape {tuple(x.shape)}.")
+        if x.ndim != 2 or x.shape[1] != self.target.dim:
+            raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
         x = x if self.coordinates is None else self.coordinates.inverse(x)
-        return self.walk_back(x.to(self.log_z), generator)
+        return self.walk_back(self.process.lift(x.to(self.log_z), generator), generator)
 
     def sample(
         self,
@@ -108,7 +109,7 @@ class Sampler(Dynamics):
             batch_size: draws made at a time.
         """
         generator = self._generator(seed, generator)
-        x = torch.empty(check_count("n", n), self.dim, dtype=self.dtype, device=self.device)
+        x = torch.empty(check_count("n", n), self.target.dim, dtype=self.dtype, device=self.device)
         log_weight = torch.empty(n, dtype=torch.float64, device=self.device)
         check_count("batch_size", batch_size)
         for start in range(0, n, batch_size):
@@ -165,7 +166,8 @@ class Sampler(Dynamics):
 
     def weighted_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """End points with shape (n, D) and their log importance weights, float64, with shape (n); no path is kept."""
-        x, log_weight = super().weighted_rollout(n, generator)
+        state, log_weight = super().weighted_rollout(n, generator)
+        x = self.process.position(state)
         return x if self.coordinates is None else self.coordinates(x), log_weight
 
     def _generator(self, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:

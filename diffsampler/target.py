@@ -169,7 +169,10 @@ class CountedTarget:
 
     @property
     def _name(self) -> str:
-        return type(getattr(self.target, "target", self.target)).__name__
+        target = self.target
+        while hasattr(target, "target"):  # the user's own, inside changes of coordinates
+            target = target.target
+        return type(target).__name__
 
     def _check(self, x: Tensor, log_prob: Tensor) -> None:
         expected = tuple(x.shape[:-1])

@@ -65,6 +65,7 @@ class Trajectory:
         log_prob: log R(x_T), with shape (B); -inf where the density is zero.
         log_z: the model's log Z, with shape ().
         log_flow: log F_k(x_k) at interior times, with shape (T - 1, B), or None without a flow.
+        path: the states, for losses that have networks of their own.
     """
 
     log_pf: Tensor
@@ -73,6 +74,7 @@ class Trajectory:
     log_prob: Tensor
     log_z: Tensor
     log_flow: Tensor | None = None
+    path: Path | None = None
 
     @property
     def num_steps(self) -> int:

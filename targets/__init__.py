@@ -7,6 +7,7 @@ from targets.gaussian import Gaussian
 from targets.gaussian_mixture import GaussianMixture, GaussianMixture9, GaussianMixture25, GaussianMixture40
 from targets.logistic_regression import LogisticRegression
 from targets.many_well import ManyWell
+from targets.von_mises import VonMisesMixture
 
 __all__ = [
     "BreastCancer",
@@ -19,4 +20,5 @@ __all__ = [
     "GaussianMixture9",
     "LogisticRegression",
     "ManyWell",
+    "VonMisesMixture",
 ]

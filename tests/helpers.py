@@ -37,6 +37,7 @@ from diffsampler.losses import (
     TrajectoryBalance,
 )
 from diffsampler.networks import (
+    CoordinatewiseDrift,
     Drift,
     Flow,
     ForwardLookingFlow,
@@ -138,7 +139,7 @@ PRIORS: list[tuple[str, Callable[[], Prior]]] = [
     ("GaussianPrior", lambda: GaussianPrior(0.3, 1.5)),
     ("GaussianMixturePrior", lambda: GaussianMixturePrior(3, 0.8, 1.2)),
 ]
-DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift, LearnedVariance]
+DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift, LearnedVariance, CoordinatewiseDrift]
 FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
 LOSSES = [
     LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),

@@ -2,6 +2,8 @@
 
 from diffsampler.losses.base import Loss
 from diffsampler.losses.detailed_balance import DetailedBalance
+from diffsampler.losses.guided_trajectory_balance import GuidedTrajectoryBalance
+from diffsampler.losses.learned_decomposition import LearnedDecomposition
 from diffsampler.losses.log_variance import LogVariance
 from diffsampler.losses.maximum_likelihood import MaximumLikelihood
 from diffsampler.losses.pair_balance import ChunkBalance, LengthBalance, MatrixBalance, PairBalance, laplacian
@@ -12,6 +14,8 @@ from diffsampler.losses.trajectory_balance import TrajectoryBalance
 __all__ = [
     "ChunkBalance",
     "DetailedBalance",
+    "GuidedTrajectoryBalance",
+    "LearnedDecomposition",
     "LengthBalance",
     "LogVariance",
     "Loss",

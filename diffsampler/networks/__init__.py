@@ -1,13 +1,16 @@
 """Networks: drifts (the control u of a process) and state flows, with wrappers that compose with any of them."""
 
+from diffsampler.networks.coordinatewise import CoordinatewiseDrift
 from diffsampler.networks.drift import Drift, FourierMLP
 from diffsampler.networks.flow import Flow, FourierFlow
 from diffsampler.networks.forward_looking import ForwardLookingFlow
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinDrift
 from diffsampler.networks.learned_variance import LearnedVariance
+from diffsampler.networks.periodic import PeriodicFlow, PeriodicMLP
 
 __all__ = [
+    "CoordinatewiseDrift",
     "Drift",
     "Flow",
     "ForwardLookingFlow",
@@ -16,4 +19,6 @@ __all__ = [
     "GaussianBridgeMLP",
     "LangevinDrift",
     "LearnedVariance",
+    "PeriodicFlow",
+    "PeriodicMLP",
 ]

@@ -17,9 +17,11 @@ class Drift(nn.Module, ABC):
 
     Attributes:
         uses_score: whether `forward` needs the score of the target at x.
+        periodic: whether it is a function of angles.
     """
 
     uses_score: bool = False
+    periodic: bool = False
 
     def adapt(self, process: Process) -> None:
         """Learn the units of the process; called once by the sampler. Most drifts need none."""

@@ -15,9 +15,11 @@ class Flow(nn.Module, ABC):
     Attributes:
         uses_interpolation: whether `forward` needs the interpolation between prior and target (forward-looking
             flows).
+        periodic: whether it is a function of angles.
     """
 
     uses_interpolation: bool = False
+    periodic: bool = False
 
     def embed(self, t: Tensor) -> Tensor:
         """What `forward` needs to know of times t with shape (T), with shape (T, E)."""

@@ -30,6 +30,10 @@ class ForwardLookingFlow(Flow):
         super().__init__()
         self.network = network(dim)
 
+    @property
+    def periodic(self) -> bool:
+        return self.network.periodic
+
     def embed(self, t: Tensor) -> Tensor:
         return self.network.embed(t)
 

@@ -47,6 +47,10 @@ class LangevinDrift(Drift):
         self.initial_gate = initial_gate
         self.gate = TimeFunction(1)
 
+    @property
+    def periodic(self) -> bool:
+        return self.network.periodic
+
     def adapt(self, process: Process) -> None:
         self.network.adapt(process)
 

@@ -9,6 +9,7 @@ from diffsampler.errors import check_positive
 from diffsampler.networks.drift import Drift
 from diffsampler.networks.fourier import TimeFunction, TimePerceptron
 from diffsampler.networks.langevin import LangevinDrift
+from diffsampler.networks.periodic import on_the_circle
 from diffsampler.processes import Process
 
 __all__ = ["LearnedVariance"]
@@ -42,12 +43,16 @@ class LearnedVariance(Drift):
         self.dim = dim
         self.bound = check_positive("bound", bound)
         self.network = network(dim)
-        self.perceptron = TimePerceptron(dim, dim, width, depth)
+        self.perceptron = TimePerceptron(2 * dim if self.network.periodic else dim, dim, width, depth)
         self.log_scale = TimeFunction(dim, width)
 
     @property
     def uses_score(self) -> bool:
         return self.network.uses_score
+
+    @property
+    def periodic(self) -> bool:
+        return self.network.periodic
 
     def adapt(self, process: Process) -> None:
         self.network.adapt(process)
@@ -58,5 +63,5 @@ class LearnedVariance(Drift):
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         sizes = [self.dim, self.perceptron.input.out_features]
         offset, time, rest = embedding.split([*sizes, embedding.shape[-1] - sum(sizes)], -1)
-        raw = offset + self.perceptron(time, x)
+        raw = offset + self.perceptron(time, on_the_circle(x) if self.periodic else x)
         return torch.cat([self.network(rest, x, score), self.bound * torch.tanh(raw / self.bound)], -1)

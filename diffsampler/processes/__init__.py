@@ -5,6 +5,8 @@ from diffsampler.processes.base import Process
 from diffsampler.processes.bridge import Bridge
 from diffsampler.processes.pinned_brownian import PinnedBrownian
 from diffsampler.processes.schedules import CosineSchedule, LinearSchedule, NoiseSchedule
+from diffsampler.processes.torus import Torus
+from diffsampler.processes.underdamped import Underdamped
 from diffsampler.processes.variance_exploding import VarianceExploding
 from diffsampler.processes.variance_preserving import VariancePreserving
 
@@ -16,6 +18,8 @@ __all__ = [
     "NoiseSchedule",
     "PinnedBrownian",
     "Process",
+    "Torus",
+    "Underdamped",
     "VarianceExploding",
     "VariancePreserving",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffsampler.kernels import Kernel
 from diffsampler.priors import Prior
+from diffsampler.target import Target
 
 __all__ = ["Process"]
 
@@ -28,11 +29,16 @@ class Process(nn.Module, ABC):
         uses_score: whether the kernels need the target's score at the state they leave.
         shares_control: whether the backward kernel takes the forward control at the state it leaves.
         learns_backward: whether the backward kernel takes a control of its own network.
+        periodic: whether states are angles, so that networks must be periodic.
+        scores_destination: whether it is at the state that a step leads back to, and not at the one that it leaves,
+            that the backward kernel needs the score.
     """
 
     uses_score: bool = False
     shares_control: bool = False
     learns_backward: bool = False
+    periodic: bool = False
+    scores_destination: bool = False
 
     def __init__(self, prior: Prior | None = None) -> None:
         super().__init__()
@@ -43,8 +49,20 @@ class Process(nn.Module, ABC):
         """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states."""
         return torch.ones((), dtype=torch.float64)
 
+    def extend(self, target: Target) -> Target:
+        """The target as a density of this process's states, for processes that walk in more than positions."""
+        return target
+
+    def position(self, state: Tensor) -> Tensor:
+        """The positions, with shape (*, D), in states of this process."""
+        return state
+
+    def lift(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """States of this process at positions x with shape (n, D), drawn from the extended target given x."""
+        return x
+
     def adapt(self, dim: int) -> None:
-        """Fit states of dimension D, or raise InputError; called once, by the sampler."""
+        """Fit states of this dimension, or raise InputError; called once, by the sampler."""
         if self.prior is not None:
             self.prior.adapt(dim)
 
@@ -73,7 +91,14 @@ class Process(nn.Module, ABC):
     def backward_kernel(
         self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
     ) -> Kernel:
-        """P_B(x_s | x_t = y), under the control v of processes that have one; `score` is the target's at y."""
+        """P_B(x_s | x_t = y), under the control v of processes that have one; `score` is the target's at y.
+
+        With `scores_destination` it is that at `score_point(s, t, y)`.
+        """
+
+    def score_point(self, s: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Where the backward kernel from y needs the score."""
+        return y
 
     def gaussian_control(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(p, q), each with shape (*, 1) or (*, D), for times t with shape (*, 1).

@@ -9,6 +9,9 @@ from diffsampler import InputError, Sampler
 from diffsampler.behaviours import ExpertSamples, Exploration, OnPolicy
 from diffsampler.losses import (
     ChunkBalance,
+    DetailedBalance,
+    GuidedTrajectoryBalance,
+    LearnedDecomposition,
     LengthBalance,
     MatrixBalance,
     MaximumLikelihood,
@@ -17,8 +20,9 @@ from diffsampler.losses import (
     SubTrajectoryBalance,
     TrajectoryBalance,
 )
-from diffsampler.networks import FourierMLP
-from diffsampler.processes import PinnedBrownian
+from diffsampler.networks import FourierFlow, FourierMLP
+from diffsampler.processes import Bridge, PinnedBrownian
+from diffsampler.trajectory import Path
 from targets import Gaussian
 
 SIGMA, CONTROL = 1.4, torch.tensor([0.3, -0.2])
@@ -159,3 +163,58 @@ def test_refuses_bad_pairs() -> None:
     for make in (lambda: LengthBalance([0]), lambda: ChunkBalance(0)):
         with pytest.raises(InputError, match="length"):
             make()
+
+
+# --- losses with a part of their own
+
+
+def test_learned_decomposition_is_balance_with_shares(generator: torch.Generator) -> None:
+    sampler = random_sampler(flow=FourierFlow, grid=4)
+    loss = LearnedDecomposition(dropout=0.0, weight=0.0)
+    loss.adapt(sampler)
+    trajectory = sampler.evaluate(sampler.rollout(6, generator))
+    # The shares start at zero: plain detailed balance.
+    torch.testing.assert_close(loss(trajectory), DetailedBalance()(trajectory))
+    loss.network.output.bias.data.fill_(0.3)
+    lifted = trajectory.u + 0.3 * torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0])[:, None]
+    torch.testing.assert_close(loss(trajectory), lifted.diff(dim=0).square().mean())
+
+
+def test_learned_decomposition_regresses_the_end(generator: torch.Generator) -> None:
+    sampler = random_sampler(flow=FourierFlow, grid=4)
+    loss = LearnedDecomposition(dropout=0.0, weight=2.0)
+    loss.adapt(sampler)
+    loss.network.output.bias.data.fill_(0.3)
+    trajectory = sampler.evaluate(sampler.rollout(6, generator))
+    alone = loss(trajectory) - 2 * (0.3 - trajectory.log_prob / 4).square().mean()
+    loss.weight = 0.0
+    torch.testing.assert_close(loss(trajectory), alone)
+    loss.weight = 2.0
+    loss(trajectory).backward()
+    assert loss.network.output.bias.grad.abs() > 0
+    assert sampler.drift.network.perceptron.output.weight.grad.abs().max() > 0
+    with pytest.raises(InputError, match="flow=FourierFlow"):
+        LearnedDecomposition().check(random_sampler(grid=2), OnPolicy())
+    with pytest.raises(InputError, match="dropout"):
+        LearnedDecomposition(dropout=1.0)
+
+
+def test_guided_balance_pulls_towards_the_guide(generator: torch.Generator) -> None:
+    sampler = random_sampler(process=Bridge(0.8), flow=None, grid=4)
+    loss, path = GuidedTrajectoryBalance(weight=3.0), sampler.rollout(6, generator)
+
+    class Fixed(OnPolicy):
+        def paths(self, *args: object) -> Path:
+            return path
+
+    trajectory = sampler.evaluate(path)
+    guide = sampler.log_uncontrolled_backward(path)
+    s, t = path.times[:-1, None, None], path.times[1:, None, None]
+    y = path.x[1:]
+    by_hand = sampler.process.backward_kernel(s, t, y, torch.zeros_like(y)).log_prob(path.x[:-1])
+    torch.testing.assert_close(guide, by_hand)
+    ratio = trajectory.log_prob + guide.sum(0) - trajectory.log_prior - trajectory.log_pf.sum(0) - trajectory.log_z
+    expected = ratio.square().mean() + 3 * (trajectory.log_pb - guide).sum(0).square().mean()
+    torch.testing.assert_close(loss.step(sampler, Fixed(), 6, generator, 0.0), expected)
+    with pytest.raises(InputError, match="PinnedBrownian has no network of its own"):
+        loss.check(random_sampler(grid=2), OnPolicy())

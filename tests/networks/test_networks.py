@@ -43,7 +43,8 @@ def test_drift_starts_without_a_learned_part(make: type[Drift], generator: torch
     x, score = torch.randn(2, 4, 5, 3, generator=generator)
     drift = make(3)
     # The Langevin gate starts as t, everything learned at 0.
-    expected = TIMES[:, None, None] * score if drift.uses_score else torch.zeros_like(x)
+    gated = make in {LangevinDrift, LearnedVariance}
+    expected = TIMES[:, None, None] * score if gated else torch.zeros_like(x)
     control = drift(drift.embed(TIMES)[:, None], x, score)
     torch.testing.assert_close(control[..., :3], expected, msg=make.__name__)
     # What may follow is the log of a factor on the step's width.

@@ -1,0 +1,69 @@
+"""LED-GFN: the target's log-density learned as a sum over steps, and detailed balance with it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_non_negative
+from diffsampler.losses.base import Loss
+from diffsampler.networks.fourier import TimePerceptron
+from diffsampler.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
+
+__all__ = ["LearnedDecomposition"]
+
+
+class LearnedDecomposition(Loss):
+    """Detailed balance of u_k + sum_{j<k} phi_j, and a regression of log R(x_T) on the sum of all phi_j.
+
+    phi_j = network(t_j, x_j, x_{j+1}) is the share of a step in log R: a forward-looking flow for targets whose values
+    on the way say little or cost too much. The regression drops steps at random, so that shares are spread evenly;
+    balance takes the shares as given.
+
+    References:
+        Learning Energy Decompositions for Partial Inference of GFlowNets, Jang et al., 2024, arXiv:2310.03301.
+
+    Arguments:
+        dropout: the probability of leaving a step out of the regression, in [0, 1).
+        weight: of the regression; at least 0.
+        width: the size of each hidden layer.
+    """
+
+    uses_flow = True
+
+    def __init__(self, dropout: float = 0.2, weight: float = 1.0, width: int = 64) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout must be at least 0 and below 1, got {dropout!r}.")
+        self.dropout = dropout
+        self.weight = check_non_negative("weight", weight)
+        self.width = width
+
+    def adapt(self, sampler: "Sampler") -> None:
+        self.network = TimePerceptron(2 * sampler.dim, 1, self.width).to(sampler.log_z)
+
+    def check(self, sampler: "Sampler", behaviour: object) -> None:
+        super().check(sampler, behaviour)
+        if sampler.flow.uses_interpolation:
+            raise InputError(
+                f"loss LearnedDecomposition learns what flow {type(sampler.flow).__name__} takes from the target at "
+                "every state. Pass flow=FourierFlow, or use DetailedBalance."
+            )
+
+    def forward(self, trajectory: Trajectory) -> Tensor:
+        path = trajectory.path
+        embedding = self.network.time(path.times[:-1].to(path.x.dtype)).unsqueeze(1)
+        share = self.network(embedding, torch.cat([path.x[:-1], path.x[1:]], -1)).squeeze(-1).double()
+        done = torch.cat([torch.zeros_like(share[:1]), share.cumsum(0)]).detach()
+        # At both ends the flow is known; the shares lift it in between.
+        done[-1] = 0
+        balance = (trajectory.u + done).diff(dim=0).square().mean()
+        finite = trajectory.log_prob.isfinite()
+        keep = (torch.rand_like(share) >= self.dropout).double()
+        per_step = (share * keep).sum(0) / keep.sum(0).clamp(min=1)
+        wanted = torch.where(finite, trajectory.log_prob, 0.0) / trajectory.num_steps
+        regression = ((per_step - wanted).square() * finite).mean()
+        return balance + self.weight * regression

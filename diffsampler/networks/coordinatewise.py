@@ -1,0 +1,71 @@
+"""The same small network for every coordinate, around any drift."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import check_count, check_positive
+from diffsampler.networks.drift import Drift, FourierMLP
+from diffsampler.networks.fourier import FourierTimeEmbedding
+from diffsampler.processes import Process
+
+__all__ = ["CoordinatewiseDrift"]
+
+
+class CoordinatewiseDrift(Drift):
+    """u_i(t, x) = network_i(t, x) + f(t, x_i, score_i, i), with one perceptron f for all coordinates.
+
+    A perceptron of all coordinates needs a width that grows with D to treat each of them as its own; where coordinates
+    interact weakly, f does it with a handful of units, and a nonlinear function of the score at that. What tells
+    coordinates apart is a learned offset of f's first layer. The score is divided by clip and squashed (x / (1 + |x|)
+    of score / clip); f starts at zero.
+
+    Arguments:
+        dim: the dimension D.
+        network: makes the wrapped drift from the dimension.
+        width: the size of each hidden layer of f.
+        depth: the number of hidden layers of f.
+        score_scale: the size of a score that is neither small nor large; positive.
+    """
+
+    uses_score = True
+
+    def __init__(
+        self,
+        dim: int,
+        network: Callable[[int], Drift] = FourierMLP,
+        width: int = 16,
+        depth: int = 2,
+        score_scale: float = 5.0,
+    ) -> None:
+        super().__init__()
+        check_count("width", width)
+        check_count("depth", depth)
+        self.dim, self.width = dim, width
+        self.score_scale = check_positive("score_scale", score_scale)
+        self.network = network(dim)
+        self.time = FourierTimeEmbedding(width)
+        self.slopes = nn.Parameter(torch.randn(2, width))
+        self.offset = nn.Parameter(torch.randn(dim, width))
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
+        self.output = nn.Linear(width, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def adapt(self, process: Process) -> None:
+        self.network.adapt(process)
+        self.scale = process.scale.detach().clone()
+
+    def embed(self, t: Tensor) -> Tensor:
+        return torch.cat([self.time(t), self.network.embed(t)], -1)
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        time, embedding = embedding[..., : self.width], embedding[..., self.width :]
+        tamed = (score / self.score_scale).nan_to_num(0.0)
+        features = torch.stack([x / self.scale.to(x.dtype), tamed / (1 + tamed.abs())], -1)
+        hidden = features @ self.slopes + self.offset + time.unsqueeze(-2)
+        for layer in self.hidden:
+            hidden = layer(nn.functional.silu(hidden))
+        return self.network(embedding, x, score) + self.output(nn.functional.silu(hidden)).squeeze(-1)

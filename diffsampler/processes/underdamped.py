@@ -1,0 +1,165 @@
+"""Underdamped Langevin dynamics along a path of densities, both directions controlled: UDB."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import check_positive
+from diffsampler.kernels import GaussianKernel, MomentumKernel
+from diffsampler.priors import GaussianPrior, Prior
+from diffsampler.processes.base import Process
+from diffsampler.processes.knots import Annealing, interpolate
+from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.target import Target
+
+__all__ = ["TargetWithMomentum", "Underdamped"]
+
+NUM_PIECES = 32
+
+
+class TargetWithMomentum(Target):
+    """R(x) N(p; 0, I), a density of states (x, p) with shape (*, 2 D); the same log Z."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(2 * target.dim)
+        self.target = target
+        self.log_z = target.log_z
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        position, momentum = x.chunk(2, -1)
+        return self.target.log_prob(position) + self._log_momentum(momentum).to(x.dtype)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        position, momentum = x.chunk(2, -1)
+        log_prob, score = self.target.log_prob_and_score(position)
+        return log_prob + self._log_momentum(momentum).to(x.dtype), torch.cat([score, -momentum], -1)
+
+    def _log_momentum(self, momentum: Tensor) -> Tensor:
+        return GaussianKernel(torch.zeros_like(momentum), _one(momentum)).log_prob(momentum)
+
+
+class Underdamped(Process):
+    """States (x, p): a kick, friction and noise, a kick, then a drift of the position.
+
+    With h = t - s, a = exp(-friction h), f = grad log pi(x) for pi = prior^(1 - b) R^b at the middle of the step:
+
+        p' ~ N(a (p + sigma h f / 2) + sigma h f / 2 + (h (1 - a^2))^(1/2) u, 1 - a^2),    x' = x + sigma h p'
+
+    and backwards, with the same f,
+
+        x = x' - sigma h p',    p ~ N(a (p' - sigma h f / 2) - sigma h f / 2 - (h (1 - a^2))^(1/2) v, 1 - a^2)
+
+    Kick, friction, kick, drift is the splitting ABOBA seen from the middle of its drifts: one score a step, and weights
+    whose variance falls with the square of the step (that of overdamped moves falls with the step). Friction, step
+    sizes sigma, annealing b and prior are learned; u and v are two networks on (x, p).
+
+    References:
+        Underdamped Diffusion Bridges with Applications to Sampling, Blessing et al., 2025, arXiv:2503.01006.
+        Rational Construction of Stochastic Numerical Methods for Molecular Sampling, Leimkuhler & Matthews, 2013,
+            arXiv:1203.5428 (splittings).
+
+    Arguments:
+        sigma: step length over unit time before training: the larger, the farther positions move. One for all
+            coordinates or one each; positive.
+        friction: before training; positive.
+        prior: of positions; by default a learnable `GaussianPrior()`.
+        clip: bound on each entry of the target's score; positive.
+        learnable: whether friction, step sizes and annealing are learned.
+    """
+
+    uses_score = True
+    learns_backward = True
+    scores_destination = True
+
+    def __init__(
+        self,
+        sigma: float | Sequence[float] = 5.0,
+        friction: float = 5.0,
+        prior: Prior | None = None,
+        clip: float = 1000.0,
+        learnable: bool = True,
+    ) -> None:
+        super().__init__(GaussianPrior() if prior is None else prior)
+        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
+        self.initial_friction = check_positive("friction", friction)
+        self.clip = check_positive("clip", clip)
+        self.annealing = Annealing(NUM_PIECES, learnable)
+        self.log_friction = nn.Parameter(torch.tensor(math.log(friction)), learnable)
+        self.learnable = learnable
+
+    @property
+    def scale(self) -> Tensor:
+        return self.prior.scale
+
+    def adapt(self, dim: int) -> None:
+        self.position_dim = dim // 2
+        self.prior.adapt(self.position_dim)
+        check_entries(self.sigma, self.position_dim)
+        self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, self.position_dim), self.learnable)
+
+    def extend(self, target: Target) -> Target:
+        return TargetWithMomentum(target)
+
+    def position(self, state: Tensor) -> Tensor:
+        return state[..., : self.position_dim]
+
+    def lift(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.cat([x, torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)], -1)
+
+    def sample_prior(
+        self,
+        n: int,
+        dim: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        return self.lift(self.prior.sample(n, generator, dtype, device), generator)
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        position, momentum = x.chunk(2, -1)
+        return self.prior.log_prob(position) + GaussianKernel(torch.zeros_like(momentum), _one(x)).log_prob(momentum)
+
+    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> MomentumKernel:
+        position, momentum = x.chunk(2, -1)
+        decay, std, step = self._coefficients(s, t)
+        kick = self._kick(s, t, position, step, score)
+        mean = decay.to(x.dtype) * (momentum + kick) + kick + self._push(s, t, std, u)
+        return MomentumKernel(mean, std, position, None, step)
+
+    def backward_kernel(
+        self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
+    ) -> MomentumKernel:
+        position, momentum = y.chunk(2, -1)
+        decay, std, step = self._coefficients(s, t)
+        kick = self._kick(s, t, self.score_point(s, t, y).chunk(2, -1)[0], step, score)
+        mean = decay.to(y.dtype) * (momentum - kick) - kick - self._push(s, t, std, v)
+        return MomentumKernel(mean, std, position, momentum, -step)
+
+    def score_point(self, s: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        position, momentum = y.chunk(2, -1)
+        *_, step = self._coefficients(s, t)
+        return torch.cat([position - step.to(y.dtype) * momentum, momentum], -1)
+
+    def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.log_prior(x)
+
+    def _coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The decay a, the standard deviation of the noise, and the length sigma h of the drift."""
+        log_decay = -self.log_friction.double().exp() * (t - s)
+        sigma = self.sigma * interpolate(self.log_factor, 0.5 * (s + t)).exp()
+        return log_decay.exp(), (-torch.expm1(2 * log_decay)).sqrt(), sigma * (t - s)
+
+    def _kick(self, s: Tensor, t: Tensor, position: Tensor, step: Tensor, score: Tensor) -> Tensor:
+        tamed = score[..., : self.position_dim].clamp(-self.clip, self.clip).nan_to_num(0.0)
+        share = self.annealing(0.5 * (s + t)).to(position.dtype)
+        return (0.5 * step).to(position.dtype) * torch.lerp(self.prior.score(position), tamed, share)
+
+    def _push(self, s: Tensor, t: Tensor, std: Tensor, control: Tensor) -> Tensor:
+        return (std * (t - s).sqrt()).to(control.dtype) * control[..., self.position_dim :]
+
+
+def _one(x: Tensor) -> Tensor:
+    return torch.ones((), dtype=torch.float64, device=x.device)

@@ -1,0 +1,135 @@
+"""The torus: wrapped kernels, exact weights, periodic networks."""
+
+import math
+
+import pytest
+import torch
+from helpers import MILD, Z_BOUND, assert_mean, random_sampler
+
+from diffsampler import InputError, Sampler
+from diffsampler.behaviours import Exploration, Replay
+from diffsampler.kernels import WrappedGaussianKernel, wrap
+from diffsampler.losses import ScoreFunctionReverseKL, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.networks import (
+    ForwardLookingFlow,
+    FourierMLP,
+    LangevinDrift,
+    LearnedVariance,
+    PeriodicFlow,
+    PeriodicMLP,
+)
+from diffsampler.processes import Torus
+from targets import VonMisesMixture
+
+
+def periodic_sampler(**parts: object) -> Sampler:
+    options = {"process": Torus(1.4), "drift": PeriodicMLP, "flow": PeriodicFlow, "grid": 5, **parts}
+    return random_sampler(VonMisesMixture(), MILD, **options)
+
+
+@pytest.mark.parametrize("std", [0.05, 0.6, 1.7, 3.0])
+def test_wrapped_kernel_integrates_to_one(std: float) -> None:
+    # Equal steps around a circle: exact to rounding for a smooth periodic density.
+    line = torch.arange(400) * (2 * math.pi / 400) - math.pi
+    kernel = WrappedGaussianKernel(torch.full((400, 1), 2.9), torch.tensor(std))
+    total = kernel.log_prob(line[:, None]).exp().sum() * 2 * math.pi / 400
+    assert abs(total - 1) < 1e-7, std
+
+
+def test_wrapped_kernel_is_the_sum_over_turns(generator: torch.Generator) -> None:
+    mean, y = 3 * torch.randn(2, 50, 2, generator=generator)
+    std = torch.tensor([0.8, 2.5])
+    normal = torch.distributions.Normal(mean, std)
+    expected = sum(normal.log_prob(y + 2 * math.pi * k).exp() for k in range(-12, 13)).log().sum(-1)
+    torch.testing.assert_close(WrappedGaussianKernel(mean, std).log_prob(y), expected, rtol=1e-7, atol=1e-7)
+    narrow = WrappedGaussianKernel(mean, std).widened(torch.full((50, 2), -1.0))
+    torch.testing.assert_close(narrow.log_prob(y), WrappedGaussianKernel(mean, std * math.exp(-1)).log_prob(y))
+
+
+def test_wrapped_samples_match_the_density(generator: torch.Generator) -> None:
+    # E[cos k x] of a wrapped normal is cos(k mean) exp(-k^2 std^2 / 2). n = 20000; |z| < 4.5 for six figures, 4e-5.
+    kernel = WrappedGaussianKernel(torch.full((20_000, 1), 2.5), torch.tensor(1.1))
+    x = kernel.rsample(generator)
+    assert (x >= -math.pi).all() and (x < math.pi).all()
+    for k in (1, 2, 3):
+        shrink = math.exp(-0.5 * (k * 1.1) ** 2)
+        assert_mean((k * x).cos().flatten(), math.cos(k * 2.5) * shrink, f"cos {k}")
+        assert_mean((k * x).sin().flatten(), math.sin(k * 2.5) * shrink, f"sin {k}")
+
+
+@pytest.mark.parametrize("num_steps", [1, 6])
+def test_weights_are_unbiased_untrained(num_steps: int, generator: torch.Generator) -> None:
+    # n = 20000 weights of random networks; |z| < 4.5, 7e-6.
+    sampler = periodic_sampler(grid=num_steps)
+    weight = sampler.weighted_rollout(20_000, generator)[1].exp()
+    assert 0.01 < weight.var() < 8
+    assert_mean(weight, 1.0, f"T = {num_steps}: E[w] / Z")
+
+
+def test_rolled_back_weights_are_unbiased_untrained(generator: torch.Generator) -> None:
+    sampler = periodic_sampler()
+    path = sampler.rollback(sampler.target.sample(20_000, generator), generator)
+    with torch.no_grad():
+        weight = (-sampler.evaluate(path).log_weight).exp()
+    # E[1 / w] = 1 / Z; the density is bounded away from 0, so that 1 / w has a variance.
+    assert_mean(weight, 1.0, "E[Z / w]")
+
+
+def test_rollout_and_evaluate_agree(generator: torch.Generator) -> None:
+    sampler = periodic_sampler()
+    path = sampler.rollout(9, torch.Generator().manual_seed(1))
+    assert (path.x >= -math.pi).all() and (path.x < math.pi).all()
+    log_weight = sampler.weighted_rollout(9, torch.Generator().manual_seed(1))[1]
+    torch.testing.assert_close(sampler.evaluate(path).log_weight, log_weight)
+
+
+def test_nothing_changes_after_a_turn(generator: torch.Generator) -> None:
+    for drift in (PeriodicMLP, lambda dim: LearnedVariance(dim, lambda dim: LangevinDrift(dim, PeriodicMLP))):
+        sampler = periodic_sampler(drift=drift, flow=lambda dim: ForwardLookingFlow(dim, PeriodicFlow))
+        path = sampler.rollout(6, generator)
+        turned = type(path)(path.times, path.x + 2 * math.pi)
+        torch.testing.assert_close(sampler.evaluate(turned).u, sampler.evaluate(path).u)
+    torch.testing.assert_close(wrap(torch.tensor([3.5, -3.5])), torch.tensor([3.5 - 2 * math.pi, 2 * math.pi - 3.5]))
+
+
+@pytest.mark.parametrize("loss", [SubTrajectoryBalance(), TrajectoryBalance()])
+@pytest.mark.parametrize("behaviour", [Exploration(), Replay()])
+def test_trains_on_every_behaviour(loss: object, behaviour: object, generator: torch.Generator) -> None:
+    sampler = periodic_sampler()
+    for _ in range(2):
+        value = loss.step(sampler, behaviour, 8, generator, 0.0)
+        assert value.isfinite()
+        value.backward()
+    assert all(p.grad.isfinite().all() for p in sampler.drift.parameters())
+
+
+def test_without_control_the_process_stays_uniform(generator: torch.Generator) -> None:
+    sampler = Sampler(VonMisesMixture(), Torus(), PeriodicMLP, flow=None, grid=7)
+    x, log_weight = sampler.sample(20_000, return_log_weights=True, generator=generator)
+    torch.testing.assert_close(log_weight, sampler.target.log_prob(x) + 2 * math.log(2 * math.pi))
+    # E[cos x] = 0 with variance 1 / 2, for both angles, sine too: |z| < 4.5 for four figures, 3e-5.
+    for figures in (x.cos(), x.sin()):
+        assert (figures.mean(0).abs() < Z_BOUND * math.sqrt(0.5 / 20_000)).all()
+
+
+def test_gradient_reaches_every_parameter(generator: torch.Generator) -> None:
+    sampler = periodic_sampler(drift=lambda dim: LearnedVariance(dim, PeriodicMLP), flow=None)
+    ScoreFunctionReverseKL().step(sampler, _on_policy(), 16, generator, 0.0).backward()
+    for name, parameter in sampler.drift.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def _on_policy() -> object:
+    from diffsampler.behaviours import OnPolicy
+
+    return OnPolicy()
+
+
+def test_refuses_what_is_not_periodic() -> None:
+    for parts in ({"drift": FourierMLP}, {"drift": LangevinDrift}, {"drift": PeriodicMLP}):
+        with pytest.raises(InputError, match="needs periodic networks.*PeriodicMLP.*PeriodicFlow"):
+            Sampler(VonMisesMixture(), Torus(), **parts)
+    with pytest.raises(InputError, match="sigma must be at most 3"):
+        Torus(4.0)
+    with pytest.raises(InputError, match="sigma must be one number or 2"):
+        Sampler(VonMisesMixture(), Torus([1.0, 1.0, 1.0]), PeriodicMLP, flow=None)
