@@ -17,6 +17,7 @@ from diffsampler.module import SamplerModule
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
 
 LAST_EVALUATIONS = 5
+NUM_COMPARED = 2000
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -71,6 +72,18 @@ class Report(L.Callback):
         evaluated += module.sampler.num_target_evaluations - before
         self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
 
+    def _distances(self, module: SamplerModule, x: Tensor) -> dict[str, float]:
+        """What exact samples, where there are any, say of the draws x and of the sampler."""
+        target = module.sampler.target
+        if not target.has_exact_samples:
+            return {}
+        from diffsampler.metrics import eubo, wasserstein2
+
+        generator = module.new_generator("metrics")
+        n = min(NUM_COMPARED, len(x))
+        exact = target.sample(n, generator).to(x)
+        return {"eubo": eubo(module.sampler, NUM_COMPARED, generator), "wasserstein2": wasserstein2(x[:n], exact)}
+
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
@@ -93,7 +106,7 @@ class Report(L.Callback):
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-            "diagnostics": target.diagnostics(x),
+            "diagnostics": {**target.diagnostics(x), **self._distances(module, x)},
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")

@@ -47,6 +47,7 @@ def build_module(
     log_z_lr: float = 1e-1,
     final_lr_factor: float = 0.01,
     weight_decay: float = 0.0,
+    max_target_evaluations: int | None = None,
 ) -> SamplerModule:
     """A sampler and how to train it.
 
@@ -65,9 +66,12 @@ def build_module(
         log_z_lr: learning rate of log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
         weight_decay: L2 penalty on drift and flow.
+        max_target_evaluations: training ends when the target was evaluated at so many points.
     """
     sampler = Sampler(target, process, drift, flow, grid, coordinates, backward_drift)
-    return SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay)
+    return SamplerModule(
+        sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay, max_target_evaluations
+    )
 
 
 class _SaveConfigOnFit(SaveConfigCallback):

@@ -19,7 +19,7 @@ __all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
-STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3}
+STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4}
 
 
 class SamplerModule(L.LightningModule):
@@ -37,6 +37,8 @@ class SamplerModule(L.LightningModule):
         log_z_lr: for the scalar log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves at the end of training.
         weight_decay: Adam's L2 penalty on drift and flow.
+        max_target_evaluations: training ends when the target was evaluated at so many points, validations included,
+            if that comes before the last step; rates and behaviours follow whichever is nearer.
         seed: of all noise.
 
     Attributes:
@@ -58,6 +60,7 @@ class SamplerModule(L.LightningModule):
         log_z_lr: float = 1e-1,
         final_lr_factor: float = 0.01,
         weight_decay: float = 0.0,
+        max_target_evaluations: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,6 +77,9 @@ class SamplerModule(L.LightningModule):
         self.log_z_lr = check_positive("log_z_lr", log_z_lr)
         self.final_lr_factor = check_positive("final_lr_factor", final_lr_factor)
         self.weight_decay = check_non_negative("weight_decay", weight_decay)
+        self.max_target_evaluations = max_target_evaluations
+        if max_target_evaluations is not None:
+            check_count("max_target_evaluations", max_target_evaluations)
         self.seed = check_count("seed", seed, minimum=0)
         self.history: list[dict[str, Any]] = []
         self._finite: Tensor | bool = True
@@ -109,7 +115,12 @@ class SamplerModule(L.LightningModule):
 
     def _progress(self, step: int) -> float:
         total = self.trainer.estimated_stepping_batches
-        return min(step / total, 1.0) if math.isfinite(total) else 0.0
+        done = step / total if math.isfinite(total) else 0.0
+        if self.max_target_evaluations is not None:
+            # Ranks spend alike, so that each can tell from its own count.
+            spent = self.sampler.num_target_evaluations * self.trainer.world_size
+            done = max(done, spent / self.max_target_evaluations)
+        return min(done, 1.0)
 
     # --- training
 
@@ -146,7 +157,7 @@ class SamplerModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         # Lightning validates at the end of an epoch, or when asked to stop: the last step deserves it too.
-        if self.global_step == self.trainer.max_steps:
+        if self.global_step == self.trainer.max_steps or self._progress(self.global_step) >= 1:
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:

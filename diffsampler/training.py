@@ -41,6 +41,7 @@ def fit(
     batch_size: int = 256,
     steps_per_epoch: int = 100,
     num_eval_samples: int = 2000,
+    max_target_evaluations: int | None = None,
     ema_decay: float = 0.999,
     ckpt_path: str | None = None,
     **trainer_options: Any,
@@ -59,6 +60,7 @@ def fit(
         batch_size: trajectories of a step.
         steps_per_epoch: steps between validations.
         num_eval_samples: draws of a validation.
+        max_target_evaluations: training ends when the target was evaluated at so many points.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
         trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk and clips gradients
@@ -71,7 +73,9 @@ def fit(
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
     """
     silence_lightning()
-    module = SamplerModule(sampler, loss, behaviour, lr, flow_lr, log_z_lr, seed=seed)
+    module = SamplerModule(
+        sampler, loss, behaviour, lr, flow_lr, log_z_lr, max_target_evaluations=max_target_evaluations, seed=seed
+    )
     options = {
         "accelerator": default_accelerator(),
         "logger": False,

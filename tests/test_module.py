@@ -14,6 +14,7 @@ import torch
 from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.behaviours import Exploration, OnPolicy
 from diffsampler.callbacks import ExponentialMovingAverage, summarise_history
+from diffsampler.data import TrajectoryCounts
 from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
 from diffsampler.module import SamplerModule
 from diffsampler.networks import FourierMLP
@@ -431,3 +432,15 @@ def test_two_ranks_train_one_sampler_with_different_noise(tmp_path):
     # 101 draws in two equal shares; the count is that of both ranks.
     assert entry["num_samples"] == 102
     assert entry["num_target_evaluations"] == first["own"] + second["own"]
+
+
+def test_a_budget_of_evaluations_ends_training():
+    sampler, recorded = Sampler(gaussian(), grid=4), Recorded()
+    module = SamplerModule(sampler, lr=1e-2, max_target_evaluations=6000)
+    trainer = L.Trainer(max_steps=1000, callbacks=recorded, logger=False, enable_checkpointing=False, **QUIET)
+    trainer.fit(module, TrajectoryCounts(batch_size=16, steps_per_epoch=10, num_eval_samples=20))
+    # 5 states a trajectory: the 512 x 5 of the start, 80 a step, 100 a validation.
+    assert 6000 <= sampler.num_target_evaluations < 6000 + 80 + 100
+    assert module.history[-1]["step"] == trainer.global_step < 60
+    rates = [rates[0] for rates in recorded.rates]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.1 * rates[0]

@@ -1,0 +1,63 @@
+"""Benchmarks: what turns runs into the published table, and that each starts."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.benchmarks import accuracy
+
+ROOT = Path(__file__).parents[1]
+
+
+def report(seed: int) -> dict:
+    return {
+        "true_log_z": 2.0,
+        "num_target_evaluations": 1000 + seed,
+        "cpu_seconds": 10.0 * (seed + 1),
+        "diagnostics": {"min_mode_mass_ratio": 0.8, "max_mode_mass_ratio": 1.1, "eubo": 2.5, "wasserstein2": 0.3},
+        "last_evaluations": {
+            "count": 5,
+            "log_z": 1.9,
+            "elbo": 1.5,
+            "ess": 0.5,
+            "abs_log_z_error": 0.1,
+            "elbo_gap": 0.5,
+        },
+    }
+
+
+def test_figures_of_a_report() -> None:
+    row = accuracy.figures(report(0))
+    assert row["abs_log_z_error"] == 0.1 and row["elbo_gap"] == 0.5 and row["ess"] == 0.5
+    assert row["eubo_gap"] == pytest.approx(0.5) and row["wasserstein2"] == 0.3
+    assert row["worst_mode"] == pytest.approx(0.2)
+    wells = {"right_well_mass_min": 0.7, "right_well_mass_max": 0.9, "right_well_mass_truth": 0.84}
+    assert accuracy.figures({**report(0), "diagnostics": wells})["worst_mode"] == pytest.approx(0.14)
+    unknown = {**report(0), "diagnostics": {}, "last_evaluations": {"elbo": 1.0, "ess": 0.5}, "cpu_seconds": None}
+    assert accuracy.figures(unknown) == {"ess": 0.5, "num_target_evaluations": 1000}
+
+
+def test_table_of_seeds(tmp_path: Path) -> None:
+    summary = accuracy.summarise([accuracy.figures(report(seed)) for seed in (0, 1, 2)])
+    assert summary["abs_log_z_error"] == "0.100 ± 0.000" and summary["cpu_seconds"] == "20"
+    text = accuracy.write_tables(tmp_path, {"run": {"seeds": "3", **summary}})
+    assert "| run | 3 | 0.100 ± 0.000 | 0.500" in text
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert rows[0]["seeds"] == "3" and rows[0]["ess"].startswith("0.500")
+
+
+def test_runs_once_and_takes_what_is_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "examples.benchmarks.accuracy", "--presets", "pis", "--targets", "funnel"]
+    command += ["--seeds", "0", "--folder", str(tmp_path), "--budget", "4000"]
+    small = ["--data.batch_size=16", "--data.num_eval_samples=30", "--data.num_test_samples=50", "--model.grid=4"]
+    small += ["--data.steps_per_epoch=5", "--report.figures=false"]
+    first = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    results = tmp_path / "funnel-pis" / "seed_0" / "results.json"
+    written = results.stat().st_mtime_ns
+    second = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert first == second and "funnel-pis" in first and results.stat().st_mtime_ns == written
+    wrong = subprocess.run([*command, "--targets", "funel"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "there is no" in wrong.stderr and "funel" in wrong.stderr
