@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_instance
 from diffsampler.grids import Grid
 from diffsampler.kernels import Kernel
 from diffsampler.networks import Drift, Flow
+from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.target import CountedTarget
 from diffsampler.trajectory import ZERO_DENSITY_MARGIN, Path, Trajectory
@@ -34,15 +34,12 @@ class _Visit(NamedTuple):
     kernel: Kernel | None
 
 
-class Dynamics(nn.Module):
+class Dynamics(Policy):
     """A process with its networks, against a target: rollouts, rollbacks and their densities.
 
     Arguments:
         counter: the target as the process sees it.
-        process: forward and backward kernels.
-        drift: makes the control from the dimension, or is ready.
-        backward_drift: the same for the control of the backward kernel, if it learns one; by default made as the
-            drift is.
+        process, drift, backward_drift: as in `Policy`.
         flow: makes the state flow, or is ready; None leaves it out.
         grid: the time grid.
     """
@@ -56,27 +53,9 @@ class Dynamics(nn.Module):
         flow: Flow | Callable[[int], Flow] | None,
         grid: Grid,
     ) -> None:
-        super().__init__()
+        super().__init__(counter.target.dim, process, drift, backward_drift)
         self.counter = counter
-        self.dim = counter.target.dim
-        self.process = process
-        process.adapt(self.dim)
-        self.drift = self._make_drift(drift)
-        self.backward_drift: Drift | None = None
-        if process.learns_backward:
-            self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
-        elif backward_drift is not None:
-            raise InputError(
-                f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
-                "or use Bridge."
-            )
         self.flow = None if flow is None else self._make("flow", flow, Flow)
-        for name, network in (("drift", self.drift), ("flow", self.flow)):
-            if process.periodic and network is not None and not network.periodic:
-                raise InputError(
-                    f"process {type(process).__name__} needs periodic networks, but {name} {type(network).__name__} is "
-                    "not: pass drift=PeriodicMLP, and flow=PeriodicFlow or None, or wrappers around them."
-                )
         self.grid = grid
         self.log_z = nn.Parameter(torch.zeros(()))
 
@@ -89,11 +68,6 @@ class Dynamics(nn.Module):
     def device(self) -> torch.device:
         """The device of states."""
         return self.log_z.device
-
-    @property
-    def uses_score(self) -> bool:
-        """Whether the target's score is needed at every state."""
-        return self.drift.uses_score or self._backward_uses_score
 
     @torch.no_grad()
     def rollout(self, n: int, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Path:
@@ -289,61 +263,6 @@ class Dynamics(nn.Module):
 
     def _times(self, generator: torch.Generator | None) -> Tensor:
         return self.grid.times(generator).to(self.device)
-
-    # --- kernels and controls
-
-    def _forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, control: Tensor, score: Tensor | None) -> Kernel:
-        u, log_scale = self._split(control)
-        kernel = self.process.forward_kernel(s, t, x, u, score)
-        return kernel if log_scale is None else kernel.widened(log_scale)
-
-    def _backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, control: Tensor | None, score: Tensor | None) -> Kernel:
-        v, log_scale = self._split(control)
-        kernel = self.process.backward_kernel(s, t, y, v, score)
-        return kernel if log_scale is None else kernel.widened(log_scale)
-
-    def _split(self, control: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The control, and the log of a factor on the kernel's width where the network learns one."""
-        if control is None or control.shape[-1] == self.dim:
-            return control, None
-        return control[..., : self.dim], control[..., self.dim :]
-
-    @property
-    def _backward_network(self) -> Drift | None:
-        return self.drift if self.process.shares_control else self.backward_drift
-
-    @property
-    def _backward_uses_score(self) -> bool:
-        network = self._backward_network
-        return self.process.uses_score or (network is not None and network.uses_score)
-
-    def _backward_embedding(self, times: Tensor) -> Tensor:
-        """The embedding of all times; times themselves where there is no backward control."""
-        times = times.to(self.dtype)
-        return times if self._backward_network is None else self._backward_network.embed(times)
-
-    def _backward_control(self, embedding: Tensor, y: Tensor, score: Tensor | None) -> Tensor | None:
-        return None if self._backward_network is None else self._backward_network(embedding, y, score)
-
-    def _make_drift(self, drift: Drift | Callable[[int], Drift]) -> Drift:
-        network = self._make("drift", drift, Drift)
-        network.adapt(self.process)
-        return network
-
-    def _make(self, name: str, part: nn.Module | Callable[[int], nn.Module], family: type) -> nn.Module:
-        if not isinstance(part, nn.Module) and not callable(part):
-            raise InputError(f"{name} must be a {family.__name__}, or make one from the dimension, got {part!r}.")
-        return check_instance(
-            name, part if isinstance(part, nn.Module) else part(self.dim), family, f"one from {family.__module__}"
-        )
-
-    def _make_backward_drift(self, drift: Drift | Callable[[int], Drift]) -> Drift:
-        if drift is self.drift:
-            raise InputError(
-                f"process {type(self.process).__name__} learns a backward control: pass backward_drift, since a ready "
-                "drift cannot serve both directions."
-            )
-        return self._make_drift(drift)
 
     # --- the batched pass
 
