@@ -61,11 +61,11 @@ class GaussianKernel(Kernel):
         return -0.5 * scaled.square().sum(-1) - log_normaliser
 
     def widened(self, log_scale: Tensor) -> "GaussianKernel":
-        return GaussianKernel(self.mean, self.std.to(log_scale.dtype) * log_scale.exp())
+        return GaussianKernel(self.mean, self.std * log_scale.double().exp())
 
 
-# Turns counted on either side: exact to 1e-8 for standard deviations up to 3.
-NUM_TURNS = 3
+# Turns counted on either side: exact to 1e-8 for standard deviations up to the widest allowed.
+NUM_TURNS, MAX_WRAPPED_STD = 3, 3.0
 
 
 def wrap(x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class WrappedGaussianKernel(Kernel):
         return exponent.logsumexp(-1).sum(-1) - log_normaliser
 
     def widened(self, log_scale: Tensor) -> "WrappedGaussianKernel":
-        return WrappedGaussianKernel(self.mean, self.std.to(log_scale.dtype) * log_scale.exp())
+        return WrappedGaussianKernel(self.mean, (self.std * log_scale.double().exp()).clamp(max=MAX_WRAPPED_STD))
 
 
 class MomentumKernel(Kernel):

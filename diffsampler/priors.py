@@ -3,12 +3,13 @@
 Their parameters depend on the dimension, which a prior learns from the process that owns it: `adapt`.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import check_count, check_positive
+from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.kernels import GaussianKernel
 
 __all__ = ["GaussianMixturePrior", "GaussianPrior", "Prior"]
@@ -25,7 +26,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def adapt(self, dim: int) -> None:
-        """Make the parameters for states of dimension D; called once, before anything else."""
+        """Make the parameters for states of dimension D, unless they are there; called before anything else."""
 
     @abstractmethod
     def sample(
@@ -60,11 +61,15 @@ class GaussianPrior(Prior):
 
     def __init__(self, loc: float = 0.0, width: float = 1.0, learnable: bool = True) -> None:
         super().__init__()
-        self.initial_loc = loc
+        if not math.isfinite(loc):
+            raise InputError(f"loc must be a finite number, got {loc!r}.")
+        self.initial_loc = float(loc)
         self.initial_width = float(check_positive("width", width))
         self.learnable = learnable
 
     def adapt(self, dim: int) -> None:
+        if getattr(self, "loc", None) is not None and self.loc.shape == (dim,):
+            return
         self.loc = nn.Parameter(torch.full((dim,), self.initial_loc), self.learnable)
         # In units of the initial width: an optimiser's step then means the same for every width.
         self.log_factor = nn.Parameter(torch.zeros(dim), self.learnable)
@@ -120,6 +125,8 @@ class GaussianMixturePrior(Prior):
 
     def adapt(self, dim: int) -> None:
         shape = (self.num_components, dim)
+        if getattr(self, "position", None) is not None and self.position.shape == shape:
+            return
         generator = torch.Generator().manual_seed(self.seed)
         self.logits = nn.Parameter(torch.zeros(self.num_components), self.learnable)
         # In units of the spread and the width, as in GaussianPrior.

@@ -69,6 +69,11 @@ class Sampler(Dynamics):
         process = PinnedBrownian() if process is None else process
         check_instance("process", process, Process, "PinnedBrownian()")
         walked, spent = target, 0
+        if coordinates is not None and process.periodic:
+            raise InputError(
+                f"process {type(process).__name__} walks on angles of period 2 pi, which coordinates would change: "
+                "leave them out."
+            )
         if coordinates is not None:
             coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
             walked, spent = TargetInCoordinates(target, coordinates), coordinates.num_target_evaluations

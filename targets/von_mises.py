@@ -46,8 +46,8 @@ class VonMisesMixture(Target):
         )
         if not len(locations) == len(concentrations) == len(weights):
             raise InputError("locations, concentrations and weights must be of one length.")
-        if not ((concentrations > 0).all() and (weights > 0).all()):
-            raise InputError("concentrations and weights must be positive.")
+        if not ((concentrations >= 1e-6).all() and (weights > 0).all()):
+            raise InputError("concentrations must be positive, at least 1e-6, and weights must be positive.")
         self.register_buffer("centres", locations + shift * torch.arange(dim)[:, None], persistent=False)
         self.register_buffer("concentrations", concentrations, persistent=False)
         self.register_buffer("weights", weights / weights.sum(), persistent=False)

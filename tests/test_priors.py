@@ -73,5 +73,11 @@ def test_refuses_bad_arguments() -> None:
     for name in ("width", "spread", "num_components", "seed"):
         with pytest.raises(InputError, match=name):
             GaussianMixturePrior(**{name: -1})
+    for loc in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="loc"):
+            GaussianPrior(loc=loc)
+    prior = GaussianPrior(loc=1)
+    prior.adapt(2)
+    assert prior.loc.dtype.is_floating_point
     with pytest.raises(InputError, match="width"):
         GaussianPrior(width=0.0)

@@ -10,6 +10,8 @@ from diffsampler.errors import check_count
 
 __all__ = ["PointBuffer"]
 
+COLUMNS = ("x", "log_prob", "log_weight")
+
 
 class PointBuffer:
     """Points with log R and the log-weight of the trajectory that found them, on the device that they come from.
@@ -70,12 +72,18 @@ class PointBuffer:
         """The points in their places, and the place of the next one."""
         if self._columns is None:
             return {}
-        names = ("x", "log_prob", "log_weight")
-        return {"next": self._next, **{name: getattr(self, name).cpu() for name in names}}
+        # Copies: a view would take the whole allocation into the checkpoint.
+        return {"next": self._next, **{name: getattr(self, name).cpu().clone() for name in COLUMNS}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
-        """Take back what `state_dict` gave, of a buffer of the same capacity or a smaller one."""
+        """Take back what `state_dict` gave, of a buffer of any capacity."""
         self._columns, self._next, self._size = None, 0, 0
-        if state:
-            self.add(*(state[name].to(device) for name in ("x", "log_prob", "log_weight")))
+        if not state:
+            return
+        rows = [state[name].to(device) for name in COLUMNS]
+        if len(rows[0]) == self.capacity:
+            self.add(*rows)
             self._next = state["next"]
+        else:
+            # Oldest first, so that the newest are kept and the oldest go next.
+            self.add(*(row.roll(-state["next"], 0) for row in rows))

@@ -1,7 +1,7 @@
 """Local search: points of a buffer moved to better ones nearby."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ class LocalSearch(ABC):
             log_prob: their log R, with shape (n).
             generator: the source of all noise.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and numbers that a checkpoint keeps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        del state
 
 
 class MarkovChainSearch(LocalSearch):
@@ -63,6 +71,12 @@ class MarkovChainSearch(LocalSearch):
             if k >= self.burn_in and (k - self.burn_in) % self.keep_every == 0:
                 kept.append(state)
         return torch.cat([s.x for s in kept]), torch.cat([s.log_prob for s in kept])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step_size": self.chain.step_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.chain.step_size = state["step_size"]
 
 
 class BackAndForth(LocalSearch):

@@ -89,10 +89,17 @@ class Replay(Behaviour):
         self.buffer.add(x, log_prob, log_weight)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"turn": self.turn, "buffer": self.buffer.state_dict(), "source": self.source.state_dict()}
+        return {
+            "turn": self.turn,
+            "buffer": self._state or self.buffer.state_dict(),
+            "source": self.source.state_dict(),
+            "search": {} if self.search is None else self.search.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.turn = state["turn"]
         # The device is known when the sampler is.
         self._state = state["buffer"]
         self.source.load_state_dict(state["source"])
+        if self.search is not None and state["search"]:
+            self.search.load_state_dict(state["search"])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_non_negative
 from diffsampler.losses.base import Loss
 from diffsampler.networks.fourier import TimePerceptron
@@ -45,15 +46,27 @@ class LearnedDecomposition(Loss):
     def adapt(self, sampler: "Sampler") -> None:
         self.network = TimePerceptron(2 * sampler.dim, 1, self.width).to(sampler.log_z)
 
-    def check(self, sampler: "Sampler", behaviour: object) -> None:
-        super().check(sampler, behaviour)
-        if sampler.flow.uses_interpolation:
+    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
+        if sampler.flow is None or sampler.flow.uses_interpolation:
             raise InputError(
-                f"loss LearnedDecomposition learns what flow {type(sampler.flow).__name__} takes from the target at "
-                "every state. Pass flow=FourierFlow, or use DetailedBalance."
+                "loss LearnedDecomposition needs a flow that takes nothing from the target on the way, but the sampler "
+                f"has {None if sampler.flow is None else type(sampler.flow).__name__}. Pass flow=FourierFlow, or use "
+                "DetailedBalance."
             )
+        super().check(sampler, behaviour)
+
+    def step(
+        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+    ) -> Tensor:
+        trajectory = sampler.evaluate(behaviour.paths(sampler, n, generator, progress))
+        uniform = torch.rand(trajectory.log_pf.shape, generator=generator, device=trajectory.log_pf.device)
+        return self._loss(trajectory, (uniform >= self.dropout).double())
 
     def forward(self, trajectory: Trajectory) -> Tensor:
+        """The loss without dropout."""
+        return self._loss(trajectory, torch.ones_like(trajectory.log_pf))
+
+    def _loss(self, trajectory: Trajectory, keep: Tensor) -> Tensor:
         path = trajectory.path
         embedding = self.network.time(path.times[:-1].to(path.x.dtype)).unsqueeze(1)
         share = self.network(embedding, torch.cat([path.x[:-1], path.x[1:]], -1)).squeeze(-1).double()
@@ -62,7 +75,6 @@ class LearnedDecomposition(Loss):
         done[-1] = 0
         balance = (trajectory.u + done).diff(dim=0).square().mean()
         finite = trajectory.log_prob.isfinite()
-        keep = (torch.rand_like(share) >= self.dropout).double()
         per_step = (share * keep).sum(0) / keep.sum(0).clamp(min=1)
         wanted = torch.where(finite, trajectory.log_prob, 0.0) / trajectory.num_steps
         regression = ((per_step - wanted).square() * finite).mean()

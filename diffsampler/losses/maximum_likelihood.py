@@ -11,7 +11,7 @@ __all__ = ["MaximumLikelihood"]
 class MaximumLikelihood(Loss):
     """Minus the mean of log prior + log P_F: forward KL, which covers every mode that the points show.
 
-    Costs no target evaluation unless the drift uses the score.
+    The target is evaluated at the end points, and where the drift uses the score.
 
     References:
         Improved off-policy training of diffusion samplers, Sendera et al., 2024, arXiv:2402.05098, section 2.

@@ -46,7 +46,8 @@ class PathwiseReverseKL(Loss):
     """Minus the ELBO, differentiated through the states (reparametrisation), as PIS and DDS train.
 
     The rollout itself carries gradients; the target's score inside a drift is held fixed, inside a process's kernels
-    it is differentiated (second derivatives of the target). The log-density at the end is differentiated exactly.
+    it is differentiated (second derivatives of the target). The log-density at the end is differentiated exactly. A
+    batch that meets a density of zero takes the score-function gradient: there is none through the states.
 
     References:
         Path Integral Sampler, Zhang & Chen, 2022, arXiv:2111.15141.
@@ -81,8 +82,10 @@ class PathwiseReverseKL(Loss):
         self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
         path, log_weight = sampler.differentiable_rollout(n, generator)
-        # A density of zero has no gradient to offer.
-        loss = -log_weight[log_weight.isfinite()].sum() / n
+        if not log_weight.isfinite().all():
+            # The edge of the support has no gradient through the states: the densities must say where it is.
+            return ScoreFunctionReverseKL()(sampler.evaluate(path, with_flow=False))
+        loss = -log_weight.mean()
         if self.sticking_the_landing:
             trajectory = sampler.evaluate(path, with_flow=False)
             log_pf = trajectory.log_prior + trajectory.log_pf.sum(0)

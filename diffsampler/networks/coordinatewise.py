@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import check_count, check_positive
-from diffsampler.networks.drift import Drift, FourierMLP
+from diffsampler.networks.drift import Drift, FourierMLP, check_control_alone
 from diffsampler.networks.fourier import FourierTimeEmbedding
 from diffsampler.processes import Process
 
@@ -44,7 +44,7 @@ class CoordinatewiseDrift(Drift):
         check_count("depth", depth)
         self.dim, self.width = dim, width
         self.score_scale = check_positive("score_scale", score_scale)
-        self.network = network(dim)
+        self.network = check_control_alone("CoordinatewiseDrift", network(dim))
         self.time = FourierTimeEmbedding(width)
         self.slopes = nn.Parameter(torch.randn(2, width))
         self.offset = nn.Parameter(torch.randn(dim, width))

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from diffsampler.errors import InputError
 from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.processes import Process
 
-__all__ = ["Drift", "FourierMLP"]
+__all__ = ["Drift", "FourierMLP", "check_control_alone"]
 
 
 class Drift(nn.Module, ABC):
@@ -18,10 +19,12 @@ class Drift(nn.Module, ABC):
     Attributes:
         uses_score: whether `forward` needs the score of the target at x.
         periodic: whether it is a function of angles.
+        learns_width: whether `forward` returns the log of a factor on the step's width too.
     """
 
     uses_score: bool = False
     periodic: bool = False
+    learns_width: bool = False
 
     def adapt(self, process: Process) -> None:
         """Learn the units of the process; called once by the sampler. Most drifts need none."""
@@ -36,6 +39,15 @@ class Drift(nn.Module, ABC):
 
         With shape (*, 2 D), the second half is the log of a factor on the standard deviation of the step.
         """
+
+
+def check_control_alone(wrapper: str, network: Drift) -> Drift:
+    """Return the network of a wrapper if a control is all that it returns."""
+    if network.learns_width:
+        raise InputError(
+            f"network of {wrapper} must return a control alone, got {type(network).__name__}: wrap the other way round."
+        )
+    return network
 
 
 class FourierMLP(Drift):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift
+from diffsampler.networks.drift import Drift, check_control_alone
 from diffsampler.networks.fourier import TimeFunction
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.processes import Process
@@ -42,7 +42,7 @@ class LangevinDrift(Drift):
         initial_gate: float = 1.0,
     ) -> None:
         super().__init__()
-        self.network = network(dim)
+        self.network = check_control_alone("LangevinDrift", network(dim))
         self.clip = check_positive("clip", clip)
         self.initial_gate = initial_gate
         self.gate = TimeFunction(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift
+from diffsampler.networks.drift import Drift, check_control_alone
 from diffsampler.networks.fourier import TimeFunction, TimePerceptron
 from diffsampler.networks.langevin import LangevinDrift
 from diffsampler.networks.periodic import on_the_circle
@@ -31,6 +31,8 @@ class LearnedVariance(Drift):
         depth: the number of hidden layers.
     """
 
+    learns_width = True
+
     def __init__(
         self,
         dim: int,
@@ -42,7 +44,7 @@ class LearnedVariance(Drift):
         super().__init__()
         self.dim = dim
         self.bound = check_positive("bound", bound)
-        self.network = network(dim)
+        self.network = check_control_alone("LearnedVariance", network(dim))
         self.perceptron = TimePerceptron(2 * dim if self.network.periodic else dim, dim, width, depth)
         self.log_scale = TimeFunction(dim, width)
 

@@ -10,7 +10,7 @@ from diffsampler.kernels import GaussianKernel
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
 from diffsampler.processes.knots import Annealing, interpolate
-from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.processes.scales import check_entries, is_adapted, to_scales
 
 __all__ = ["AnnealedLangevin"]
 
@@ -62,7 +62,8 @@ class AnnealedLangevin(Process):
     def adapt(self, dim: int) -> None:
         super().adapt(dim)
         check_entries(self.sigma, dim)
-        self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, dim), self.learnable)
+        if not is_adapted(self, (NUM_PIECES + 1, dim)):
+            self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, dim), self.learnable)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         return self._step(s, t, x, self._annealed_score(s, x, score), u)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from diffsampler.kernels import GaussianKernel
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
-from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.processes.scales import check_entries, is_adapted, to_scales
 
 __all__ = ["Bridge"]
 
@@ -47,7 +47,8 @@ class Bridge(Process):
     def adapt(self, dim: int) -> None:
         super().adapt(dim)
         check_entries(self.sigma, dim)
-        self.log_factor = nn.Parameter(torch.zeros(dim), self.learnable)
+        if not is_adapted(self, (dim,)):
+            self.log_factor = nn.Parameter(torch.zeros(dim), self.learnable)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         return self._step(t - s, x, u)

@@ -11,7 +11,7 @@ from diffsampler.kernels import GaussianKernel, MomentumKernel
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
 from diffsampler.processes.knots import Annealing, interpolate
-from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.processes.scales import check_entries, is_adapted, to_scales
 from diffsampler.target import Target
 
 __all__ = ["TargetWithMomentum", "Underdamped"]
@@ -52,8 +52,9 @@ class Underdamped(Process):
         x = x' - sigma h p',    p ~ N(a (p' - sigma h f / 2) - sigma h f / 2 - (h (1 - a^2))^(1/2) v, 1 - a^2)
 
     Kick, friction, kick, drift is the splitting ABOBA seen from the middle of its drifts: one score a step, and weights
-    whose variance falls with the square of the step (that of overdamped moves falls with the step). Friction, step
-    sizes sigma, annealing b and prior are learned; u and v are two networks on (x, p).
+    whose variance falls with the square of the step (that of overdamped moves falls with the step). Friction, annealing
+    b, prior and a factor on the kicks (each coordinate, over time) are learned; u and v are two networks on (x, p).
+    sigma is not: it moves positions without noise of their own, and densities of given states say nothing of that.
 
     References:
         Underdamped Diffusion Bridges with Applications to Sampling, Blessing et al., 2025, arXiv:2503.01006.
@@ -61,12 +62,12 @@ class Underdamped(Process):
             arXiv:1203.5428 (splittings).
 
     Arguments:
-        sigma: step length over unit time before training: the larger, the farther positions move. One for all
-            coordinates or one each; positive.
+        sigma: how far positions move over unit time: of the target's scale, times a few. One for all coordinates or one
+            each; positive.
         friction: before training; positive.
         prior: of positions; by default a learnable `GaussianPrior()`.
         clip: bound on each entry of the target's score; positive.
-        learnable: whether friction, step sizes and annealing are learned.
+        learnable: whether friction, kicks and annealing are learned.
     """
 
     uses_score = True
@@ -97,7 +98,8 @@ class Underdamped(Process):
         self.position_dim = dim // 2
         self.prior.adapt(self.position_dim)
         check_entries(self.sigma, self.position_dim)
-        self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, self.position_dim), self.learnable)
+        if not is_adapted(self, (NUM_PIECES + 1, self.position_dim)):
+            self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, self.position_dim), self.learnable)
 
     def extend(self, target: Target) -> Target:
         return TargetWithMomentum(target)
@@ -149,13 +151,13 @@ class Underdamped(Process):
     def _coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The decay a, the standard deviation of the noise, and the length sigma h of the drift."""
         log_decay = -self.log_friction.double().exp() * (t - s)
-        sigma = self.sigma * interpolate(self.log_factor, 0.5 * (s + t)).exp()
-        return log_decay.exp(), (-torch.expm1(2 * log_decay)).sqrt(), sigma * (t - s)
+        return log_decay.exp(), (-torch.expm1(2 * log_decay)).sqrt(), self.sigma * (t - s)
 
     def _kick(self, s: Tensor, t: Tensor, position: Tensor, step: Tensor, score: Tensor) -> Tensor:
         tamed = score[..., : self.position_dim].clamp(-self.clip, self.clip).nan_to_num(0.0)
         share = self.annealing(0.5 * (s + t)).to(position.dtype)
-        return (0.5 * step).to(position.dtype) * torch.lerp(self.prior.score(position), tamed, share)
+        strength = 0.5 * step * interpolate(self.log_factor, 0.5 * (s + t)).exp()
+        return strength.to(position.dtype) * torch.lerp(self.prior.score(position), tamed, share)
 
     def _push(self, s: Tensor, t: Tensor, std: Tensor, control: Tensor) -> Tensor:
         return (std * (t - s).sqrt()).to(control.dtype) * control[..., self.position_dim :]

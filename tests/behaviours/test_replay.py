@@ -28,6 +28,7 @@ from diffsampler.behaviours import (
 from diffsampler.behaviours.buffer import PointBuffer
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.losses import TrajectoryBalance
+from diffsampler.mcmc import MALA
 from diffsampler.module import SamplerModule
 from diffsampler.networks import FourierMLP
 
@@ -195,3 +196,106 @@ def test_alternation_and_mixture(generator: torch.Generator) -> None:
         Mixture([OnPolicy()], [1.0, 2.0])
     with pytest.raises(InputError, match="at least one"):
         Alternation([])
+
+
+def states_of(behaviour: object) -> object:
+    """Through a checkpoint and back."""
+    file = io.BytesIO()
+    torch.save(behaviour.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize(("before", "after"), [(7, 20), (13, 5), (3, 5), (5, 5)])
+def test_buffers_change_their_capacity(before: int, after: int) -> None:
+    # Seven points into a ring of five, and then one of another capacity.
+    buffer, other = filled(before, capacity=5), PointBuffer(after)
+    other.load_state_dict(buffer.state_dict())
+    kept = list(range(before))[-min(5, after) :]
+    assert sorted(other.log_prob.tolist()) == kept
+    for k in range(100, 102):
+        other.add(torch.full((1, 2), float(k)), torch.tensor([float(k)]))
+    assert sorted(other.log_prob.tolist()) == [*kept, 100, 101][-after:]
+
+
+def test_checkpoints_hold_points_and_not_the_allocation() -> None:
+    buffer = filled(3, capacity=100_000)
+    state = buffer.state_dict()
+    assert sum(state[name].untyped_storage().nbytes() for name in ("x", "log_prob", "log_weight")) < 200
+
+
+def test_a_buffer_not_yet_drawn_from_survives_another_checkpoint(generator: torch.Generator) -> None:
+    sampler, replay = random_sampler(grid=3), Replay(capacity=30)
+    replay.paths(sampler, 20, generator, 0.0)
+    once, twice = Replay(capacity=30), Replay(capacity=30)
+    once.load_state_dict(states_of(replay))
+    twice.load_state_dict(states_of(once))
+    first, second = (b.paths(sampler, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, twice))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Replay(search=MarkovChainSearch(num_steps=6, burn_in=4, keep_every=1), search_every=1),
+        lambda: Alternation([Replay(), OnPolicy(), ExpertSamples()]),
+        lambda: Mixture([Replay(Replay()), Exploration()], [0.6, 0.4]),
+    ],
+    ids=["search", "alternation", "mixture"],
+)
+def test_behaviours_go_on_as_if_nothing_had_happened(make: object) -> None:
+    sampler = random_sampler(two_modes(), grid=3)
+    whole, generator = make(), torch.Generator().manual_seed(4)
+    for _ in range(5):
+        whole.paths(sampler, 20, generator, 0.0)
+    resumed, state = make(), generator.get_state()
+    resumed.load_state_dict(states_of(whole))
+    for _ in range(4):
+        first = whole.paths(sampler, 20, generator, 0.0).x
+    generator.set_state(state)
+    for _ in range(4):
+        second = resumed.paths(sampler, 20, generator, 0.0).x
+    assert torch.equal(first, second)
+
+
+def test_search_keeps_its_schedule(generator: torch.Generator) -> None:
+    sampler = random_sampler(grid=3)
+
+    class Recording(MarkovChainSearch):
+        calls = 0
+
+        def improve(self, *args: object) -> tuple:
+            self.calls += 1
+            return super().improve(*args)
+
+    search = Recording(num_steps=9, burn_in=3, keep_every=2)
+    replay = Replay(search=search, search_every=3)
+    for turn, expected in zip(range(14), [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3], strict=True):
+        replay.paths(sampler, 10, generator, 0.0)
+        assert search.calls == expected, turn
+    # Of six steps after the burn-in every second is kept: three states of each of ten chains.
+    assert len(replay.buffer) == 3 * 30
+
+
+def test_adaptation_ends_with_the_burn_in(generator: torch.Generator) -> None:
+    class Recording(MALA):
+        adapted: list[bool] = []
+
+        def step(self, *args: object, adapt: bool = True) -> tuple:
+            self.adapted.append(adapt)
+            return super().step(*args, adapt=adapt)
+
+    sampler = random_sampler(grid=3)
+    search = MarkovChainSearch(Recording(), num_steps=5, burn_in=2, keep_every=1)
+    search.improve(sampler, torch.zeros(4, 2), torch.zeros(4), generator)
+    assert Recording.adapted == [True, True, False, False, False]
+
+
+def test_temperature_decides_how_much_worse_is_kept(generator: torch.Generator) -> None:
+    sampler, x = random_sampler(grid=4), torch.tensor([[0.4, -0.3]]).expand(400, 2)  # the mode: all moves are worse
+    log_prob = sampler.counter.log_prob(x)
+    moved = {
+        t: float((BackAndForth(3, 1, t).improve(sampler, x, log_prob, generator)[0] != x).any(-1).double().mean())
+        for t in (0.0, 1.0, 1e6)
+    }
+    assert moved[0.0] < 0.01 and 0.05 < moved[1.0] < 0.95 and moved[1e6] > 0.99, moved

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffsampler import FunctionTarget, InputError, Sampler
 from diffsampler.losses import SubTrajectoryBalance
 from diffsampler.networks import (
+    CoordinatewiseDrift,
     Drift,
     Flow,
     ForwardLookingFlow,
@@ -232,3 +233,19 @@ def test_learned_variance_stays_within_its_bound(generator: torch.Generator) -> 
 def test_samplers_tell_their_drift_the_scale() -> None:
     sampler = Sampler(correlated_gaussian(), process=PinnedBrownian([2.0, 3.0]))
     assert torch.equal(sampler.drift.network.scale, torch.tensor([2.0, 3.0]))
+
+
+@pytest.mark.parametrize("wrapper", [LangevinDrift, LearnedVariance, CoordinatewiseDrift])
+def test_widths_are_learned_outermost(wrapper: type[Drift]) -> None:
+    with pytest.raises(InputError, match=f"network of {wrapper.__name__} must return a control alone"):
+        wrapper(1, network=LearnedVariance)
+
+
+def test_coordinatewise_drift_speaks_the_process_units(generator: torch.Generator) -> None:
+    drift = CoordinatewiseDrift(3)
+    randomise(drift)
+    x, score = torch.randn(2, 5, 3, generator=generator)
+    one = drift(drift.embed(TIMES)[2], x, score) - drift.network(drift.network.embed(TIMES)[2], x)
+    drift.adapt(PinnedBrownian(2.0))
+    two = drift(drift.embed(TIMES)[2], 2 * x, score) - drift.network(drift.network.embed(TIMES)[2], 2 * x)
+    torch.testing.assert_close(one, two)

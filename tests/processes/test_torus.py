@@ -8,6 +8,7 @@ from helpers import MILD, Z_BOUND, assert_mean, random_sampler
 
 from diffsampler import InputError, Sampler
 from diffsampler.behaviours import Exploration, Replay
+from diffsampler.coordinates import AffineCoordinates
 from diffsampler.kernels import WrappedGaussianKernel, wrap
 from diffsampler.losses import ScoreFunctionReverseKL, SubTrajectoryBalance, TrajectoryBalance
 from diffsampler.networks import (
@@ -75,6 +76,13 @@ def test_rolled_back_weights_are_unbiased_untrained(generator: torch.Generator) 
     assert_mean(weight, 1.0, "E[Z / w]")
 
 
+def test_wide_learned_steps_stay_normalised(generator: torch.Generator) -> None:
+    # A width that the wrapped kernel cannot represent is bounded, in draws and densities alike.
+    line = torch.arange(400) * (2 * math.pi / 400) - math.pi
+    wide = WrappedGaussianKernel(torch.full((400, 1), 0.3), torch.tensor(1.0)).widened(torch.full((400, 1), 3.0))
+    assert abs(wide.log_prob(line[:, None]).exp().sum() * 2 * math.pi / 400 - 1) < 1e-7
+
+
 def test_rollout_and_evaluate_agree(generator: torch.Generator) -> None:
     sampler = periodic_sampler()
     path = sampler.rollout(9, torch.Generator().manual_seed(1))
@@ -129,6 +137,9 @@ def test_refuses_what_is_not_periodic() -> None:
     for parts in ({"drift": FourierMLP}, {"drift": LangevinDrift}, {"drift": PeriodicMLP}):
         with pytest.raises(InputError, match="needs periodic networks.*PeriodicMLP.*PeriodicFlow"):
             Sampler(VonMisesMixture(), Torus(), **parts)
+    with pytest.raises(InputError, match="coordinates would change"):
+        coordinates = AffineCoordinates(torch.zeros(2), 2 * torch.eye(2))
+        Sampler(VonMisesMixture(), Torus(), PeriodicMLP, flow=None, coordinates=coordinates)
     with pytest.raises(InputError, match="sigma must be at most 3"):
         Torus(4.0)
     with pytest.raises(InputError, match="sigma must be one number or 2"):
