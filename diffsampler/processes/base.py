@@ -23,7 +23,7 @@ class Process(nn.Module, ABC):
     pass.
 
     Arguments:
-        prior: the distribution of x_0; without one it is a Dirac at 0.
+        prior: the distribution of x_0; without one it is `start`, by default a Dirac at 0.
 
     Attributes:
         uses_score: whether the kernels need the target's score at the state they leave.
@@ -77,11 +77,20 @@ class Process(nn.Module, ABC):
         """n initial states, with shape (n, D)."""
         if self.prior is not None:
             return self.prior.sample(n, generator, dtype, device)
-        return torch.zeros(n, dim, dtype=dtype, device=device)
+        origin = torch.zeros(n, dim, dtype=dtype, device=device)
+        start = self.start(origin)
+        return origin if start is None else start.rsample(generator)
 
     def log_prior(self, x: Tensor) -> Tensor:
         """The log-density of initial states, with shape (*), for x with shape (*, D); 0 for a Dirac."""
-        return x.new_zeros(x.shape[:-1]) if self.prior is None else self.prior.log_prob(x)
+        if self.prior is not None:
+            return self.prior.log_prob(x)
+        start = self.start(torch.zeros_like(x))
+        return x.new_zeros(x.shape[:-1]) if start is None else start.log_prob(x)
+
+    def start(self, origin: Tensor) -> Kernel | None:
+        """The distribution of x_0 where no prior was given, around an origin with shape (*, D); None is a Dirac."""
+        return None
 
     @abstractmethod
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> Kernel:

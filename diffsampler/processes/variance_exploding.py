@@ -58,21 +58,8 @@ class VarianceExploding(Process):
         super().adapt(dim)
         check_entries(self.sigma, dim)
 
-    def sample_prior(
-        self,
-        n: int,
-        dim: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        if self.prior is not None:
-            return super().sample_prior(n, dim, generator, dtype, device)
-        mean = torch.zeros(n, dim, dtype=dtype, device=device)
-        return self._reference(self._start(mean), mean).rsample(generator)
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        return self.log_reference(self._start(x), x) if self.prior is None else super().log_prior(x)
+    def start(self, origin: Tensor) -> GaussianKernel:
+        return self._reference(torch.zeros((), dtype=torch.float64, device=origin.device), origin)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         before, after = self._variance(s), self._variance(t)
@@ -99,6 +86,3 @@ class VarianceExploding(Process):
         """v_t, with the shape of t broadcast against that of sigma."""
         noise = self.noise_max * (self.noise_min / self.noise_max) ** t
         return self.sigma.square() + (noise.square() - self.noise_min**2)
-
-    def _start(self, x: Tensor) -> Tensor:
-        return torch.zeros((), dtype=torch.float64, device=x.device)

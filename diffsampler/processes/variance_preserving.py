@@ -48,21 +48,8 @@ class VariancePreserving(Process):
         super().adapt(dim)
         check_entries(self.sigma, dim)
 
-    def sample_prior(
-        self,
-        n: int,
-        dim: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        if self.prior is not None:
-            return super().sample_prior(n, dim, generator, dtype, device)
-        mean = torch.zeros(n, dim, dtype=dtype, device=device)
-        return GaussianKernel(mean, self.sigma).rsample(generator)
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        return self._log_stationary(x) if self.prior is None else super().log_prior(x)
+    def start(self, origin: Tensor) -> GaussianKernel:
+        return GaussianKernel(origin, self.sigma)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         decay, variance = self._decay(s, t)
@@ -80,11 +67,8 @@ class VariancePreserving(Process):
         return signal, signal
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        return self._log_stationary(x)
+        return self.start(torch.zeros_like(x)).log_prob(x)
 
     def _decay(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         log_decay = self.schedule.log_decay(s, t)
         return log_decay.exp(), -torch.expm1(2 * log_decay)
-
-    def _log_stationary(self, x: Tensor) -> Tensor:
-        return GaussianKernel(torch.zeros_like(x), self.sigma).log_prob(x)
