@@ -6,20 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import check_count, check_positive
-from diffsampler.networks.drift import Drift, FourierMLP, check_control_alone
+from diffsampler.networks.drift import Drift, FourierMLP
 from diffsampler.networks.fourier import FourierTimeEmbedding
+from diffsampler.networks.wrapper import DriftWrapper
 from diffsampler.processes import Process
 
 __all__ = ["CoordinatewiseDrift"]
 
 
-class CoordinatewiseDrift(Drift):
+class CoordinatewiseDrift(DriftWrapper):
     """u_i(t, x) = network_i(t, x) + f(t, x_i, score_i, i), with one perceptron f for all coordinates.
 
     A perceptron of all coordinates needs a width that grows with D to treat each of them as its own; where coordinates
     interact weakly, f does it with a handful of units, and a nonlinear function of the score at that. What tells
-    coordinates apart is a learned offset of f's first layer. The score is divided by clip and squashed (x / (1 + |x|)
-    of score / clip); f starts at zero.
+    coordinates apart is a learned offset of f's first layer. The score enters squashed, as y / (1 + |y|) for
+    y = score / score_scale; f starts at zero.
 
     Arguments:
         dim: the dimension D.
@@ -30,6 +31,7 @@ class CoordinatewiseDrift(Drift):
     """
 
     uses_score = True
+    periodic = False  # f is a function of x itself, whatever it wraps
 
     def __init__(
         self,
@@ -39,12 +41,10 @@ class CoordinatewiseDrift(Drift):
         depth: int = 2,
         score_scale: float = 5.0,
     ) -> None:
-        super().__init__()
-        check_count("width", width)
+        super().__init__(dim, network)
         check_count("depth", depth)
-        self.dim, self.width = dim, width
+        self.width = check_count("width", width)
         self.score_scale = check_positive("score_scale", score_scale)
-        self.network = check_control_alone("CoordinatewiseDrift", network(dim))
         self.time = FourierTimeEmbedding(width)
         self.slopes = nn.Parameter(torch.randn(2, width))
         self.offset = nn.Parameter(torch.randn(dim, width))
@@ -55,7 +55,7 @@ class CoordinatewiseDrift(Drift):
         self.register_buffer("scale", torch.ones(()), persistent=False)
 
     def adapt(self, process: Process) -> None:
-        self.network.adapt(process)
+        super().adapt(process)
         self.scale = process.scale.detach().clone()
 
     def embed(self, t: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError
 from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.processes import Process
 
-__all__ = ["Drift", "FourierMLP", "check_control_alone"]
+__all__ = ["Drift", "FourierMLP"]
 
 
 class Drift(nn.Module, ABC):
@@ -41,15 +40,6 @@ class Drift(nn.Module, ABC):
         """
 
 
-def check_control_alone(wrapper: str, network: Drift) -> Drift:
-    """Return the network of a wrapper if a control is all that it returns."""
-    if network.learns_width:
-        raise InputError(
-            f"network of {wrapper} must return a control alone, got {type(network).__name__}: wrap the other way round."
-        )
-    return network
-
-
 class FourierMLP(Drift):
     """A perceptron on x and Fourier features of time, zero at initialisation.
 
@@ -63,9 +53,11 @@ class FourierMLP(Drift):
         frequencies: the number of Fourier features.
     """
 
+    perceptron_type: type[TimePerceptron] = TimePerceptron
+
     def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__()
-        self.perceptron = TimePerceptron(dim, dim, width, depth, frequencies)
+        self.perceptron = self.perceptron_type(dim, dim, width, depth, frequencies)
 
     def embed(self, t: Tensor) -> Tensor:
         return self.perceptron.time(t)

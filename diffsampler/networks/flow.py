@@ -42,9 +42,11 @@ class FourierFlow(Flow):
         frequencies: the number of Fourier features.
     """
 
+    perceptron_type: type[TimePerceptron] = TimePerceptron
+
     def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__()
-        self.perceptron = TimePerceptron(dim, 1, width, depth, frequencies)
+        self.perceptron = self.perceptron_type(dim, 1, width, depth, frequencies)
 
     def embed(self, t: Tensor) -> Tensor:
         return self.perceptron.time(t)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import check_count
 
-__all__ = ["FourierTimeEmbedding", "TimeFunction", "TimePerceptron"]
+__all__ = ["FourierTimeEmbedding", "PeriodicPerceptron", "TimeFunction", "TimePerceptron"]
 
 
 class FourierTimeEmbedding(nn.Module):
@@ -82,3 +82,13 @@ class TimePerceptron(nn.Module):
         for layer in self.hidden:
             hidden = layer(nn.functional.gelu(hidden))
         return self.output(nn.functional.gelu(hidden))
+
+
+class PeriodicPerceptron(TimePerceptron):
+    """The same perceptron as a function of angles: of their sines and cosines. Arguments as in `TimePerceptron`."""
+
+    def __init__(self, dim: int, out_dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+        super().__init__(2 * dim, out_dim, width, depth, frequencies)
+
+    def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
+        return super().forward(embedding, torch.cat([x.sin(), x.cos()], -1))

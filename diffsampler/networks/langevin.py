@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift, check_control_alone
+from diffsampler.networks.drift import Drift
 from diffsampler.networks.fourier import TimeFunction
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
-from diffsampler.processes import Process
+from diffsampler.networks.wrapper import DriftWrapper
 
 __all__ = ["LangevinDrift"]
 
 
-class LangevinDrift(Drift):
+class LangevinDrift(DriftWrapper):
     """u(t, x) = network(t, x) + gate(t) clip(score(x)), with a learned gate for each time.
 
     The clip belongs to the model, so densities and importance weights stay exact. It bounds each entry of the score;
@@ -41,18 +41,10 @@ class LangevinDrift(Drift):
         clip: float = 100.0,
         initial_gate: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.network = check_control_alone("LangevinDrift", network(dim))
+        super().__init__(dim, network)
         self.clip = check_positive("clip", clip)
         self.initial_gate = initial_gate
         self.gate = TimeFunction(1)
-
-    @property
-    def periodic(self) -> bool:
-        return self.network.periodic
-
-    def adapt(self, process: Process) -> None:
-        self.network.adapt(process)
 
     def embed(self, t: Tensor) -> Tensor:
         gate = self.gate(t) + self.initial_gate * t.unsqueeze(-1)

@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift, check_control_alone
-from diffsampler.networks.fourier import TimeFunction, TimePerceptron
+from diffsampler.networks.drift import Drift
+from diffsampler.networks.fourier import PeriodicPerceptron, TimeFunction, TimePerceptron
 from diffsampler.networks.langevin import LangevinDrift
-from diffsampler.networks.periodic import on_the_circle
-from diffsampler.processes import Process
+from diffsampler.networks.wrapper import DriftWrapper
 
 __all__ = ["LearnedVariance"]
 
 
-class LearnedVariance(Drift):
+class LearnedVariance(DriftWrapper):
     """The wrapped drift, and for each coordinate the log of a factor on the step's standard deviation.
 
     The factor is a learned function of t and x, 1 at initialisation, and stays between exp(-bound) and exp(bound).
@@ -41,23 +40,12 @@ class LearnedVariance(Drift):
         width: int = 64,
         depth: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, network)
         self.dim = dim
         self.bound = check_positive("bound", bound)
-        self.network = check_control_alone("LearnedVariance", network(dim))
-        self.perceptron = TimePerceptron(2 * dim if self.network.periodic else dim, dim, width, depth)
+        perceptron = PeriodicPerceptron if self.periodic else TimePerceptron
+        self.perceptron = perceptron(dim, dim, width, depth)
         self.log_scale = TimeFunction(dim, width)
-
-    @property
-    def uses_score(self) -> bool:
-        return self.network.uses_score
-
-    @property
-    def periodic(self) -> bool:
-        return self.network.periodic
-
-    def adapt(self, process: Process) -> None:
-        self.network.adapt(process)
 
     def embed(self, t: Tensor) -> Tensor:
         return torch.cat([self.log_scale(t), self.perceptron.time(t), self.network.embed(t)], -1)
@@ -65,5 +53,5 @@ class LearnedVariance(Drift):
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         sizes = [self.dim, self.perceptron.input.out_features]
         offset, time, rest = embedding.split([*sizes, embedding.shape[-1] - sum(sizes)], -1)
-        raw = offset + self.perceptron(time, on_the_circle(x) if self.periodic else x)
+        raw = offset + self.perceptron(time, x)
         return torch.cat([self.network(rest, x, score), self.bound * torch.tanh(raw / self.bound)], -1)
