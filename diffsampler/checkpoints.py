@@ -20,7 +20,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f"ckpt_path must be a checkpoint file, got {str(path)!r}, which is none.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read: most callers only look whether it is one, and a replay buffer may be large.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a reader of pickles meets in a file that is none has no common type
         raise InputError(f"ckpt_path {str(path)!r} cannot be read: it is damaged or no checkpoint.") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "generators", "global_step"} <= checkpoint.keys():

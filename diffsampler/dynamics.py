@@ -80,11 +80,9 @@ class Dynamics(Policy):
                 model, not under this.
         """
         times = self._times(generator)
-        path = self._empty_path(times, n)
-        for k, visit in enumerate(self._walk(times, self._start(n, generator), generator, noise_scale)):
-            path.x[k] = visit.x
-            if path.score is not None:
-                path.log_prob[k], path.score[k] = visit.log_prob, visit.score
+        path = self._empty_path(times, n, self.uses_score)
+        for _ in self._recorded(self._walk(times, self._start(n, generator), generator, noise_scale), path):
+            pass
         return path
 
     @torch.no_grad()
@@ -99,21 +97,20 @@ class Dynamics(Policy):
             times: the grid, or its last part; by default a new one.
         """
         times = self._times(generator) if times is None else times
-        path = self._empty_path(times, len(x))
+        path = self._empty_path(times, len(x), self._backward_uses_score)
         path.x[-1] = x
         embedding = self._backward_embedding(times)
         for k in reversed(range(len(times) - 1)):
             y, score = path.x[k + 1], None
-            if self._backward_uses_score:
+            if path.score is not None:
                 path.log_prob[k + 1], score = self.counter.log_prob_and_score(y)
                 path.score[k + 1] = score
             control = self._backward_control(embedding[k + 1], y, score)
             if self.process.scores_destination:
                 score = self.counter.log_prob_and_score(self.process.score_point(times[k], times[k + 1], y))[1]
             path.x[k] = self._backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
-        if not self._backward_uses_score:
-            return Path(times, path.x)
-        path.log_prob[0], path.score[0] = self.counter.log_prob_and_score(path.x[0])
+        if path.score is not None:
+            path.log_prob[0], path.score[0] = self.counter.log_prob_and_score(path.x[0])
         return path
 
     def evaluate(self, path: Path, with_flow: bool = True) -> Trajectory:
@@ -153,10 +150,10 @@ class Dynamics(Policy):
 
     def log_uncontrolled_backward(self, path: Path) -> Tensor:
         """log P_B of every step without its control, float64, with shape (T, B)."""
-        _, score = self._target_values(path, everywhere=False)
         s, t = path.times[:-1, None, None], path.times[1:, None, None]
-        y = path.x[1:]
-        if score is not None:
+        y, score = path.x[1:], None
+        if self.process.uses_score:
+            _, score = self._target_values(path, everywhere=False)
             score = score[:-1] if self.process.scores_destination else score[1:]
         return self.process.backward_kernel(s, t, y, torch.zeros_like(y), score).log_prob(path.x[:-1]).double()
 
@@ -182,16 +179,9 @@ class Dynamics(Policy):
         Scores inside drifts are held fixed; scores inside the process's kernels are differentiated.
         """
         times = self._times(generator)
-        path = self._empty_path(times, n)
-
-        def record() -> Iterator[_Visit]:
-            for k, visit in enumerate(self._walk(times, self._start(n, generator), generator, differentiable=True)):
-                path.x[k] = visit.x.detach()
-                if path.score is not None:
-                    path.log_prob[k], path.score[k] = visit.log_prob.detach(), visit.score.detach()
-                yield visit
-
-        return path, self._weigh(times, record())[1]
+        path = self._empty_path(times, n, self.uses_score)
+        walk = self._walk(times, self._start(n, generator), generator, differentiable=True)
+        return path, self._weigh(times, self._recorded(walk, path))[1]
 
     @torch.no_grad()
     def initialise_log_z(self, log_weight: Tensor) -> None:
@@ -231,6 +221,14 @@ class Dynamics(Policy):
             yield _Visit(x, log_prob, score, control, kernel)
             x = kernel.rsample(generator, noise_scale)
 
+    def _recorded(self, walk: Iterator[_Visit], path: Path) -> Iterator[_Visit]:
+        """The same walk, written into a path on the way, without its gradients."""
+        for k, visit in enumerate(walk):
+            path.x[k] = visit.x.detach()
+            if path.score is not None:
+                path.log_prob[k], path.score[k] = visit.log_prob.detach(), visit.score.detach()
+            yield visit
+
     def _target_at(self, x: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
         if not differentiable:
             return self.counter.log_prob_and_score(x)
@@ -256,9 +254,9 @@ class Dynamics(Policy):
         log_prob = self.counter.log_prob(last.x) if last.log_prob is None else last.log_prob
         return last.x, log_prob.double() - log_prior - log_ratio
 
-    def _empty_path(self, times: Tensor, n: int) -> Path:
+    def _empty_path(self, times: Tensor, n: int, with_score: bool) -> Path:
         x = torch.empty(len(times), n, self.dim, dtype=self.dtype, device=self.device)
-        log_prob, score = (x.new_empty(x.shape[:2]), torch.empty_like(x)) if self.uses_score else (None, None)
+        log_prob, score = (x.new_empty(x.shape[:2]), torch.empty_like(x)) if with_score else (None, None)
         return Path(times, x, log_prob, score)
 
     def _times(self, generator: torch.Generator | None) -> Tensor:

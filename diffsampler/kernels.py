@@ -9,9 +9,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["GaussianKernel", "Kernel", "MomentumKernel", "WrappedGaussianKernel", "wrap"]
+__all__ = ["GaussianKernel", "Kernel", "MomentumKernel", "WrappedGaussianKernel", "noise_like", "wrap"]
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of x."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 class Kernel(ABC):
@@ -47,9 +52,8 @@ class GaussianKernel(Kernel):
         self.std = std
 
     def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
-        mean = self.mean
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return torch.addcmul(mean, noise, self.std.to(mean.dtype), value=noise_scale)
+        noise = noise_like(self.mean, generator)
+        return torch.addcmul(self.mean, noise, self.std.to(noise.dtype), value=noise_scale)
 
     def log_prob(self, y: Tensor) -> Tensor:
         dirac = self.std == 0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.kernels import noise_like
 from diffsampler.target import CountedTarget
 
 __all__ = ["HMC", "MALA", "ChainState", "MarkovChain"]
@@ -98,7 +99,7 @@ class MALA(MarkovChain):
         self, target: CountedTarget, state: ChainState, generator: torch.Generator | None
     ) -> tuple[ChainState, Tensor]:
         h = self.step_size**2
-        noise = _noise_like(state.x, generator)
+        noise = noise_like(state.x, generator)
         proposal = ChainState.at(target, state.x + 0.5 * h * state.score + self.step_size * noise)
         back = (state.x - proposal.x - 0.5 * h * proposal.score) / self.step_size
         log_ratio = proposal.log_prob - state.log_prob + 0.5 * (noise.square() - back.square()).sum(-1)
@@ -119,7 +120,7 @@ class HMC(MarkovChain):
     def propose(
         self, target: CountedTarget, state: ChainState, generator: torch.Generator | None
     ) -> tuple[ChainState, Tensor]:
-        start = _noise_like(state.x, generator)
+        start = noise_like(state.x, generator)
         # A jittered step keeps trajectories off the periods of the dynamics.
         jitter = torch.rand((), generator=generator, dtype=torch.float64, device=state.x.device).to(state.x.dtype)
         step_size = self.step_size * (0.8 + 0.4 * jitter)
@@ -130,7 +131,3 @@ class HMC(MarkovChain):
             momentum = momentum + 0.5 * step_size * current.score
         kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
         return current, current.log_prob - state.log_prob + kinetic
-
-
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -100,14 +100,14 @@ class SamplerModule(L.LightningModule):
         controls = [sampler.drift, sampler.process, self.loss]
         if sampler.backward_drift is not None:
             controls.append(sampler.backward_drift)
-        flow = [] if sampler.flow is None else [sampler.flow]
-        groups = [
-            ([p for part in controls for p in part.parameters()], self.lr, self.weight_decay),
-            ([p for part in flow for p in part.parameters()], self.flow_lr, self.weight_decay),
-            ([sampler.log_z], self.log_z_lr, 0.0),
-        ]
+        control = [parameter for part in controls for parameter in part.parameters()]
+        flow = [] if sampler.flow is None else [*sampler.flow.parameters()]
         # What a loss does not train is in its group all the same: a run may go on with another loss.
-        return [{"params": params, "lr": lr, "weight_decay": decay} for params, lr, decay in groups]
+        return [
+            {"params": control, "lr": self.lr, "weight_decay": self.weight_decay},
+            {"params": flow, "lr": self.flow_lr, "weight_decay": self.weight_decay},
+            {"params": [sampler.log_z], "lr": self.log_z_lr, "weight_decay": 0.0},
+        ]
 
     def _lr_factor(self, step: int) -> float:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self._progress(step)))
@@ -137,13 +137,11 @@ class SamplerModule(L.LightningModule):
     def on_train_start(self) -> None:
         # A resumed optimiser brings the old rates along; what is asked for now counts.
         (optimizer,) = self.trainer.optimizers
-        schedule = self.trainer.lr_scheduler_configs[0].scheduler
-        schedule.base_lrs = [options["lr"] for options in self._optimizer_groups()]
-        for group, options, base in zip(
-            optimizer.param_groups, self._optimizer_groups(), schedule.base_lrs, strict=True
-        ):
-            group["initial_lr"] = base
-            group["lr"] = base * self._lr_factor(self.global_step)
+        asked = self._optimizer_groups()
+        self.trainer.lr_scheduler_configs[0].scheduler.base_lrs = [options["lr"] for options in asked]
+        for group, options in zip(optimizer.param_groups, asked, strict=True):
+            group["initial_lr"] = options["lr"]
+            group["lr"] = options["lr"] * self._lr_factor(self.global_step)
             group["weight_decay"] = options["weight_decay"]
 
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.kernels import GaussianKernel
 
-__all__ = ["GaussianMixturePrior", "GaussianPrior", "Prior"]
+__all__ = ["GaussianMixturePrior", "GaussianPrior", "Prior", "is_adapted"]
+
+
+def is_adapted(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether `module.log_factor` is there already: what two samplers share keeps what it has learned."""
+    return getattr(module, "log_factor", None) is not None and module.log_factor.shape == shape
 
 
 class Prior(nn.Module, ABC):
@@ -68,7 +73,7 @@ class GaussianPrior(Prior):
         self.learnable = learnable
 
     def adapt(self, dim: int) -> None:
-        if getattr(self, "loc", None) is not None and self.loc.shape == (dim,):
+        if is_adapted(self, (dim,)):
             return
         self.loc = nn.Parameter(torch.full((dim,), self.initial_loc), self.learnable)
         # In units of the initial width: an optimiser's step then means the same for every width.
@@ -125,7 +130,7 @@ class GaussianMixturePrior(Prior):
 
     def adapt(self, dim: int) -> None:
         shape = (self.num_components, dim)
-        if getattr(self, "position", None) is not None and self.position.shape == shape:
+        if is_adapted(self, shape):
             return
         generator = torch.Generator().manual_seed(self.seed)
         self.logits = nn.Parameter(torch.zeros(self.num_components), self.learnable)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_non_negative
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
+from diffsampler.losses.trajectory_balance import TrajectoryBalance
 
 if TYPE_CHECKING:
     from diffsampler.sampler import Sampler
@@ -16,11 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["GuidedTrajectoryBalance"]
 
 
-class GuidedTrajectoryBalance(Loss):
+class GuidedTrajectoryBalance(TrajectoryBalance):
     """Trajectory balance with a guide in place of P_B, and the squared difference of log P_B and the log of the guide.
 
     The guide is the process's own backward kernel without control: what a learned backward control starts from, and
-    with this loss stays close to while the forward control learns.
+    with this loss stays close to while the forward control learns. `forward` is plain trajectory balance; `step` is
+    what trains.
 
     References:
         Towards Understanding and Improving GFlowNet Training, Shen et al., 2023, arXiv:2305.07170 (guided trajectory
@@ -41,11 +41,6 @@ class GuidedTrajectoryBalance(Loss):
                 f"loss GuidedTrajectoryBalance guides a learned backward kernel, and that of "
                 f"{type(sampler.process).__name__} has no network of its own. Use Bridge, or TrajectoryBalance."
             )
-
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """The plain trajectory balance; `step` is what trains."""
-        start, end = trajectory.balance_ends
-        return (end - start).square().mean()
 
     def step(
         self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float

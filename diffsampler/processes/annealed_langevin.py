@@ -3,21 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffsampler.errors import check_positive
 from diffsampler.kernels import GaussianKernel
-from diffsampler.priors import GaussianPrior, Prior
-from diffsampler.processes.base import Process
-from diffsampler.processes.knots import Annealing, interpolate
-from diffsampler.processes.scales import check_entries, is_adapted, to_scales
+from diffsampler.priors import Prior
+from diffsampler.processes.annealed import AnnealedProcess
 
 __all__ = ["AnnealedLangevin"]
 
-NUM_PIECES = 32
 
-
-class AnnealedLangevin(Process):
+class AnnealedLangevin(AnnealedProcess):
     """Unadjusted Langevin moves on pi_t = prior^(1 - b_t) R^(b_t), with b from 0 to 1. With h = t - s:
 
         P_F(x_t | x_s) = N(x_s + (sigma^2 / 2 grad log pi_s(x_s) + sigma u(s, x_s)) h, sigma^2 h)
@@ -25,7 +20,7 @@ class AnnealedLangevin(Process):
 
     One network serves both directions. Without control this is annealed importance sampling with unadjusted moves: a
     sensible sampler before any training. The annealing b, the step sizes sigma (each coordinate, over time) and the
-    prior are learned. The score is clipped, as part of the model: weights stay exact.
+    prior are learned.
 
     References:
         Transport meets Variational Inference: Controlled Monte Carlo Diffusions, Vargas et al., 2024, arXiv:2307.01050.
@@ -39,7 +34,6 @@ class AnnealedLangevin(Process):
         learnable: whether annealing and step sizes are learned.
     """
 
-    uses_score = True
     shares_control = True
 
     def __init__(
@@ -49,38 +43,20 @@ class AnnealedLangevin(Process):
         clip: float = 1000.0,
         learnable: bool = True,
     ) -> None:
-        super().__init__(GaussianPrior() if prior is None else prior)
-        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
-        self.clip = check_positive("clip", clip)
-        self.annealing = Annealing(NUM_PIECES, learnable)
-        self.learnable = learnable
-
-    @property
-    def scale(self) -> Tensor:
-        return self.prior.scale
-
-    def adapt(self, dim: int) -> None:
-        super().adapt(dim)
-        check_entries(self.sigma, dim)
-        if not is_adapted(self, (NUM_PIECES + 1, dim)):
-            self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, dim), self.learnable)
+        super().__init__(sigma, prior, clip, learnable)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
-        return self._step(s, t, x, self._annealed_score(s, x, score), u)
+        return self._step(s, t, x, self.annealed_score(s, x, score), u)
 
     def backward_kernel(
         self, s: Tensor, t: Tensor, y: Tensor, v: Tensor | None = None, score: Tensor | None = None
     ) -> GaussianKernel:
-        return self._step(s, t, y, self._annealed_score(t, y, score), -v)
+        return self._step(s, t, y, self.annealed_score(t, y, score), -v)
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         return self.prior.log_prob(x)
 
-    def _annealed_score(self, t: Tensor, x: Tensor, score: Tensor) -> Tensor:
-        tamed = score.clamp(-self.clip, self.clip).nan_to_num(0.0)
-        return torch.lerp(self.prior.score(x), tamed, self.annealing(t).to(x.dtype))
-
     def _step(self, s: Tensor, t: Tensor, x: Tensor, score: Tensor, control: Tensor) -> GaussianKernel:
-        sigma = self.sigma * interpolate(self.log_factor, 0.5 * (s + t)).exp()
+        sigma = self.sigma * self.step_factor(s, t)
         drift = torch.addcmul(control, (0.5 * sigma).to(x.dtype), score)
         return GaussianKernel(torch.addcmul(x, (sigma * (t - s)).to(x.dtype), drift), sigma * (t - s).sqrt())

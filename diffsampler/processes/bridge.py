@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.kernels import GaussianKernel
-from diffsampler.priors import GaussianPrior, Prior
+from diffsampler.priors import GaussianPrior, Prior, is_adapted
 from diffsampler.processes.base import Process
-from diffsampler.processes.scales import check_entries, is_adapted, to_scales
+from diffsampler.processes.scales import check_entries, to_scales
 
 __all__ = ["Bridge"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsampler.errors import InputError, check_positive
 
-__all__ = ["check_entries", "is_adapted", "to_scales"]
+__all__ = ["check_entries", "to_scales"]
 
 
 def to_scales(name: str, value: float | Sequence[float]) -> Tensor:
@@ -19,8 +19,3 @@ def check_entries(sigma: Tensor, dim: int) -> None:
     """Raise InputError unless sigma has one entry, or one for each of D coordinates."""
     if sigma.ndim and len(sigma) != dim:
         raise InputError(f"sigma must be one number or {dim}, one for each coordinate, got {len(sigma)}.")
-
-
-def is_adapted(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether `module.log_factor` is there already: a process that two samplers share keeps what it has learned."""
-    return getattr(module, "log_factor", None) is not None and module.log_factor.shape == shape

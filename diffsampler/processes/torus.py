@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.kernels import WrappedGaussianKernel
+from diffsampler.kernels import MAX_WRAPPED_STD, WrappedGaussianKernel
 from diffsampler.processes.base import Process
 from diffsampler.processes.scales import check_entries, to_scales
 
@@ -36,8 +36,8 @@ class Torus(Process):
     def __init__(self, sigma: float | Sequence[float] = 2.0) -> None:
         super().__init__()
         self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
-        if (self.sigma > 3).any():
-            raise InputError(f"sigma must be at most 3 on a torus, got {sigma!r}.")
+        if (self.sigma > MAX_WRAPPED_STD).any():
+            raise InputError(f"sigma must be at most {MAX_WRAPPED_STD:g} on a torus, got {sigma!r}.")
 
     def adapt(self, dim: int) -> None:
         check_entries(self.sigma, dim)

@@ -7,16 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import check_positive
-from diffsampler.kernels import GaussianKernel, MomentumKernel
-from diffsampler.priors import GaussianPrior, Prior
-from diffsampler.processes.base import Process
-from diffsampler.processes.knots import Annealing, interpolate
-from diffsampler.processes.scales import check_entries, is_adapted, to_scales
+from diffsampler.kernels import GaussianKernel, MomentumKernel, noise_like
+from diffsampler.priors import Prior
+from diffsampler.processes.annealed import AnnealedProcess
 from diffsampler.target import Target
 
 __all__ = ["TargetWithMomentum", "Underdamped"]
 
-NUM_PIECES = 32
+
+def log_momentum(momentum: Tensor) -> Tensor:
+    """The log-density N(0, I) of momenta with shape (*, D), with shape (*)."""
+    one = torch.ones((), dtype=torch.float64, device=momentum.device)
+    return GaussianKernel(torch.zeros_like(momentum), one).log_prob(momentum)
 
 
 class TargetWithMomentum(Target):
@@ -29,18 +31,15 @@ class TargetWithMomentum(Target):
 
     def log_prob(self, x: Tensor) -> Tensor:
         position, momentum = x.chunk(2, -1)
-        return self.target.log_prob(position) + self._log_momentum(momentum).to(x.dtype)
+        return self.target.log_prob(position) + log_momentum(momentum).to(x.dtype)
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         position, momentum = x.chunk(2, -1)
         log_prob, score = self.target.log_prob_and_score(position)
-        return log_prob + self._log_momentum(momentum).to(x.dtype), torch.cat([score, -momentum], -1)
-
-    def _log_momentum(self, momentum: Tensor) -> Tensor:
-        return GaussianKernel(torch.zeros_like(momentum), _one(momentum)).log_prob(momentum)
+        return log_prob + log_momentum(momentum).to(x.dtype), torch.cat([score, -momentum], -1)
 
 
-class Underdamped(Process):
+class Underdamped(AnnealedProcess):
     """States (x, p): a kick, friction and noise, a kick, then a drift of the position.
 
     With h = t - s, a = exp(-friction h), f = grad log pi(x) for pi = prior^(1 - b) R^b at the middle of the step:
@@ -70,7 +69,6 @@ class Underdamped(Process):
         learnable: whether friction, kicks and annealing are learned.
     """
 
-    uses_score = True
     learns_backward = True
     scores_destination = True
 
@@ -82,24 +80,12 @@ class Underdamped(Process):
         clip: float = 1000.0,
         learnable: bool = True,
     ) -> None:
-        super().__init__(GaussianPrior() if prior is None else prior)
-        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
-        self.initial_friction = check_positive("friction", friction)
-        self.clip = check_positive("clip", clip)
-        self.annealing = Annealing(NUM_PIECES, learnable)
-        self.log_friction = nn.Parameter(torch.tensor(math.log(friction)), learnable)
-        self.learnable = learnable
-
-    @property
-    def scale(self) -> Tensor:
-        return self.prior.scale
+        super().__init__(sigma, prior, clip, learnable)
+        self.log_friction = nn.Parameter(torch.tensor(math.log(check_positive("friction", friction))), learnable)
 
     def adapt(self, dim: int) -> None:
         self.position_dim = dim // 2
-        self.prior.adapt(self.position_dim)
-        check_entries(self.sigma, self.position_dim)
-        if not is_adapted(self, (NUM_PIECES + 1, self.position_dim)):
-            self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, self.position_dim), self.learnable)
+        super().adapt(self.position_dim)
 
     def extend(self, target: Target) -> Target:
         return TargetWithMomentum(target)
@@ -108,7 +94,7 @@ class Underdamped(Process):
         return state[..., : self.position_dim]
 
     def lift(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.cat([x, torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)], -1)
+        return torch.cat([x, noise_like(x, generator)], -1)
 
     def sample_prior(
         self,
@@ -122,7 +108,7 @@ class Underdamped(Process):
 
     def log_prior(self, x: Tensor) -> Tensor:
         position, momentum = x.chunk(2, -1)
-        return self.prior.log_prob(position) + GaussianKernel(torch.zeros_like(momentum), _one(x)).log_prob(momentum)
+        return self.prior.log_prob(position) + log_momentum(momentum)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> MomentumKernel:
         position, momentum = x.chunk(2, -1)
@@ -154,14 +140,8 @@ class Underdamped(Process):
         return log_decay.exp(), (-torch.expm1(2 * log_decay)).sqrt(), self.sigma * (t - s)
 
     def _kick(self, s: Tensor, t: Tensor, position: Tensor, step: Tensor, score: Tensor) -> Tensor:
-        tamed = score[..., : self.position_dim].clamp(-self.clip, self.clip).nan_to_num(0.0)
-        share = self.annealing(0.5 * (s + t)).to(position.dtype)
-        strength = 0.5 * step * interpolate(self.log_factor, 0.5 * (s + t)).exp()
-        return strength.to(position.dtype) * torch.lerp(self.prior.score(position), tamed, share)
+        strength = (0.5 * step * self.step_factor(s, t)).to(position.dtype)
+        return strength * self.annealed_score(0.5 * (s + t), position, self.position(score))
 
     def _push(self, s: Tensor, t: Tensor, std: Tensor, control: Tensor) -> Tensor:
         return (std * (t - s).sqrt()).to(control.dtype) * control[..., self.position_dim :]
-
-
-def _one(x: Tensor) -> Tensor:
-    return torch.ones((), dtype=torch.float64, device=x.device)
