@@ -170,6 +170,14 @@ def test_mistakes_end_in_one_line(args, parts, capsys):
         assert part in message
 
 
+def test_only_targets_that_a_command_line_can_make_are_offered(capsys):
+    import targets
+
+    message = error_of(capsys, "fit", "--model.target=Funel")
+    offered = message.partition("Accepted: ")[2].partition(", or the dotted path")[0].split(", ")
+    assert sorted(offered) == sorted(targets.__all__)
+
+
 def test_a_misspelt_key_in_a_config(capsys):
     Path("bad.yaml").write_text("model:\n  target:\n    class_path: Funnel\n    init_args:\n      dimm: 3\n")
     assert "'dimm' is not accepted; accepted are dim, scale" in error_of(capsys, "fit", "--config=bad.yaml")

@@ -2,13 +2,18 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_count
 from diffsampler.losses.base import Loss
 from diffsampler.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
 
 __all__ = ["ChunkBalance", "LengthBalance", "MatrixBalance", "PairBalance", "laplacian"]
 
@@ -39,6 +44,10 @@ class PairBalance(Loss):
     @abstractmethod
     def pair_weights(self, num_steps: int) -> Tensor:
         """w_ij for i < j, not normalised, float64, with shape (T + 1, T + 1); the rest is not read."""
+
+    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
+        super().check(sampler, behaviour)
+        self.weights(sampler.grid.num_steps)
 
     def weights(self, num_steps: int) -> Tensor:
         """The pair weights w_ij, float64, with shape (T + 1, T + 1); zero unless i < j; they sum to 1."""

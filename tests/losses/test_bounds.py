@@ -177,6 +177,12 @@ def test_chosen_pairs_equal_trajectory_balance(generator: torch.Generator) -> No
     torch.testing.assert_close(ChunkBalance(4)(trajectory), TrajectoryBalance()(trajectory))
 
 
+def test_pairs_are_tried_on_the_grid_before_training() -> None:
+    for loss in (LengthBalance([5]), MatrixBalance([[0.0, 1.0], [0.0, 0.0]])):
+        with pytest.raises(InputError, match="3 steps"):
+            loss.check(random_sampler(grid=3), OnPolicy())
+
+
 def test_refuses_bad_pairs() -> None:
     with pytest.raises(InputError, match="no usable pair.*3 steps"):
         LengthBalance([5]).weights(3)
