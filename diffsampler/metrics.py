@@ -1,14 +1,11 @@
 """How near a sampler is to a target with exact samples: numbers that no sampler can compute by itself."""
 
-from copy import copy
-
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.sampler import Sampler
-from diffsampler.target import CountedTarget
 
 __all__ = ["eubo", "wasserstein2"]
 
@@ -40,8 +37,7 @@ def eubo(
     target = sampler.target
     if not target.has_exact_samples:
         raise InputError(f"The EUBO needs exact samples, and {type(target).__name__} has none.")
-    walker = copy(sampler)
-    walker.counter = CountedTarget(sampler.counter.target)
+    walker = sampler.uncounted()
     total = 0.0
     for start in range(0, num_samples, batch_size):
         x = target.sample(min(batch_size, num_samples - start), generator).to(sampler.log_z)

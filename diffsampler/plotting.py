@@ -6,7 +6,6 @@ Samples x, with shape (n, D), live on the target's device; log-weights have shap
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.estimators import LogZEstimate
 from diffsampler.sampler import Sampler
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import Target
 from diffsampler.trajectory import Trajectory
 
 __all__ = ["plot_balance", "plot_log_weights", "plot_marginals", "plot_samples", "plot_training", "save_figures"]
@@ -182,7 +181,7 @@ def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
         view = _interval(np.append(residual, 0.0), tail=0.005)
         _draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **FILLED)
         ax.axvline(0, color=BLACK, lw=1)
-        ax.set(xlim=view, xlabel="log-weight minus the model's log Z (nats)", ylabel="probability density")
+        ax.set(xlim=view, xlabel="log-weight minus log Z (nats)", ylabel="probability density")
         return _finish(figure, ax, f"Balance of the two ends of {note}")
     t, u = _to_numpy(times), _to_numpy(trajectory.u - trajectory.u.mean(0))
     low, lower, median, upper, high = np.nanquantile(u, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
@@ -205,15 +204,16 @@ def save_figures(
     coordinates: tuple[int, int] | None = None,
 ) -> list[Path]:
     """Write all figures as PNG files and return their paths; `seed` is of the trajectories in that of balance."""
-    target, walker = sampler.target, copy(sampler)
-    # A figure must not add to the evaluations that are reported as the cost of training and estimate.
-    walker.counter = CountedTarget(sampler.counter.target)
+    target, walker = sampler.target, sampler.uncounted()
     with torch.no_grad():
         path = walker.rollout(NUM_TRAJECTORIES, torch.Generator(sampler.device).manual_seed(seed))
         trajectory = walker.evaluate(path)
     if sampler.flow is None or not any(parameter.requires_grad for parameter in sampler.flow.parameters()):
         # Losses that use no flow freeze it: its balance would be that of an untrained network.
         trajectory = replace(trajectory, log_flow=None)
+    if not sampler.log_z.requires_grad:
+        # The same of log Z: the estimate stands in for what was never learned.
+        trajectory = replace(trajectory, log_z=torch.full_like(trajectory.log_z, estimate.log_z))
     figures = {
         "samples": plot_samples(target, x, coordinates, log_weight),
         "marginals": plot_marginals(target, x, log_weight),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -163,6 +164,12 @@ class Sampler(Dynamics):
             self.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{path} is of another sampler: {first_mismatch(error)}") from error
+
+    def uncounted(self) -> "Sampler":
+        """This sampler with a count of its own: what figures and metrics evaluate is no part of what a run costs."""
+        walker = copy(self)
+        walker.counter = CountedTarget(self.counter.target)
+        return walker
 
     @property
     def num_target_evaluations(self) -> int:

@@ -298,3 +298,16 @@ def test_no_figure_of_training_without_one_nor_of_a_flow_that_was_not_trained(tm
     paths = save_figures(tmp_path, sampler, x, log_weight, estimate_log_z(log_weight), [])
     assert [path.stem for path in paths] == [name for name in NAMES if name != "training"]
     assert seen[0].log_flow is None
+
+
+def test_balance_of_a_loss_without_log_z_is_about_the_estimate(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("diffsampler.plotting.plot_balance", lambda *a: drawn.append(a[0]) or plot_balance(*a))
+    sampler = Sampler(Gaussian(mean=[1.0, -1.0]), flow=None, grid=3)
+    sampler.log_z.data.fill_(-40.0)
+    x, log_weight = sampler.sample(200, seed=0, return_log_weights=True)
+    estimate = estimate_log_z(log_weight)
+    for learned, expected in ((True, -40.0), (False, estimate.log_z)):
+        sampler.log_z.requires_grad_(learned)
+        save_figures(tmp_path, sampler, x, log_weight, estimate, [])
+        assert float(drawn[-1].log_z.detach()) == pytest.approx(expected)
