@@ -46,6 +46,8 @@ from diffsampler.networks import (
     GaussianBridgeMLP,
     LangevinDrift,
     LearnedVariance,
+    PeriodicFlow,
+    PeriodicMLP,
 )
 from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
 from diffsampler.processes import (
@@ -54,6 +56,8 @@ from diffsampler.processes import (
     LinearSchedule,
     PinnedBrownian,
     Process,
+    Torus,
+    Underdamped,
     VarianceExploding,
     VariancePreserving,
 )
@@ -135,12 +139,46 @@ PROCESSES = [
     ),
     ProcessCase("Bridge", lambda: Bridge(0.7, GaussianPrior(0.3, 1.5)), False),
 ]
+PROCESSES_OF_THEIR_OWN_KIND = [
+    ProcessCase("Torus", lambda: Torus(1.4)),
+    ProcessCase("Underdamped", lambda: Underdamped(0.7, 2.0, GaussianPrior(0.2, 1.4)), False),
+]
 PRIORS: list[tuple[str, Callable[[], Prior]]] = [
     ("GaussianPrior", lambda: GaussianPrior(0.3, 1.5)),
     ("GaussianMixturePrior", lambda: GaussianMixturePrior(3, 0.8, 1.2)),
 ]
 DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift, LearnedVariance, CoordinatewiseDrift]
 FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
+
+
+def periodic_langevin(dim: int) -> LangevinDrift:
+    """The score, and a periodic network."""
+    return LangevinDrift(dim, PeriodicMLP)
+
+
+def periodic_learned_variance(dim: int) -> LearnedVariance:
+    """The same, with a learned width."""
+    return LearnedVariance(dim, periodic_langevin)
+
+
+def periodic_forward_looking(dim: int) -> ForwardLookingFlow:
+    """Between prior and target, corrected by a periodic network."""
+    return ForwardLookingFlow(dim, PeriodicFlow)
+
+
+def gated(dim: int) -> LangevinDrift:
+    """The score, gently: momenta of a few large random kicks leave every float behind."""
+    return LangevinDrift(dim, FourierMLP, initial_gate=0.1)
+
+
+def gated_learned_variance(dim: int) -> LearnedVariance:
+    """The same, with a learned width."""
+    return LearnedVariance(dim, gated)
+
+
+PERIODIC_DRIFTS: list[Callable[[int], Drift]] = [PeriodicMLP, periodic_langevin, periodic_learned_variance]
+UNDERDAMPED_DRIFTS: list[Callable[[int], Drift]] = [FourierMLP, gated, gated_learned_variance]
+PERIODIC_FLOWS: list[Callable[[int], Flow]] = [PeriodicFlow, periodic_forward_looking]
 LOSSES = [
     LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),
     LossCase("DetailedBalance", DetailedBalance, double_loop(lambda i, j, last: float(j - i == 1))),

@@ -11,7 +11,11 @@ from helpers import (
     DRIFTS,
     FLOWS,
     LOSSES,
+    PERIODIC_DRIFTS,
+    PERIODIC_FLOWS,
     PROCESSES,
+    PROCESSES_OF_THEIR_OWN_KIND,
+    UNDERDAMPED_DRIFTS,
     ProcessCase,
     by_name,
     random_sampler,
@@ -22,8 +26,13 @@ from torch import nn
 from diffsampler import InputError
 from diffsampler.behaviours import Behaviour
 from diffsampler.losses import Loss
+from targets import VonMisesMixture
 
 NETWORKS = itertools.cycle(itertools.product(DRIFTS, FLOWS))
+NETWORKS_OF_THEIR_OWN_KIND = {
+    "Torus": itertools.cycle(itertools.product(PERIODIC_DRIFTS, PERIODIC_FLOWS)),
+    "Underdamped": itertools.cycle(itertools.product(UNDERDAMPED_DRIFTS, FLOWS)),
+}
 # Seven losses and more share each pair of networks with every process: nothing depends on the order.
 MAKERS: list[tuple[str, Callable[[], Loss]]] = [(case.name, case.make) for case in LOSSES]
 MAKERS += [(make.__name__, make) for make in BOUNDS]
@@ -31,7 +40,7 @@ MAKERS += [(make.__name__, make) for make in BOUNDS]
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=by_name)
 @pytest.mark.parametrize(("loss_name", "make_loss"), MAKERS, ids=lambda part: part if isinstance(part, str) else "")
-@pytest.mark.parametrize("process", PROCESSES, ids=by_name)
+@pytest.mark.parametrize("process", [*PROCESSES, *PROCESSES_OF_THEIR_OWN_KIND], ids=by_name)
 def test_combination(
     process: ProcessCase,
     loss_name: str,
@@ -40,9 +49,10 @@ def test_combination(
     device: torch.device,
     generator: torch.Generator,
 ) -> None:
-    drift, flow = next(NETWORKS)
+    drift, flow = next(NETWORKS_OF_THEIR_OWN_KIND.get(process.name, NETWORKS))
+    target = VonMisesMixture() if process.name == "Torus" else two_modes()
     name = f"{process.name}, {loss_name}, {behaviour.__name__}, {drift.__name__}, {flow.__name__}"
-    sampler = random_sampler(two_modes(), process=process.make(), drift=drift, flow=flow, grid=3).to(device)
+    sampler = random_sampler(target, process=process.make(), drift=drift, flow=flow, grid=3).to(device)
     loss_function, source = make_loss(), behaviour()
     if (loss_function.on_policy and not source.on_policy) or (loss_function.backward and not source.backward):
         with pytest.raises(InputError, match=f"{type(loss_function).__name__} needs"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import MILD, Z_BOUND, assert_mean, correlated_gaussian, random_sampler
+from helpers import MILD, UNDERDAMPED_DRIFTS, Z_BOUND, assert_mean, correlated_gaussian, random_sampler
 from torch import Tensor
 
 from diffsampler import Sampler
@@ -19,23 +19,11 @@ from diffsampler.losses import (
     SubTrajectoryBalance,
     TrajectoryBalance,
 )
-from diffsampler.networks import Drift, FourierMLP, LangevinDrift, LearnedVariance
+from diffsampler.networks import Drift, FourierMLP
 from diffsampler.priors import GaussianPrior
 from diffsampler.processes import Underdamped
 from targets import Gaussian
 
-
-def gated(dim: int) -> LangevinDrift:
-    """The score, gently."""
-    return LangevinDrift(dim, FourierMLP, initial_gate=0.1)
-
-
-def widened(dim: int) -> LearnedVariance:
-    """With a learned width."""
-    return LearnedVariance(dim, gated)
-
-
-DRIFTS: list[Callable[[int], Drift]] = [FourierMLP, gated, widened]
 WIDE = [[1.4, 0.3], [0.3, 1.2]]
 
 
@@ -45,7 +33,7 @@ def underdamped(**parts: object) -> Sampler:
     return random_sampler(target, MILD, **options)
 
 
-@pytest.mark.parametrize("drift", DRIFTS)
+@pytest.mark.parametrize("drift", UNDERDAMPED_DRIFTS)
 @pytest.mark.parametrize("num_steps", [1, 6])
 def test_weights_are_unbiased_untrained(
     num_steps: int, drift: Callable[[int], Drift], generator: torch.Generator
@@ -68,7 +56,7 @@ def test_rolled_back_weights_are_unbiased_untrained(generator: torch.Generator) 
     assert_mean(weight, 1.0, "E[Z / w]")
 
 
-@pytest.mark.parametrize("drift", DRIFTS)
+@pytest.mark.parametrize("drift", UNDERDAMPED_DRIFTS)
 def test_rollout_evaluate_and_rollback_agree(drift: Callable[[int], Drift], generator: torch.Generator) -> None:
     sampler = underdamped(drift=drift)
     path = sampler.rollout(9, torch.Generator().manual_seed(1))
