@@ -176,7 +176,19 @@ def gated_learned_variance(dim: int) -> LearnedVariance:
     return LearnedVariance(dim, gated)
 
 
-PERIODIC_DRIFTS: list[Callable[[int], Drift]] = [PeriodicMLP, periodic_langevin, periodic_learned_variance]
+def periodic_coordinatewise(dim: int) -> CoordinatewiseDrift:
+    """A function of each angle and its score."""
+    return CoordinatewiseDrift(dim, PeriodicMLP)
+
+
+PERIODIC_DRIFTS: list[Callable[[int], Drift]] = [
+    PeriodicMLP,
+    periodic_langevin,
+    periodic_learned_variance,
+    periodic_coordinatewise,
+]
+
+
 UNDERDAMPED_DRIFTS: list[Callable[[int], Drift]] = [FourierMLP, gated, gated_learned_variance]
 PERIODIC_FLOWS: list[Callable[[int], Flow]] = [PeriodicFlow, periodic_forward_looking]
 LOSSES = [

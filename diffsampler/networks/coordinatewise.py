@@ -20,7 +20,8 @@ class CoordinatewiseDrift(DriftWrapper):
     A perceptron of all coordinates needs a width that grows with D to treat each of them as its own; where coordinates
     interact weakly, f does it with a handful of units, and a nonlinear function of the score at that. What tells
     coordinates apart is a learned offset of f's first layer. The score enters squashed, as y / (1 + |y|) for
-    y = score / score_scale; f starts at zero.
+    y = score / score_scale; f starts at zero. Around a
+    periodic network f is a function of sin x_i and cos x_i.
 
     Arguments:
         dim: the dimension D.
@@ -31,7 +32,6 @@ class CoordinatewiseDrift(DriftWrapper):
     """
 
     uses_score = True
-    periodic = False  # f is a function of x itself, whatever it wraps
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class CoordinatewiseDrift(DriftWrapper):
         self.width = check_count("width", width)
         self.score_scale = check_positive("score_scale", score_scale)
         self.time = FourierTimeEmbedding(width)
-        self.slopes = nn.Parameter(torch.randn(2, width))
+        self.slopes = nn.Parameter(torch.randn(3 if self.periodic else 2, width))
         self.offset = nn.Parameter(torch.randn(dim, width))
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
         self.output = nn.Linear(width, 1)
@@ -64,7 +64,8 @@ class CoordinatewiseDrift(DriftWrapper):
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         time, embedding = embedding[..., : self.width], embedding[..., self.width :]
         tamed = (score / self.score_scale).nan_to_num(0.0)
-        features = torch.stack([x / self.scale.to(x.dtype), tamed / (1 + tamed.abs())], -1)
+        position = [x.sin(), x.cos()] if self.periodic else [x / self.scale.to(x.dtype)]
+        features = torch.stack([*position, tamed / (1 + tamed.abs())], -1)
         hidden = features @ self.slopes + self.offset + time.unsqueeze(-2)
         for layer in self.hidden:
             hidden = layer(nn.functional.silu(hidden))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import MILD, Z_BOUND, assert_mean, random_sampler
+from helpers import MILD, PERIODIC_DRIFTS, Z_BOUND, assert_mean, random_sampler
 
 from diffsampler import InputError, Sampler
 from diffsampler.behaviours import Exploration, Replay
@@ -92,7 +92,7 @@ def test_rollout_and_evaluate_agree(generator: torch.Generator) -> None:
 
 
 def test_nothing_changes_after_a_turn(generator: torch.Generator) -> None:
-    for drift in (PeriodicMLP, lambda dim: LearnedVariance(dim, lambda dim: LangevinDrift(dim, PeriodicMLP))):
+    for drift in PERIODIC_DRIFTS:
         sampler = periodic_sampler(drift=drift, flow=lambda dim: ForwardLookingFlow(dim, PeriodicFlow))
         path = sampler.rollout(6, generator)
         turned = type(path)(path.times, path.x + 2 * math.pi)
