@@ -13,9 +13,13 @@ from diffsampler.processes import Process
 
 __all__ = ["CoordinatewiseDrift"]
 
+WIDTH_BOUND = 3.0
+
 
 class CoordinatewiseDrift(DriftWrapper):
     """u_i(t, x) = network_i(t, x) + f(t, x_i, score_i, i), with one perceptron f for all coordinates.
+
+    Around `LearnedVariance` the log of each width gets such a term too, between -3 and 3.
 
     A perceptron of all coordinates needs a width that grows with D to treat each of them as its own; where coordinates
     interact weakly, f does it with a handful of units, and a nonlinear function of the score at that. What tells
@@ -32,6 +36,7 @@ class CoordinatewiseDrift(DriftWrapper):
     """
 
     uses_score = True
+    wraps_widths = True
 
     def __init__(
         self,
@@ -49,10 +54,14 @@ class CoordinatewiseDrift(DriftWrapper):
         self.slopes = nn.Parameter(torch.randn(3 if self.periodic else 2, width))
         self.offset = nn.Parameter(torch.randn(dim, width))
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
-        self.output = nn.Linear(width, 1)
+        self.output = nn.Linear(width, 2 if self.learns_width else 1)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    @property
+    def learns_width(self) -> bool:
+        return self.network.learns_width
 
     def adapt(self, process: Process) -> None:
         super().adapt(process)
@@ -69,4 +78,6 @@ class CoordinatewiseDrift(DriftWrapper):
         hidden = features @ self.slopes + self.offset + time.unsqueeze(-2)
         for layer in self.hidden:
             hidden = layer(nn.functional.silu(hidden))
-        return self.network(embedding, x, score) + self.output(nn.functional.silu(hidden)).squeeze(-1)
+        control, *log_scale = self.output(nn.functional.silu(hidden)).unbind(-1)
+        bounded = [WIDTH_BOUND * torch.tanh(raw / WIDTH_BOUND) for raw in log_scale]
+        return self.network(embedding, x, score) + torch.cat([control, *bounded], -1)

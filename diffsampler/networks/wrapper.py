@@ -14,13 +14,18 @@ class DriftWrapper(Drift):
 
     Arguments:
         dim: the dimension D.
-        network: makes the wrapped drift from the dimension; it must return a control alone.
+        network: makes the wrapped drift from the dimension; it must return a control alone, unless `wraps_widths`.
+
+    Attributes:
+        wraps_widths: whether the wrapped drift may learn widths too.
     """
+
+    wraps_widths: bool = False
 
     def __init__(self, dim: int, network: Callable[[int], Drift]) -> None:
         super().__init__()
         self.network = network(dim)
-        if self.network.learns_width:
+        if self.network.learns_width and not self.wraps_widths:
             raise InputError(
                 f"network of {type(self).__name__} must return a control alone, got {type(self.network).__name__}: "
                 "wrap the other way round."

@@ -235,7 +235,7 @@ def test_samplers_tell_their_drift_the_scale() -> None:
     assert torch.equal(sampler.drift.network.scale, torch.tensor([2.0, 3.0]))
 
 
-@pytest.mark.parametrize("wrapper", [LangevinDrift, LearnedVariance, CoordinatewiseDrift])
+@pytest.mark.parametrize("wrapper", [LangevinDrift, LearnedVariance])
 def test_widths_are_learned_outermost(wrapper: type[Drift]) -> None:
     with pytest.raises(InputError, match=f"network of {wrapper.__name__} must return a control alone"):
         wrapper(1, network=LearnedVariance)
