@@ -19,6 +19,7 @@ __all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
+MAX_LOST = 0.1
 STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4}
 
 
@@ -82,7 +83,8 @@ class SamplerModule(L.LightningModule):
             check_count("max_target_evaluations", max_target_evaluations)
         self.seed = check_count("seed", seed, minimum=0)
         self.history: list[dict[str, Any]] = []
-        self._finite: Tensor | bool = True
+        self._num_lost: Tensor | int = 0
+        self._lost_since = 0
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
@@ -135,6 +137,7 @@ class SamplerModule(L.LightningModule):
             self.generator.set_state(self._restored_generators[self.global_rank].cpu())
 
     def on_train_start(self) -> None:
+        self._num_lost, self._lost_since = 0, self.global_step
         # A resumed optimiser brings the old rates along; what is asked for now counts.
         (optimizer,) = self.trainer.optimizers
         asked = self._optimizer_groups()
@@ -147,8 +150,7 @@ class SamplerModule(L.LightningModule):
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
         progress = self._progress(self.global_step)
         loss = self.loss.step(self.sampler, self.behaviour, batch_size, self.generator, progress)
-        self._finite = self._finite & loss.detach().isfinite()
-        if batch_idx % DIVERGENCE_CHECK_STEPS == 0:
+        if self.global_step - self._lost_since >= DIVERGENCE_CHECK_STEPS:
             self._check_divergence()
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
         return loss
@@ -161,12 +163,35 @@ class SamplerModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._check_divergence()  # before the checkpoint, with or without a validation
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Leave out a step whose gradient is not finite, then clip: one bad trajectory must not end a run."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+        for gradient in gradients:
+            gradient.copy_(torch.where(finite, gradient, 0.0))
+        self._num_lost = self._num_lost + ~finite
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def _check_divergence(self) -> None:
         # Only now and then: on a GPU, reading waits for the step.
-        if not self._finite:
+        num_lost, since = int(self._num_lost), self._lost_since
+        num_steps = self.global_step - since
+        self._num_lost, self._lost_since = 0, self.global_step
+        if num_lost > MAX_LOST * num_steps:
             raise InputError(
-                f"Training diverged: the loss is not finite at step {self.global_step}. Checkpoints, where they are "
-                "kept, are from before. Lower lr, or the trainer's gradient_clip_val."
+                f"Training diverged: of the {num_steps} steps before step {self.global_step}, {num_lost} had a "
+                "gradient that is not finite. Checkpoints, where they are kept, are from before. Lower lr, or the "
+                "trainer's gradient_clip_val."
+            )
+        if num_lost:
+            rank_zero_warn(
+                f"Step {self.global_step}: {num_lost} of the last {num_steps} steps had a gradient that is not finite "
+                "and were left out."
             )
 
     # --- evaluation

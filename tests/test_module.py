@@ -161,6 +161,24 @@ def test_training_that_diverges_says_so():
         fit(Sampler(gaussian(), grid=5), max_steps=50, lr=1e30, gradient_clip_val=None, **QUIET)
 
 
+class NowAndThenNaN(TrajectoryBalance):
+    """Of every fifty losses one is no number, and neither is its gradient."""
+
+    calls = 0
+
+    def forward(self, trajectory):
+        self.calls += 1
+        return super().forward(trajectory) * (math.nan if self.calls % 50 == 10 else 1.0)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out_and_reported():
+    sampler = Sampler(gaussian(), grid=5)
+    with pytest.warns(UserWarning, match="1 of the last 50 steps had a gradient that is not finite"):
+        fit(sampler, max_steps=100, loss=NowAndThenNaN(), **QUIET)
+    assert all(parameter.isfinite().all() for parameter in sampler.parameters())
+    assert sampler.estimate_log_z(500, seed=0).ess > 0.3
+
+
 @pytest.mark.parametrize("name", ["lr", "flow_lr", "log_z_lr", "weight_decay", "final_lr_factor"])
 def test_negative_rates_are_refused(name):
     with pytest.raises(InputError, match=f"^{name} must be"):
