@@ -119,6 +119,7 @@ class TargetInCoordinates(Target):
         self.target = target
         self.coordinates = coordinates
         self.log_z = target.log_z
+        self.differentiable = target.differentiable
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.target.log_prob(self.coordinates(x)) + self.coordinates.log_det.to(x.dtype)

@@ -30,8 +30,10 @@ class Target(nn.Module, ABC):
         log_z: the exact or audited log normalising constant, or None where it is not known.
         plot_range: (low, high) of the figures' axes, or None to take it from samples.
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
+        differentiable: whether the score says anything: False for a simulator, or a density of flat steps.
     """
 
+    differentiable: bool = True
     log_z: float | None = None
     plot_range: tuple[float, float] | None = None
     plot_coordinates: tuple[int, int] = (0, 1)
@@ -103,6 +105,7 @@ class FunctionTarget(Target):
         log_z: float | None = None,
         plot_range: tuple[float, float] | None = None,
         plot_coordinates: tuple[int, int] = (0, 1),
+        differentiable: bool = True,
     ) -> None:
         super().__init__(dim)
         if not callable(fn):
@@ -111,6 +114,7 @@ class FunctionTarget(Target):
         self.log_z = log_z
         self.plot_range = plot_range
         self.plot_coordinates = plot_coordinates
+        self.differentiable = differentiable
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)

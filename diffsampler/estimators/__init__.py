@@ -1,6 +1,21 @@
-"""Estimators: log Z from log-weights, with its interval and what can be said of its reliability."""
+"""log Z and what supports it: importance weights, and references without learning."""
 
+from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.estimators.pareto import pareto_khat
+from diffsampler.estimators.reference import reference
+from diffsampler.estimators.tempering import Annealed, HamiltonianMove, RandomWalkMove, ais, reverse_ais, smc
 
-__all__ = ["LogZEstimate", "estimate_log_z", "pareto_khat"]
+__all__ = [
+    "Annealed",
+    "GaussianComponents",
+    "HamiltonianMove",
+    "LogZEstimate",
+    "RandomWalkMove",
+    "ais",
+    "estimate_log_z",
+    "pareto_khat",
+    "reference",
+    "reverse_ais",
+    "smc",
+]

@@ -97,13 +97,14 @@ def estimate_log_z(
         num_samples=n,
         num_target_evaluations=num_target_evaluations,
         warnings=[
-            *_invalid_warnings(num_invalid_evaluations, num_target_evaluations),
+            *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
             *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max())),
         ],
     )
 
 
-def _invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
+def invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
+    """What to say of evaluations that failed."""
     if not num_invalid:
         return []
     return [

@@ -1,0 +1,93 @@
+"""Gaussian mixtures with full covariances: where annealed estimates start from."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError
+from diffsampler.kernels import HALF_LOG_TWO_PI
+
+__all__ = ["GaussianComponents"]
+
+
+class GaussianComponents:
+    """sum_k w_k N(loc_k, factor_k factor_k^T), in float64.
+
+    Arguments:
+        loc: with shape (K, D).
+        factor: invertible and lower triangular, with shape (K, D, D).
+        weights: positive, with shape (K); by default equal.
+
+    Raises:
+        InputError: if shapes do not match or something is not finite.
+    """
+
+    def __init__(self, loc: Tensor, factor: Tensor, weights: Tensor | None = None) -> None:
+        if loc.ndim != 2 or factor.shape != (*loc.shape, loc.shape[1]):
+            raise InputError(
+                f"loc and factor must have shapes (K, D) and (K, D, D), got {tuple(loc.shape)}, {tuple(factor.shape)}."
+            )
+        weights = torch.ones(len(loc), device=loc.device) if weights is None else weights
+        self.loc, self.factor = loc.double(), factor.double()
+        self.log_weight = (weights / weights.sum()).to(self.loc).log()
+        self.log_det = self.factor.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        eye = torch.eye(loc.shape[1], dtype=self.loc.dtype, device=self.loc.device)
+        self.inverse = torch.linalg.solve_triangular(self.factor, eye, upper=False)
+        if not (self.loc.isfinite().all() and self.log_det.isfinite().all() and self.log_weight.isfinite().all()):
+            raise InputError("loc, factor and weights must be finite, factor invertible and weights positive.")
+
+    def widened(self, factor: float) -> "GaussianComponents":
+        """The same means and weights, with standard deviations `factor` times as large."""
+        return GaussianComponents(self.loc, factor * self.factor, self.log_weight.exp())
+
+    def mixed_with(self, other: "GaussianComponents", share: float) -> "GaussianComponents":
+        """A mixture that draws from the other one with probability `share`."""
+        return GaussianComponents(
+            torch.cat([self.loc, other.loc]),
+            torch.cat([self.factor, other.factor]),
+            torch.cat([(1 - share) * self.log_weight.exp(), share * other.log_weight.exp()]),
+        )
+
+    @classmethod
+    def fitted_to(cls, x: Tensor, weight: Tensor | None = None, widening: float = 1.0) -> "GaussianComponents":
+        """One component with the mean of points x, with shape (n, D), and `widening` times their spread.
+
+        The covariance shrinks towards its diagonal by D / n: it stays invertible with few points.
+        """
+        x = x.double()
+        weight = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight.to(x)
+        weight = weight / weight.sum()
+        loc = weight @ x
+        residual = (x - loc) * weight.sqrt().unsqueeze(-1)
+        covariance = residual.T @ residual
+        size = 1 / weight.square().sum()
+        shrinkage = min(1.0, x.shape[1] / float(size))
+        variance = covariance.diagonal()
+        floor = (
+            (torch.finfo(x.dtype).eps * loc).square() + torch.finfo(x.dtype).eps * variance + torch.finfo(x.dtype).tiny
+        )
+        covariance = (1 - shrinkage) * covariance + torch.diag(shrinkage * variance + floor)
+        # Of the correlation matrix: coordinates may differ by many orders of magnitude.
+        std = covariance.diagonal().sqrt()
+        factor = std.unsqueeze(-1) * torch.linalg.cholesky(covariance / torch.outer(std, std))
+        return cls(loc[None], widening * factor[None])
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n draws, with shape (n, D)."""
+        component = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
+        shape = (n, self.loc.shape[1])
+        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        x = torch.empty_like(noise)
+        for k in range(len(self.loc)):
+            mine = component == k
+            x[mine] = self.loc[k] + noise[mine] @ self.factor[k].T
+        return x
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-density, with shape (n), and its gradient, for x with shape (n, D)."""
+        # Whitened residuals of all components at once, with shape (K, n, D).
+        z = (x - self.loc.unsqueeze(1)) @ self.inverse.mT
+        joint = (self.log_weight - self.log_det).unsqueeze(-1) - 0.5 * z.square().sum(-1)
+        joint = joint - self.loc.shape[1] * HALF_LOG_TWO_PI
+        log_prob = joint.logsumexp(0)
+        share = joint.softmax(0)
+        return log_prob, -(share.unsqueeze(-1) * (z @ self.inverse)).sum(0)

@@ -1,0 +1,291 @@
+"""Where is the target, and how wide: Gaussian components found without any tuning.
+
+With gradients, many quasi-Newton paths, each of which keeps the Gaussian of its best evidence lower bound; without, a
+population that is fitted and redrawn.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_count
+from diffsampler.estimators.components import GaussianComponents
+from diffsampler.kernels import HALF_LOG_TWO_PI, noise_like
+from diffsampler.target import CountedTarget
+
+__all__ = ["follow_gradients", "follow_population", "starts_at_all_radii"]
+
+SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
+MAX_BACKTRACKING = 12
+NUM_ELBO_DRAWS = 12
+NUM_NEWTON = 4
+MAX_REFINED = 32
+OFFER_EVERY = 4
+FORGETTABLE = 25.0  # nats
+WIDENING = 1.2
+# Nats: ELBOs of a dozen draws flatter the best of many; curvature at the end of a path is no matter of luck.
+REFINED_MARGIN = 1.0
+SAME = 0.7  # standard deviations
+
+
+def follow_gradients(
+    target: CountedTarget,
+    x: Tensor,
+    generator: torch.Generator | None = None,
+    num_iterations: int = 100,
+) -> GaussianComponents:
+    """Gaussians around the modes: BFGS paths from starts at all distances, side by side.
+
+    Each iterate's inverse Hessian is the covariance of a Gaussian there; a path keeps the one of largest ELBO, which
+    is a broad one in a funnel, not the one at its bottom. At the ends the Hessian by differences is tried too.
+
+    References:
+        Pathfinder: Parallel quasi-Newton variational inference, Zhang et al., 2022, arXiv:2108.03782.
+
+    Arguments:
+        target: the density, differentiable.
+        x: where the paths start, with shape (P, D).
+        generator: the source of all noise.
+        num_iterations: of every path.
+
+    Raises:
+        InputError: if the density is zero wherever the paths start.
+    """
+    value, gradient = target.log_prob_and_score(x)
+    usable = value.isfinite() & gradient.isfinite().all(-1)
+    if not usable.any():
+        raise InputError("log_prob or its score is not finite at any of the points where the search starts.")
+    x, value, gradient = x[usable], value[usable], gradient[usable]
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    inverse = eye / gradient.norm(dim=-1).clamp(1.0, 1e12)[:, None, None]
+    best = _Best(x, inverse)
+    moving = torch.arange(len(x), device=x.device)
+    for iteration in range(num_iterations):
+        here = x[moving], value[moving], gradient[moving]
+        direction = (inverse[moving] @ here[2].unsqueeze(-1)).squeeze(-1)
+        there = _line_search(target, *here, direction)
+        x[moving], value[moving], gradient[moving] = there
+        step = there[0] - here[0]
+        inverse[moving] = _bfgs_update(inverse[moving], step, here[2] - there[2], first=iteration == 0)
+        stopped = (step.abs() <= 1e-8 * (1e-8 + here[0].abs())).all(-1)
+        if iteration % OFFER_EVERY == 0:
+            best.offer(moving, x[moving], inverse[moving], target, generator)
+        elif stopped.any():
+            best.offer(moving[stopped], x[moving[stopped]], inverse[moving[stopped]], target, generator)
+        moving = moving[~stopped]
+        if not len(moving):
+            break
+    # Where many paths have met, one of them goes on.
+    rows = torch.tensor(best.distinct(range(len(x)))[:MAX_REFINED], device=x.device)
+    for _ in range(NUM_NEWTON):
+        inverse[rows] = _inverse_hessian(target, x[rows], inverse[rows])
+        best.offer(rows, x[rows], inverse[rows], target, generator, REFINED_MARGIN)
+        direction = (inverse[rows] @ gradient[rows].unsqueeze(-1)).squeeze(-1)
+        x[rows], value[rows], gradient[rows] = _line_search(target, x[rows], value[rows], gradient[rows], direction)
+    best.offer(rows, x[rows], _inverse_hessian(target, x[rows], inverse[rows]), target, generator, REFINED_MARGIN)
+    return best.components(best.distinct(rows.tolist()))
+
+
+def follow_population(
+    target: CountedTarget, size: int = 1000, num_iterations: int = 60, generator: torch.Generator | None = None
+) -> GaussianComponents:
+    """One Gaussian, without gradients: points are weighted by a tempered density, fitted and drawn again.
+
+    References:
+        The cross-entropy method, Rubinstein, 1999, with weights tempered to an effective sample size of a tenth.
+
+    Arguments:
+        target: the density.
+        size: of the population.
+        num_iterations: populations at most.
+        generator: the source of all noise.
+
+    Raises:
+        InputError: if the density is zero wherever the population starts.
+    """
+    x = _at_all_radii(check_count("size", size), target.target.dim, generator)
+    log_start = torch.zeros_like(x[:, 0])
+    for _ in range(num_iterations):
+        log_prob = _usable(target.log_prob(x))
+        if log_prob.isneginf().all():
+            raise InputError(_NOWHERE.format(size=size, radius=LARGEST_RADIUS))
+        ratio = log_prob - log_start
+        beta = _tempering(ratio)
+        components = GaussianComponents.fitted_to(x, (beta * (ratio - ratio.max())).exp(), WIDENING)
+        if beta == 1:
+            break
+        x = components.sample(size, generator)
+        log_start, _ = components.log_prob_and_score(x)
+    return components
+
+
+_NOWHERE = "log_prob is not finite at any of {size} points up to {radius:g} from the origin: move or scale the target."
+
+
+def starts_at_all_radii(
+    target: CountedTarget, num_shells: int = 32, num_tried: int = 2000, generator: torch.Generator | None = None
+) -> Tensor:
+    """Points at every distance from the origin, with shape (P, D): the best of each shell, and two more of it.
+
+    Points of zero density are left out.
+
+    Raises:
+        InputError: if the density is zero at all points tried.
+    """
+    x = _at_all_radii(num_tried, target.target.dim, generator)
+    log_prob = _usable(target.log_prob(x))
+    starts = []
+    for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
+        usable = ~values.isneginf()
+        if usable.any():
+            starts += [shell[values.argmax()][None], shell[usable][:2]]
+    if not starts:
+        raise InputError(_NOWHERE.format(size=num_tried, radius=LARGEST_RADIUS))
+    return torch.cat(starts)
+
+
+def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor:
+    """Points of normal distributions whose widths are spread evenly on a log scale, with shape (n, D)."""
+    like = {"dtype": torch.float64, "device": None if generator is None else generator.device}
+    widths = torch.logspace(math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS), n, **like)
+    return widths.unsqueeze(-1) * torch.randn(n, dim, generator=generator, **like)
+
+
+def _usable(log_prob: Tensor) -> Tensor:
+    return torch.where(log_prob.isnan() | log_prob.isposinf(), -math.inf, log_prob)
+
+
+def _tempering(ratio: Tensor) -> float:
+    """The largest power, up to 1, at which a tenth of the weights counts."""
+    ratio = ratio - ratio.max()
+
+    def ess(beta: float) -> float:
+        weight = (beta * ratio).exp()
+        return float(weight.sum().square() / weight.square().sum()) / len(ratio)
+
+    if ess(1.0) > 0.1:
+        return 1.0
+    low, high = 1e-12, 1.0
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if ess(middle) > 0.1 else (low, middle)
+    return low
+
+
+def _line_search(
+    target: CountedTarget, x: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each path's first point with enough ascent, of steps 1, 1/4, 1/16, ... along its direction; else where it is."""
+    slope = (gradient * direction).sum(-1)
+    uphill = slope > 0
+    direction = torch.where(uphill.unsqueeze(-1), direction, gradient / gradient.norm(dim=-1, keepdim=True).clamp(1.0))
+    slope = (gradient * direction).sum(-1)
+    step = torch.ones_like(value)
+    moved, moved_value, moved_gradient = x.clone(), value.clone(), gradient.clone()
+    waiting = torch.arange(len(x), device=x.device)
+    for _ in range(MAX_BACKTRACKING):
+        trial = x[waiting] + step[waiting, None] * direction[waiting]
+        trial_value, trial_gradient = target.log_prob_and_score(trial)
+        enough = trial_value - value[waiting] >= 1e-4 * step[waiting] * slope[waiting]
+        enough = enough & trial_value.isfinite() & trial_gradient.isfinite().all(-1)
+        done = waiting[enough]
+        moved[done], moved_value[done], moved_gradient[done] = (
+            trial[enough],
+            trial_value[enough],
+            trial_gradient[enough],
+        )
+        waiting = waiting[~enough]
+        if not len(waiting):
+            break
+        step[waiting] = 0.25 * step[waiting]
+    return moved, moved_value, moved_gradient
+
+
+def _bfgs_update(inverse: Tensor, step: Tensor, change: Tensor, first: bool) -> Tensor:
+    """The inverse Hessian of -log R after a step, with shape (P, D, D); unchanged where curvature is not positive."""
+    curvature = (step * change).sum(-1)
+    good = curvature > 1e-12 * step.norm(dim=-1) * change.norm(dim=-1)
+    rho = torch.where(good, 1 / curvature, 0.0)[:, None, None]
+    eye = torch.eye(step.shape[-1], dtype=step.dtype, device=step.device)
+    if first:
+        scale = torch.where(good, curvature / change.square().sum(-1), 1.0)
+        inverse = torch.where(good[:, None, None], scale[:, None, None] * eye, inverse)
+    left = eye - rho * step.unsqueeze(-1) * change.unsqueeze(-2)
+    updated = left @ inverse @ left.mT + rho * step.unsqueeze(-1) * step.unsqueeze(-2)
+    return torch.where(good[:, None, None], updated, inverse)
+
+
+def _inverse_hessian(target: CountedTarget, x: Tensor, inverse: Tensor) -> Tensor:
+    """By central differences of the score, along the axes of what BFGS found; that where it is not positive."""
+    num_paths, dim = x.shape
+    factor, info = torch.linalg.cholesky_ex(inverse)
+    usable = info == 0
+    factor = torch.where(usable[:, None, None], factor, torch.eye(dim, dtype=x.dtype, device=x.device))
+    step = 1e-3 * factor.mT  # row d: a thousandth of a standard deviation along axis d
+    points = torch.stack([x.unsqueeze(1) + step, x.unsqueeze(1) - step])
+    _, score = target.log_prob_and_score(points.reshape(-1, dim))
+    ahead, behind = score.view(2, num_paths, dim, dim)
+    # In whitened coordinates the Hessian is near the identity.
+    whitened = -((ahead - behind) / 2e-3) @ factor
+    values, vectors = torch.linalg.eigh(torch.nan_to_num(0.5 * (whitened + whitened.mT)))
+    usable = usable & (values[:, 0] > 1e-9 * values[:, -1]) & whitened.isfinite().all(-1).all(-1)
+    root = factor @ (vectors / values.clamp(min=1e-9 * values[:, -1:]).sqrt().unsqueeze(-2))
+    return torch.where(usable[:, None, None], root @ root.mT, inverse)
+
+
+class _Best:
+    """The Gaussian of largest ELBO on each path so far."""
+
+    def __init__(self, x: Tensor, inverse: Tensor) -> None:
+        self.loc, self.factor = x.clone(), torch.linalg.cholesky(inverse)
+        self.elbo = x.new_full((len(x),), -math.inf)
+
+    def offer(
+        self,
+        rows: Tensor,
+        x: Tensor,
+        covariance: Tensor,
+        target: CountedTarget,
+        generator: torch.Generator | None,
+        margin: float = 0.0,
+    ) -> None:
+        """Take N(x, covariance) for the paths named by rows, where its ELBO is better, or worse by less than margin."""
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        usable = (info == 0) & factor.isfinite().all(-1).all(-1)
+        factor = torch.where(usable[:, None, None], factor, self.factor[rows])
+        num_paths, dim = x.shape
+        noise = noise_like(x.new_empty(num_paths, NUM_ELBO_DRAWS, dim), generator)
+        points = x.unsqueeze(1) + noise @ factor.mT
+        log_prob = _usable(target.log_prob(points.reshape(-1, dim))).view(num_paths, NUM_ELBO_DRAWS)
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+        # Of no variance where the target is this Gaussian: the draws decide nothing then.
+        log_ratio = log_prob + 0.5 * noise.square().sum(-1) + log_det + dim * HALF_LOG_TWO_PI
+        # A draw of zero density counts as a hundred nats below, not as minus infinity: supports may have edges.
+        elbo = torch.maximum(log_ratio, log_ratio.amax(-1, keepdim=True) - 100.0).mean(-1)
+        better = usable & (elbo > self.elbo[rows] - margin)
+        rows = rows[better]
+        self.loc[rows], self.factor[rows], self.elbo[rows] = x[better], factor[better], elbo[better]
+
+    def distinct(self, rows: Sequence[int]) -> list[int]:
+        """Those paths that ended neither far below the best nor where a better one did, best first."""
+        order = sorted(rows, key=lambda row: -float(self.elbo[row]))
+        kept: list[int] = []
+        for row in order:
+            if self.elbo[row] > self.elbo[order[0]] - FORGETTABLE and not self._is_among(row, kept):
+                kept.append(row)
+        return kept
+
+    def components(self, kept: list[int]) -> GaussianComponents:
+        """Half of the weight by ELBO, half equally."""
+        share = self.elbo[kept].softmax(0)
+        return GaussianComponents(self.loc[kept], self.factor[kept], 0.5 * share + 0.5 / len(kept))
+
+    def _is_among(self, row: int, kept: list[int]) -> bool:
+        """Whether a path ended in the middle of a better one's Gaussian."""
+        if not kept:
+            return False
+        shift = (self.loc[row] - self.loc[kept]).unsqueeze(-1)
+        distance = torch.linalg.solve_triangular(self.factor[kept], shift, upper=False).square().sum((-2, -1))
+        return bool((distance < SAME**2).any())

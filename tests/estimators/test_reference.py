@@ -1,0 +1,113 @@
+"""The untuned reference: it finds scale, place and modes by itself."""
+
+import math
+
+import pytest
+import torch
+from helpers import Z_BOUND, correlated_gaussian
+from torch import Tensor
+
+from diffsampler import FunctionTarget, InputError, Target
+from diffsampler.estimators import reference
+from diffsampler.estimators.search import follow_gradients, starts_at_all_radii
+from diffsampler.target import CountedTarget
+from targets import Gaussian, GaussianMixture
+
+
+def far_and_badly_scaled() -> Target:
+    """Six correlated coordinates about 50, standard deviations from 0.001 to 1000."""
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    covariance = rotation @ torch.diag(torch.logspace(-6, 6, 6, dtype=torch.float64)) @ rotation.T
+    return Gaussian([50.0] * 6, covariance)
+
+
+def truncated() -> Target:
+    """Normal, all coordinates positive."""
+    inside = FunctionTarget(
+        lambda x: torch.where((x > 0).all(-1), -0.5 * x.square().sum(-1), -math.inf), dim=4, log_z=0.0
+    )
+    inside.log_z = 2 * math.log(2 * math.pi) - 4 * math.log(2)
+    return inside
+
+
+def flat_steps() -> Target:
+    """A staircase: its gradient is zero wherever there is one."""
+    return FunctionTarget(
+        lambda x: -0.2 * torch.floor(x.abs() / 0.2).sum(-1),
+        dim=2,
+        log_z=2 * math.log(0.4 / (1 - math.exp(-0.2))),
+        differentiable=False,
+    )
+
+
+def black_box() -> Target:
+    """A density that autograd cannot follow, at (3, -1)."""
+    return FunctionTarget(
+        lambda x: torch.as_tensor(-0.5 * ((x.detach().numpy() - [3.0, -1.0]) ** 2 / [0.01, 4.0]).sum(-1)),
+        dim=2,
+        log_z=math.log(2 * math.pi * 0.2),
+        differentiable=False,
+    )
+
+
+def two_far_modes() -> Target:
+    """Unequal weights and widths, 25 widths apart."""
+    return GaussianMixture([[-6.0, 0.0, 0.0], [6.0, 1.0, -3.0]], [[1.0] * 3, [0.5] * 3], [0.85, 0.15])
+
+
+@pytest.mark.parametrize("make", [far_and_badly_scaled, truncated, flat_steps, black_box, two_far_modes])
+def test_is_right_without_tuning(make: object) -> None:
+    target = make()
+    estimate = reference(target, 1000, seed=0).estimate
+    error = (estimate.high - estimate.low) / (2 * 1.96)
+    # |z| < 4.5, 7e-6, for an interval that is worth something.
+    assert error < 0.15 and abs(estimate.log_z - target.log_z) < Z_BOUND * error, estimate
+
+
+def test_draws_have_the_masses_of_the_modes() -> None:
+    x = reference(two_far_modes(), 2000, seed=1).x
+    # Particles of one mode do not visit the other: their share is known as well as Z, to 5 %; four errors.
+    assert abs(float((x[:, 0] < 0).double().mean()) - 0.85) < 0.1
+
+
+def test_paths_of_a_gaussian_end_in_it(generator: torch.Generator) -> None:
+    covariance = torch.linalg.inv(
+        torch.tensor([[2.0, 0.9, 0.0], [0.9, 1.0, 0.3], [0.0, 0.3, 50.0]], dtype=torch.float64)
+    )
+    target = Gaussian([50.0, 0.0, -3.0], covariance)
+    counter = CountedTarget(target)
+    found = follow_gradients(counter, starts_at_all_radii(counter, generator=generator), generator)
+    assert len(found.loc) == 1, "paths that end in one Gaussian are one component"
+    # The same density, to a fiftieth of a nat: a start for particles needs no more.
+    x = found.sample(50, generator)
+    expected = target.log_prob(x) - (target.log_z or 0.0)
+    torch.testing.assert_close(found.log_prob_and_score(x)[0], expected, rtol=0, atol=0.02)
+
+
+def test_seeds_and_counts() -> None:
+    first, second = (reference(correlated_gaussian(), 200, seed=4) for _ in range(2))
+    assert torch.equal(first.x, second.x)
+    told: list[float] = []
+    reference(correlated_gaussian(), 200, seed=4, progress=told.append)
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 4
+
+
+def test_refuses_what_is_nowhere() -> None:
+    nowhere = FunctionTarget(lambda x: x.sum(-1) * math.nan, dim=2)
+    with pytest.raises(InputError, match="not finite at any of 2000 points up to 300"):
+        reference(nowhere, seed=0)
+    nowhere.differentiable = False
+    with pytest.raises(InputError, match="not finite at any of 1000 points up to 300"):
+        reference(nowhere, seed=0)
+    with pytest.raises(InputError, match="num_particles must be"):
+        reference(correlated_gaussian(), 10)
+
+
+def test_score_of_no_use_is_no_reason_to_stop() -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        # The gradient overflows beyond 100.
+        return -0.5 * x.square().sum(-1) - torch.where(x[..., 0] > 100, (x[..., 0] * 8).exp(), 0.0)
+
+    target = FunctionTarget(log_prob, dim=2, log_z=math.log(2 * math.pi))
+    estimate = reference(target, 500, seed=0).estimate
+    assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92
