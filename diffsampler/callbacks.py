@@ -1,6 +1,7 @@
 """Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,10 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None) -> str
         ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
         ("ELBO", f"{estimate.elbo:.4f}"),
         ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
-        ("Pareto khat", f"{estimate.khat:.2f}"),
         ("target evaluations", f"{estimate.num_target_evaluations:,}"),
     ]
+    if not math.isnan(estimate.khat):
+        rows.insert(4, ("Pareto khat", f"{estimate.khat:.2f}"))
     if true_log_z is not None:
         rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
     width = max(len(name) for name, _ in rows)

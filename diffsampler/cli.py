@@ -1,4 +1,4 @@
-"""The command line: `diffsampler fit | validate | test | predict`."""
+"""The command line: `diffsampler fit | validate | test | predict | reference`."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import CLI
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,6 +17,7 @@ import targets  # noqa: F401  (their classes are found by short name)
 from diffsampler.behaviours import Behaviour
 from diffsampler.callbacks import ExponentialMovingAverage, Report, SampleWriter
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
+from diffsampler.cli_reference import run_reference
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError, check_count
@@ -196,6 +198,9 @@ def main(args: list[str] | None = None) -> None:
     sys.argv[1:] = []
     silence_lightning()
     try:
+        if args[:1] == ["reference"]:
+            _reference(args[1:])
+            return
         args = _with_config_of_checkpoint(args)
         _CLI(
             build_module,
@@ -233,6 +238,17 @@ def main(args: list[str] | None = None) -> None:
         if "loading state_dict" not in str(error):
             raise
         _exit(f"the checkpoint is of another sampler: {first_mismatch(error)}")
+
+
+def _reference(args: list[str]) -> None:
+    CLI(
+        run_reference,
+        args=args,
+        as_positional=False,
+        parser_class=_Parser,
+        prog="diffsampler reference",
+        description=run_reference.__doc__.partition("\n")[0],
+    )
 
 
 def _exit(message: str) -> NoReturn:

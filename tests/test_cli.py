@@ -276,3 +276,30 @@ def test_the_console_script_starts(tmp_path):
     assert result.returncode == 2
     assert "unknown name 'Funel'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_reference_prints_and_writes_log_z(capsys):
+    main(["reference", "--target", "Gaussian", "--target.mean=[30.0, -1.0]", "--output=r.json", "--num_particles=500"])
+    output = capsys.readouterr().out
+    assert "true log Z" in output and "Pareto" not in output
+    results = json.loads(Path("r.json").read_text())
+    # 4.5 standard errors, 7e-6.
+    assert abs(results["log_z"]) < 4.5 * (results["high"] - results["low"]) / 3.92
+    assert results["target"] == "Gaussian" and results["khat"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target=Funel"], "unknown name 'Funel'"),
+        (["--target=Funnel", "--num_particles=5"], "num_particles must be"),
+        (["--target=Funnel", "--output=nowhere/r.json"], "output must be a file in a folder that exists"),
+        (["--target=Funnel", "--particles=5"], "unrecognized argument --particles"),
+    ],
+)
+def test_reference_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["reference", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
