@@ -108,12 +108,13 @@ class Report(L.Callback):
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "diagnostics": {**target.diagnostics(x), **self._distances(module, x)},
+            "reference": None if module.sampler.reference is None else module.sampler.reference.to_dict(),
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
         if results["step"] == 0:
             print("  These are the weights before any training: give --ckpt_path to use a trained sampler.")
-        print(format_table(estimate, target.log_z))
+        print(format_table(estimate, target.log_z, module.sampler.reference))
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
         print(f"Results: {folder / 'results.json'}")
@@ -126,8 +127,8 @@ class Report(L.Callback):
             print(f"Figures: {', '.join(str(path) for path in paths)}")
 
 
-def format_table(estimate: LogZEstimate, true_log_z: float | None = None) -> str:
-    """The log Z table, in words: estimate, interval, bound, diagnostics, truth where known, warnings."""
+def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:
+    """The log Z table, in words: estimate, interval, bound, diagnostics, truth and reference where known, warnings."""
     rows = [
         ("log Z", f"{estimate.log_z:.4f}"),
         ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
@@ -135,8 +136,10 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None) -> str
         ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
         ("target evaluations", f"{estimate.num_target_evaluations:,}"),
     ]
+    if reference is not None:
+        rows.insert(2, ("reference (SMC)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
     if not math.isnan(estimate.khat):
-        rows.insert(4, ("Pareto khat", f"{estimate.khat:.2f}"))
+        rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
     if true_log_z is not None:
         rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
     width = max(len(name) for name, _ in rows)

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import CLI
 from lightning import LightningModule, Trainer
@@ -25,11 +25,11 @@ from diffsampler.grids import Grid
 from diffsampler.losses import Loss
 from diffsampler.messages import shorten
 from diffsampler.module import SamplerModule
-from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
+from diffsampler.networks import Drift, Flow
 from diffsampler.processes import Process
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target
-from diffsampler.training import default_accelerator, silence_lightning
+from diffsampler.training import default_accelerator, search_first, silence_lightning
 
 __all__ = ["main"]
 
@@ -37,9 +37,9 @@ __all__ = ["main"]
 def build_module(
     target: Target,
     process: Process | None = None,
-    drift: Callable[[int], Drift] = LangevinDrift,
-    flow: Callable[[int], Flow] | None = ForwardLookingFlow,
-    grid: Grid | int = 100,
+    drift: Callable[[int], Drift] | None = None,
+    flow: Callable[[int], Flow] | Literal["auto"] | None = "auto",
+    grid: Grid | int | None = None,
     coordinates: Callable[[Target], AffineCoordinates] | None = None,
     loss: Loss | None = None,
     behaviour: Behaviour | None = None,
@@ -55,13 +55,14 @@ def build_module(
 
     Arguments:
         target: the density.
-        process: forward and backward kernels.
+        process: forward and backward kernels. With no process, drift, grid and coordinates a search finds place and
+            scale; with any of them, the others are PinnedBrownian, LangevinDrift, 100 and none.
         drift: the control network.
-        flow: the state flow network; null for losses without one.
+        flow: the state flow network; auto is ForwardLookingFlow, null leaves it out for losses without one.
         grid: the time grid, or the number of steps of a uniform one.
         coordinates: in which process and networks work, such as LaplaceCoordinates for a posterior.
-        loss: by default SubTrajectoryBalance.
-        behaviour: where training states come from; by default OnPolicy.
+        loss: by default SubTrajectoryBalance, or after a search maximum likelihood, then LogVariance.
+        behaviour: where training states come from; by default OnPolicy, or after a search the points found too.
         backward_drift: the control network of the backward kernel, of processes that learn one; by default as drift.
         lr: learning rate of drift and process.
         flow_lr: learning rate of the flow network.
@@ -139,6 +140,10 @@ class _CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self.model.seed = self.config[self.subcommand].seed_everything
+
+    def before_fit(self) -> None:
+        if self.config_init[self.subcommand].get("ckpt_path") is None:
+            search_first(self.model.sampler, self.model.seed, self.trainer.progress_bar_callback is not None)
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""

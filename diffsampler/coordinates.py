@@ -4,13 +4,17 @@ A sampler that walks in coordinates where the target is centred and of unit scal
 The normalising constant does not change: the log-density in z carries log |det matrix|.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_positive
+from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.estimators import Annealed, GaussianComponents, reference
+from diffsampler.estimators.reference import more_draws
 from diffsampler.target import CountedTarget, Target
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "TargetInCoordinates"]
+__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
 
 
 class AffineCoordinates(nn.Module):
@@ -23,7 +27,11 @@ class AffineCoordinates(nn.Module):
     Attributes:
         log_det: log |det matrix|, with shape ().
         num_target_evaluations: what finding the coordinates cost.
+        precise: whether the target is evaluated in float64 whatever the sampler's dtype: far from the origin, or with
+            scales that differ much, float32 cannot tell the points apart.
     """
+
+    precise: bool = False
 
     def __init__(self, loc: Tensor, matrix: Tensor) -> None:
         super().__init__()
@@ -107,6 +115,51 @@ class LaplaceCoordinates(AffineCoordinates):
         self.num_target_evaluations = evaluations + target.dim
 
 
+class SearchedCoordinates(AffineCoordinates):
+    """The coordinates in which the target has mean 0 and covariance I, as far as a search can tell.
+
+    Until `search` they change nothing. The draws that they were found by are kept, in checkpoints too: training can
+    start from them.
+
+    Arguments:
+        target: its dimension counts.
+        num_points: how many draws are kept.
+    """
+
+    precise = True
+
+    def __init__(self, target: Target, num_points: int = 10_000) -> None:
+        super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
+        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
+        self.register_buffer("found", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def is_found(self) -> bool:
+        """Whether `search` was called, on this object or on that of a checkpoint."""
+        return bool(self.found)
+
+    def search(
+        self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
+    ) -> Annealed:
+        """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
+
+        Arguments:
+            counter: the target in its own coordinates.
+            seed: of the search.
+            progress: is told the fraction of the work that is done, now and then.
+        """
+        device = self.loc.device
+        generator = torch.Generator(device).manual_seed(seed)
+        result = reference(counter, generator=generator, progress=progress)
+        self.points.copy_(more_draws(counter, result, len(self.points), generator))
+        fitted = GaussianComponents.fitted_to(self.points)
+        self.loc.copy_(fitted.loc[0])
+        self.matrix.copy_(fitted.factor[0])
+        self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
+        self.found.fill_(True)
+        return result
+
+
 class TargetInCoordinates(Target):
     """A target as a density of z: log R(loc + matrix z) + log |det matrix|; same normalising constant."""
 
@@ -122,8 +175,14 @@ class TargetInCoordinates(Target):
         self.differentiable = target.differentiable
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.target.log_prob(self.coordinates(x)) + self.coordinates.log_det.to(x.dtype)
+        z = self._in_precision(x)
+        return (self.target.log_prob(self.coordinates(z)) + self.coordinates.log_det.to(z.dtype)).to(x.dtype)
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_prob, score = self.target.log_prob_and_score(self.coordinates(x))
-        return log_prob + self.coordinates.log_det.to(x.dtype), score @ self.coordinates.matrix.to(x.dtype)
+        z = self._in_precision(x)
+        log_prob, score = self.target.log_prob_and_score(self.coordinates(z))
+        log_prob = log_prob + self.coordinates.log_det.to(z.dtype)
+        return log_prob.to(x.dtype), (score @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
+
+    def _in_precision(self, x: Tensor) -> Tensor:
+        return x.double() if self.coordinates.precise else x

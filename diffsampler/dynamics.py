@@ -148,6 +148,25 @@ class Dynamics(Policy):
             path=path,
         )
 
+    def log_pf_of(self, path: Path, step: Tensor, row: Tensor) -> Tensor:
+        """log P_F of single transitions of a path, with shape (n) and gradients to the parameters.
+
+        Arguments:
+            path: states, from anywhere.
+            step: the transitions' steps, in [0, T), with shape (n).
+            row: their trajectories, in [0, B), with shape (n).
+        """
+        s, t = path.times[step, None, None], path.times[step + 1, None, None]
+        # As n times of one trajectory each: what kernels and networks take.
+        x, y = path.x[step, row].unsqueeze(1), path.x[step + 1, row].unsqueeze(1)
+        score = None
+        if self.uses_score:
+            with torch.no_grad():
+                score = self.counter.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
+        embedding = self.drift.embed(path.times[:-1].to(self.dtype))[step].unsqueeze(1)
+        kernel = self._forward_kernel(s, t, x, self.drift(embedding, x, score), score)
+        return kernel.log_prob(y).double().squeeze(1)
+
     def log_uncontrolled_backward(self, path: Path) -> Tensor:
         """log P_B of every step without its control, float64, with shape (T, B)."""
         s, t = path.times[:-1, None, None], path.times[1:, None, None]

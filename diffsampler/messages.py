@@ -69,7 +69,7 @@ def _reason(text: str, keys: list[str]) -> str:
     if match := OPTION.search(text):
         accepted = f"accepted are {match[2]}" if match[2] else "it takes no arguments"
         return f"Option {match[1]!r} is not accepted; {accepted}."
-    if "is abstract" in text and (match := NESTED.search(text)):
+    if ("is abstract" in text or "must include a class_path" in text) and (match := NESTED.search(text)):
         return f"name a class before its argument {match[1]!r}.{_accepted(keys)}"
     if (match := BROKEN_PATH.search(text)) and _accepted(keys):
         return f"cannot use {match[1]!r}: {match[2].strip().rstrip('.')}.{_accepted(keys)}"

@@ -1,6 +1,7 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,9 @@ from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.losses import Loss, SubTrajectoryBalance
+from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
+from diffsampler.target import naming_the_target
 
 __all__ = ["SamplerModule"]
 
@@ -31,8 +34,8 @@ class SamplerModule(L.LightningModule):
 
     Arguments:
         sampler: the sampler to train.
-        loss: by default `SubTrajectoryBalance()`.
-        behaviour: by default `OnPolicy()`.
+        loss: by default `SubTrajectoryBalance()`, or that of `diffsampler.recipe` for a sampler of a target alone.
+        behaviour: by default `OnPolicy()`, or that of the recipe.
         lr: Adam's learning rate for drift and process.
         flow_lr: for the flow network.
         log_z_lr: for the scalar log Z.
@@ -66,6 +69,8 @@ class SamplerModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.sampler = sampler
+        if sampler.self_chosen and loss is None and behaviour is None:
+            loss, behaviour = default_training()
         loss = SubTrajectoryBalance() if loss is None else loss
         self.loss = check_instance("loss", loss, Loss, "SubTrajectoryBalance()")
         behaviour = OnPolicy() if behaviour is None else behaviour
@@ -277,6 +282,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
+        checkpoint["reference"] = None if self.sampler.reference is None else asdict(self.sampler.reference)
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -291,6 +297,8 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
+        if checkpoint.get("reference") is not None:
+            self.sampler.reference = LogZEstimate(**checkpoint["reference"])
         # The counts are those of all ranks together: one of them goes on with the sum.
         if self.global_rank == 0:
             self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
@@ -305,17 +313,9 @@ class SamplerModule(L.LightningModule):
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes."""
     name = type(sampler.target).__name__
-    try:
+    with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
         x = sampler.rollout(CHECK_POINTS, generator).x[-1]
         log_prob = sampler.counter.log_prob(x)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"The first {CHECK_POINTS} trajectories failed, in {name}.log_prob or a part of yours. It is given tensors "
-            f"of shape (*, {sampler.dim}). The error is {type(error).__name__}: {reason}"
-        ) from error
     if log_prob.isnan().all():
         raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")
     if not log_prob.isfinite().any():

@@ -3,19 +3,22 @@
 import os
 from collections.abc import Callable
 from copy import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
-from diffsampler.coordinates import AffineCoordinates, TargetInCoordinates
+from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, TargetInCoordinates
 from diffsampler.dynamics import Dynamics
 from diffsampler.errors import InputError, check_count, check_instance
+from diffsampler.estimators import Annealed
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.grids import Grid, UniformGrid
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.processes import PinnedBrownian, Process
-from diffsampler.target import CountedTarget, Target
+from diffsampler.recipe import default_parts
+from diffsampler.target import CountedTarget, Target, naming_the_target
 from diffsampler.trajectory import Path
 
 __all__ = ["Sampler"]
@@ -29,18 +32,21 @@ class Sampler(Dynamics):
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679.
 
     Arguments:
-        target: the density.
+        target: the density. Given alone, the rest is chosen as in `diffsampler.recipe`: `fit` then searches for place
+            and scale first. Given with any other part, the rest is that of DGFS.
         process: forward and backward kernels; by default `PinnedBrownian(sigma=1)`.
-        drift: makes the control from the dimension; a ready drift is taken as it is.
-        flow: makes the state flow from the dimension; a ready flow is taken as it is, None leaves it out (losses that
-            use one then refuse).
-        grid: the time grid, or the number of steps of a uniform one.
+        drift: makes the control from the dimension; a ready drift is taken as it is. By default `LangevinDrift`.
+        flow: makes the state flow from the dimension; a ready flow is taken as it is, "auto" is `ForwardLookingFlow`,
+            None leaves it out (losses that use one then refuse).
+        grid: the time grid, or the number of steps of a uniform one; by default 100.
         coordinates: in which process and networks work; made from the target, or ready. `sample` and `rollback` speak
             the target's own coordinates either way; the states of a `Path` are in these.
         backward_drift: the control of the backward kernel, of processes that learn one; by default made as the drift
             is.
 
     Attributes:
+        self_chosen: whether the parts are the default ones for a target alone.
+        reference: what the search of `SearchedCoordinates` estimated, None before and without one.
         log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
             `estimate_log_z`.
 
@@ -55,9 +61,9 @@ class Sampler(Dynamics):
         self,
         target: Target,
         process: Process | None = None,
-        drift: Drift | Callable[[int], Drift] = LangevinDrift,
-        flow: Flow | Callable[[int], Flow] | None = ForwardLookingFlow,
-        grid: Grid | int = 100,
+        drift: Drift | Callable[[int], Drift] | None = None,
+        flow: Flow | Callable[[int], Flow] | Literal["auto"] | None = "auto",
+        grid: Grid | int | None = None,
         coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
         backward_drift: Drift | Callable[[int], Drift] | None = None,
     ) -> None:
@@ -67,7 +73,19 @@ class Sampler(Dynamics):
             )
         if not hasattr(target, "dim"):
             raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
+        given = (process, drift, grid, coordinates, backward_drift)
+        self_chosen = isinstance(flow, str) and all(part is None for part in given)
+        if isinstance(flow, str):
+            if flow != "auto":
+                raise InputError(
+                    f"flow must be a Flow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}."
+                )
+            flow = ForwardLookingFlow
+        if self_chosen:
+            process, drift, grid, coordinates = default_parts().values()
         process = PinnedBrownian() if process is None else process
+        drift = LangevinDrift if drift is None else drift
+        grid = 100 if grid is None else grid
         check_instance("process", process, Process, "PinnedBrownian()")
         walked, spent = target, 0
         if coordinates is not None and process.periodic:
@@ -84,6 +102,28 @@ class Sampler(Dynamics):
         super().__init__(counter, process, drift, backward_drift, flow, grid)
         self.target = target
         self.coordinates = coordinates
+        self.self_chosen = self_chosen
+        self.reference: LogZEstimate | None = None
+
+    def search(self, seed: int = 0, progress: Callable[[float], None] | None = None) -> Annealed:
+        """Find place, scale and draws of the target, for a sampler in `SearchedCoordinates`; `fit` does it first.
+
+        Arguments:
+            seed: of the search.
+            progress: is told the fraction of the work that is done, now and then.
+
+        Raises:
+            InputError: if this sampler's coordinates are others, or the density is zero wherever the search looks.
+        """
+        if not isinstance(self.coordinates, SearchedCoordinates):
+            raise InputError("search is for a sampler with coordinates=SearchedCoordinates.")
+        counter = CountedTarget(self.target)
+        with naming_the_target(self.target, "The search"):
+            found = self.coordinates.search(counter, seed, progress)
+        self.counter.num_evaluations += counter.num_evaluations
+        self.counter.num_invalid += counter.num_invalid
+        self.reference = found.estimate
+        return found
 
     def rollback(self, x: Tensor, generator: torch.Generator | None = None) -> Path:
         """Trajectories that end in x, with shape (B, D), drawn backwards by P_B.

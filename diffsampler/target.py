@@ -7,14 +7,15 @@ once for shape and dtype, and watched for non-finite values.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
-__all__ = ["CountedTarget", "FunctionTarget", "Target"]
+__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target"]
 
 
 class Target(nn.Module, ABC):
@@ -157,7 +158,7 @@ class CountedTarget:
         self._check(x, log_prob)
         if score.shape != x.shape:
             raise InputError(
-                f"{self._name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
+                f"{self.name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
             )
         lost_score = log_prob.isfinite() & ~score.isfinite().all(-1)
         self._record(_is_invalid(log_prob) | lost_score)
@@ -172,7 +173,8 @@ class CountedTarget:
         return log_prob, score
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Of the user's class."""
         target = self.target
         while hasattr(target, "target"):  # the user's own, inside changes of coordinates
             target = target.target
@@ -183,15 +185,30 @@ class CountedTarget:
         if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
             got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
             raise InputError(
-                f"{self._name}.log_prob must return one value per point, shape {expected} for x of shape "
+                f"{self.name}.log_prob must return one value per point, shape {expected} for x of shape "
                 f"{tuple(x.shape)}, got {got}."
             )
         if log_prob.dtype != x.dtype:
-            raise InputError(f"{self._name}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
+            raise InputError(f"{self.name}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
 
     def _record(self, invalid: Tensor) -> None:
         self.num_evaluations += invalid.numel()
         self._num_invalid = self._num_invalid + invalid.sum()
+
+
+@contextmanager
+def naming_the_target(target: Target, what: str) -> Iterator[None]:
+    """Turn what a user's density raises into one sentence that says where it happened."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{what} failed, in {type(target).__name__}.log_prob or a part of yours. It is given tensors of shape "
+            f"(*, {target.dim}). The error is {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _is_invalid(log_prob: Tensor) -> Tensor:

@@ -6,17 +6,19 @@ from typing import Any
 
 import lightning as L
 import torch
+from tqdm import tqdm
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.callbacks import ExponentialMovingAverage
 from diffsampler.checkpoints import read_checkpoint
+from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import check_count
 from diffsampler.losses import Loss
 from diffsampler.module import SamplerModule
 from diffsampler.sampler import Sampler
 
-__all__ = ["default_accelerator", "fit", "silence_lightning"]
+__all__ = ["default_accelerator", "fit", "search_first", "silence_lightning"]
 
 NOT_FOR_USERS = (
     r".*isinstance\(treespec, LeafSpec\)",
@@ -52,8 +54,8 @@ def fit(
         sampler: the sampler to train; it ends with the averaged weights.
         max_steps: training steps.
         seed: of all noise in training.
-        loss: by default `SubTrajectoryBalance()`.
-        behaviour: by default `OnPolicy()`.
+        loss: by default `SubTrajectoryBalance()`, or that of `diffsampler.recipe` for a sampler of a target alone.
+        behaviour: by default `OnPolicy()`, or that of the recipe.
         lr: learning rate of drift and process; all rates fall along half a cosine to a hundredth.
         flow_lr: learning rate of the flow.
         log_z_lr: learning rate of log Z.
@@ -91,7 +93,9 @@ def fit(
     callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
     trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
     counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
-    if ckpt_path is not None:
+    if ckpt_path is None:
+        search_first(sampler, seed, options.get("enable_progress_bar", True))
+    else:
         read_checkpoint(ckpt_path)  # raises in the user's language what Lightning raises in its own
     try:
         trainer.fit(module, counts, ckpt_path=ckpt_path)
@@ -99,6 +103,14 @@ def fit(
         # Lightning's way to end on Ctrl-C: a caller, in a notebook say, expects the interrupt.
         raise KeyboardInterrupt from stop
     return module.history
+
+
+def search_first(sampler: Sampler, seed: int, progress_bar: bool = True) -> None:
+    """Find the coordinates of a sampler that is to find them by itself, with a progress bar."""
+    if not isinstance(sampler.coordinates, SearchedCoordinates) or sampler.coordinates.is_found:
+        return
+    with tqdm(total=100, desc="Search", unit="%", disable=not progress_bar) as bar:
+        sampler.search(seed, lambda done: bar.update(int(100 * done) - bar.n))
 
 
 def default_accelerator() -> str:

@@ -326,9 +326,10 @@ def test_refuses_other_bad_input() -> None:
 
 
 def test_defaults_and_ready_parts() -> None:
-    sampler = Sampler(correlated_gaussian())
+    sampler = Sampler(correlated_gaussian(), drift=LangevinDrift)
     assert isinstance(sampler.process, PinnedBrownian) and isinstance(sampler.drift, LangevinDrift)
     assert isinstance(sampler.flow, ForwardLookingFlow) and sampler.grid.num_steps == 100 and sampler.dim == 2
+    assert sampler.coordinates is None and not sampler.self_chosen
     drift, flow, grid = ZeroDrift(), FourierFlow(2), PowerGrid(5)
     sampler = Sampler(correlated_gaussian(), drift=drift, flow=flow, grid=grid)
     assert sampler.drift is drift and sampler.flow is flow and sampler.grid is grid

@@ -1,7 +1,7 @@
 """Behaviours: where training states come from. They return states only; densities are always the current model's."""
 
 from diffsampler.behaviours.base import Behaviour
-from diffsampler.behaviours.combinations import Alternation, Mixture
+from diffsampler.behaviours.combinations import Alternation, Mixture, Succession
 from diffsampler.behaviours.expert import ExpertSamples
 from diffsampler.behaviours.exploration import Exploration
 from diffsampler.behaviours.local_search import BackAndForth, LocalSearch, MarkovChainSearch
@@ -14,6 +14,7 @@ from diffsampler.behaviours.priorities import (
     UniformPriority,
 )
 from diffsampler.behaviours.replay import Replay
+from diffsampler.behaviours.searched import SearchedPoints
 
 __all__ = [
     "Alternation",
@@ -30,5 +31,7 @@ __all__ = [
     "RankPriority",
     "Replay",
     "RewardPriority",
+    "SearchedPoints",
+    "Succession",
     "UniformPriority",
 ]

@@ -12,7 +12,7 @@ from diffsampler.trajectory import Path
 if TYPE_CHECKING:
     from diffsampler.sampler import Sampler
 
-__all__ = ["Alternation", "Mixture"]
+__all__ = ["Alternation", "Mixture", "Succession"]
 
 
 class _Combination(Behaviour):
@@ -79,3 +79,30 @@ class Mixture(_Combination):
         cumulative = self.weights.cumsum(0)
         index = int(torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(cumulative) - 1))
         return self.behaviours[index].paths(sampler, n, generator, progress)
+
+
+class Succession(_Combination):
+    """One behaviour after the other, each for a share of training; progress runs from 0 to 1 in each of them.
+
+    Arguments:
+        behaviours: in their order.
+        shares: in proportion to which training is divided; by default alike.
+    """
+
+    def __init__(self, behaviours: list[Behaviour], shares: list[float] | None = None) -> None:
+        super().__init__(behaviours)
+        shares = [1.0] * len(self.behaviours) if shares is None else shares
+        check_positive("shares", shares)
+        if len(shares) != len(self.behaviours):
+            raise InputError(f"shares must be {len(self.behaviours)} numbers, one a behaviour, got {len(shares)}.")
+        self.ends = [sum(shares[: k + 1]) / sum(shares) for k in range(len(shares))]
+
+    def stage(self, progress: float) -> tuple[int, float]:
+        """Which behaviour's turn it is, and the progress within its stage."""
+        stage = next((k for k, end in enumerate(self.ends[:-1]) if progress < end), len(self.ends) - 1)
+        start = self.ends[stage - 1] if stage else 0.0
+        return stage, (progress - start) / (self.ends[stage] - start)
+
+    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+        stage, progress = self.stage(progress)
+        return self.behaviours[stage].paths(sampler, n, generator, progress)

@@ -51,7 +51,8 @@ class GaussianComponents:
     def fitted_to(cls, x: Tensor, weight: Tensor | None = None, widening: float = 1.0) -> "GaussianComponents":
         """One component with the mean of points x, with shape (n, D), and `widening` times their spread.
 
-        The covariance shrinks towards its diagonal by D / n: it stays invertible with few points.
+        With fewer than 2 D points the covariance shrinks half-way to its diagonal: it stays invertible. With more it
+        does not: a thousandth of the diagonal would drown the narrow directions of an ill-conditioned one.
         """
         x = x.double()
         weight = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight.to(x)
@@ -59,8 +60,7 @@ class GaussianComponents:
         loc = weight @ x
         residual = (x - loc) * weight.sqrt().unsqueeze(-1)
         covariance = residual.T @ residual
-        size = 1 / weight.square().sum()
-        shrinkage = min(1.0, x.shape[1] / float(size))
+        shrinkage = 0.5 if 1 / weight.square().sum() < 2 * x.shape[1] else 0.0
         variance = covariance.diagonal()
         floor = (
             (torch.finfo(x.dtype).eps * loc).square() + torch.finfo(x.dtype).eps * variance + torch.finfo(x.dtype).tiny

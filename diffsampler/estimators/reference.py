@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.search import follow_gradients, follow_population, starts_at_all_radii
-from diffsampler.estimators.tempering import Annealed, HamiltonianMove, Move, RandomWalkMove, smc
+from diffsampler.estimators.tempering import Annealed, AnnealedPath, HamiltonianMove, Move, RandomWalkMove, smc
 from diffsampler.target import CountedTarget, Target
 
-__all__ = ["default_move", "reference"]
+__all__ = ["default_move", "more_draws", "reference"]
 
 NUM_PATHS = 48
 BROAD_SHARE = 0.4
@@ -65,6 +66,18 @@ def reference(
         tell(0.5)
         around = found.mixed_with(around, 0.5)
     return climb(around, num_particles, 0.5, 1.0)
+
+
+def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """n points: the draws of an annealed estimate, and where further moves take them, with shape (n, D)."""
+    move, num_moves = default_move(target.target)
+    path = AnnealedPath(target, found.prior, move)
+    particles, points = path.at(found.x), [found.x]
+    while len(points) * len(found.x) < n:
+        for _ in range(num_moves // 2):
+            particles, _ = move.apply(path, particles, found.ladder[-1], generator)
+        points.append(particles.x)
+    return torch.cat(points)[-n:]
 
 
 def default_move(target: Target) -> tuple[Move, int]:

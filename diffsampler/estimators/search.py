@@ -108,9 +108,9 @@ def follow_population(
     x = _at_all_radii(check_count("size", size), target.target.dim, generator)
     log_start = torch.zeros_like(x[:, 0])
     for _ in range(num_iterations):
-        log_prob = _usable(target.log_prob(x))
-        if log_prob.isneginf().all():
-            raise InputError(_NOWHERE.format(size=size, radius=LARGEST_RADIUS))
+        log_prob = target.log_prob(x)
+        _check_somewhere(log_prob, target.name)
+        log_prob = _usable(log_prob)
         ratio = log_prob - log_start
         beta = _tempering(ratio)
         components = GaussianComponents.fitted_to(x, (beta * (ratio - ratio.max())).exp(), WIDENING)
@@ -121,7 +121,12 @@ def follow_population(
     return components
 
 
-_NOWHERE = "log_prob is not finite at any of {size} points up to {radius:g} from the origin: move or scale the target."
+def _check_somewhere(log_prob: Tensor, name: str) -> None:
+    where = f"{len(log_prob)} points up to {LARGEST_RADIUS:g} from the origin"
+    if log_prob.isnan().all():
+        raise InputError(f"{name}.log_prob is NaN at all {where}.")
+    if not log_prob.isfinite().any():
+        raise InputError(f"{name}.log_prob is not finite at any of {where}: move or scale the target.")
 
 
 def starts_at_all_radii(
@@ -135,14 +140,14 @@ def starts_at_all_radii(
         InputError: if the density is zero at all points tried.
     """
     x = _at_all_radii(num_tried, target.target.dim, generator)
-    log_prob = _usable(target.log_prob(x))
+    log_prob = target.log_prob(x)
+    _check_somewhere(log_prob, target.name)
+    log_prob = _usable(log_prob)
     starts = []
     for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
-    if not starts:
-        raise InputError(_NOWHERE.format(size=num_tried, radius=LARGEST_RADIUS))
     return torch.cat(starts)
 
 

@@ -8,6 +8,7 @@ from diffsampler.losses.log_variance import LogVariance
 from diffsampler.losses.maximum_likelihood import MaximumLikelihood
 from diffsampler.losses.pair_balance import ChunkBalance, LengthBalance, MatrixBalance, PairBalance, laplacian
 from diffsampler.losses.reverse_kl import PathwiseReverseKL, ScoreFunctionReverseKL
+from diffsampler.losses.stages import Stages
 from diffsampler.losses.sub_trajectory_balance import SubTrajectoryBalance
 from diffsampler.losses.trajectory_balance import TrajectoryBalance
 
@@ -24,6 +25,7 @@ __all__ = [
     "PairBalance",
     "PathwiseReverseKL",
     "ScoreFunctionReverseKL",
+    "Stages",
     "SubTrajectoryBalance",
     "TrajectoryBalance",
     "laplacian",

@@ -1,0 +1,40 @@
+"""What a sampler is made of, and how it is trained, when nothing but the target is given: search, learn, correct.
+
+A search without learning (`SearchedCoordinates`) finds place, scale and draws of the target. A score-free
+variance-preserving process with learned means and widths is fitted to those draws by maximum likelihood, without a
+single target evaluation, then sharpened by log-variance, on its own paths and on rolled-back ones in turns. Importance
+weights correct what is left.
+"""
+
+from functools import partial
+from typing import Any
+
+from diffsampler.behaviours import Alternation, Behaviour, OnPolicy, SearchedPoints, Succession
+from diffsampler.coordinates import SearchedCoordinates
+from diffsampler.losses import LogVariance, Loss, MaximumLikelihood, Stages
+from diffsampler.networks import FourierMLP, LearnedVariance
+from diffsampler.processes import VariancePreserving
+
+__all__ = ["default_parts", "default_training"]
+
+NUM_STEPS = 32
+WIDTH = 128
+NUM_TRANSITIONS = 2048
+SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
+
+
+def default_parts() -> dict[str, Any]:
+    """Process, drift, grid and coordinates of a `Sampler`."""
+    return {
+        "process": VariancePreserving(),
+        "drift": partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH),
+        "grid": NUM_STEPS,
+        "coordinates": SearchedCoordinates,
+    }
+
+
+def default_training() -> tuple[Loss, Behaviour]:
+    """Loss and behaviour for such a sampler."""
+    loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
+    sharpening = Alternation([OnPolicy(), SearchedPoints()])
+    return loss, Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])

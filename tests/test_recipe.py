@@ -1,0 +1,186 @@
+"""Search, learn, correct: what happens when nothing but the target is given."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import (
+    PROCESSES,
+    Z_BOUND,
+    CountingTarget,
+    ProcessCase,
+    assert_mean,
+    by_name,
+    correlated_gaussian,
+    random_sampler,
+    two_modes,
+)
+
+from diffsampler import FunctionTarget, InputError, Sampler, fit
+from diffsampler.behaviours import ExpertSamples, Exploration, OnPolicy, Replay, SearchedPoints, Succession
+from diffsampler.cli import main
+from diffsampler.coordinates import SearchedCoordinates
+from diffsampler.losses import LogVariance, MaximumLikelihood, Stages, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.module import SamplerModule
+from diffsampler.networks import LangevinDrift, LearnedVariance
+from diffsampler.processes import Underdamped, VariancePreserving
+from targets import Gaussian
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.mark.parametrize("case", PROCESSES, ids=by_name)
+def test_single_transitions_are_those_of_the_batched_pass(case: ProcessCase, generator: torch.Generator) -> None:
+    sampler = random_sampler(two_modes(), process=case.make(), drift=LearnedVariance, grid=4)
+    path = sampler.rollout(5, generator)
+    step, row = torch.tensor([0, 3, 2, 2, 1]), torch.tensor([4, 0, 1, 2, 1])
+    expected = sampler.evaluate(path).log_pf[step, row]
+    torch.testing.assert_close(sampler.log_pf_of(path, step, row), expected)
+
+
+def test_likelihood_of_some_transitions_has_the_mean_of_all(generator: torch.Generator) -> None:
+    sampler = random_sampler(two_modes(), process=VariancePreserving(), drift=LangevinDrift, grid=6)
+    # 400 values each, of fresh trajectories: the difference within 4.5 standard errors, 7e-6.
+    some, every = (
+        torch.stack([loss.step(sampler, ExpertSamples(), 16, generator, 0.0).detach() for _ in range(400)])
+        for loss in (MaximumLikelihood(64), MaximumLikelihood())
+    )
+    error = math.sqrt(float(some.var() + every.var()) / 400)
+    assert abs(float(some.mean() - every.mean())) < Z_BOUND * error
+
+
+def test_stages_change_loss_and_behaviour_together(generator: torch.Generator) -> None:
+    seen: list[tuple[str, str, float]] = []
+
+    def spy(name: str) -> object:
+        class Spy(TrajectoryBalance):
+            def step(self, sampler: Sampler, behaviour: object, n: int, generator: object, progress: float) -> object:
+                seen.append((name, type(behaviour).__name__, round(progress, 6)))
+                return super().step(sampler, behaviour, n, generator, progress)
+
+        return Spy()
+
+    sampler = random_sampler(grid=3)
+    loss = Stages([spy("first"), spy("second")])
+    behaviour = Succession([OnPolicy(), Exploration()], [3.0, 1.0])
+    loss.check(sampler, behaviour)
+    for progress in (0.0, 0.375, 0.75, 1.0):
+        assert loss.step(sampler, behaviour, 4, generator, progress).isfinite()
+    assert seen == [
+        ("first", "OnPolicy", 0.0),
+        ("first", "OnPolicy", 0.5),
+        ("second", "Exploration", 0.0),
+        ("second", "Exploration", 1.0),
+    ]
+    # On one behaviour: stages of equal length.
+    seen.clear()
+    loss.step(sampler, OnPolicy(), 4, generator, 0.6)
+    assert seen == [("second", "OnPolicy", 0.2)]
+    assert behaviour.paths(sampler, 4, generator, 0.9).x.shape == (4, 4, 2)
+
+
+def test_stages_and_successions_refuse() -> None:
+    sampler = random_sampler(grid=3)
+    with pytest.raises(InputError, match="losses must be 2, one for each behaviour of Succession, got 1"):
+        Stages([TrajectoryBalance()]).check(sampler, Succession([OnPolicy(), OnPolicy()]))
+    with pytest.raises(InputError, match="MaximumLikelihood needs paths rolled back"):
+        Stages([MaximumLikelihood(), LogVariance()]).check(sampler, Succession([OnPolicy(), OnPolicy()]))
+    with pytest.raises(InputError, match="at least one loss"):
+        Stages([])
+    with pytest.raises(InputError, match="shares must be 1 numbers"):
+        Succession([OnPolicy()], [1.0, 2.0])
+    with pytest.raises(InputError, match="SearchedPoints needs coordinates=SearchedCoordinates"):
+        SearchedPoints().check(sampler)
+    with pytest.raises(InputError, match="search is for a sampler with coordinates=SearchedCoordinates"):
+        sampler.search()
+    automatic = Sampler(correlated_gaussian())
+    with pytest.raises(InputError, match="no points yet"):
+        SearchedPoints().paths(automatic, 3, torch.Generator(), 0.0)
+    with pytest.raises(InputError, match="num_transitions cannot be given with process Underdamped"):
+        MaximumLikelihood(5).check(Sampler(two_modes(), process=Underdamped(), flow=None), ExpertSamples())
+    succession = Succession([Replay(), OnPolicy()])
+    succession.load_state_dict(succession.state_dict())
+
+
+def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> None:
+    target = Gaussian([1000.0, -3.0], [[1e-4, 0.0], [0.0, 900.0]])
+    sampler = Sampler(CountingTarget(target))
+    assert not sampler.coordinates.is_found
+    found = sampler.search(seed=1)
+    assert sampler.coordinates.is_found and sampler.reference is found.estimate
+    assert sampler.num_target_evaluations == sampler.target.count > found.estimate.num_target_evaluations
+    z = sampler.coordinates.inverse(target.sample(10_000, generator))
+    # A mean and a covariance of 10000 draws of chains: a tenth is ten standard errors of independent ones.
+    assert z.mean(0).abs().max() < 0.1 and (torch.cov(z.T) - torch.eye(2)).abs().max() < 0.1
+    weight = sampler.weighted_rollout(4_000, generator)[1].exp()
+    assert_mean(weight, 1.0, "E[w] in the coordinates found")
+    # In float32 too: the target is evaluated in float64 however far it is.
+    walked = sampler.counter.target
+    exact, rounded = walked.log_prob(z[:50]), walked.log_prob(z[:50].float())
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(exact.float(), rounded, rtol=0, atol=1e-5)
+
+
+def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
+    target = CountingTarget(two_modes())
+    sampler = Sampler(target)
+    history = fit(sampler, max_steps=60, batch_size=64, lr=5e-3, steps_per_epoch=30, num_eval_samples=500, **QUIET)
+    assert sampler.num_target_evaluations == target.count
+    assert len(history) == 2 and sampler.reference is not None
+    estimate = sampler.estimate_log_z(4000, seed=1)
+    # 4.5 standard errors, 7e-6; the untrained sampler of whitened coordinates has an ESS below a fifth.
+    assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 and estimate.ess > 0.4, estimate
+
+
+def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
+    target = FunctionTarget(
+        lambda x: torch.as_tensor(-((x.detach().numpy() - 3.0) ** 2).sum(-1)),
+        dim=2,
+        log_z=math.log(math.pi),
+        differentiable=False,
+    )
+    sampler = Sampler(target)
+    fit(sampler, max_steps=40, batch_size=64, steps_per_epoch=40, num_eval_samples=500, **QUIET)
+    estimate = sampler.estimate_log_z(4000, seed=1)
+    assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92
+
+
+def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:
+    for parts in ({"process": VariancePreserving()}, {"drift": LangevinDrift}, {"grid": 7}, {"flow": None}):
+        sampler = Sampler(correlated_gaussian(), **parts)
+        assert sampler.coordinates is None and not sampler.self_chosen
+    module = SamplerModule(Sampler(correlated_gaussian(), grid=7))
+    assert isinstance(module.loss, SubTrajectoryBalance)
+    # One's own loss on what the search finds.
+    module = SamplerModule(Sampler(correlated_gaussian()), TrajectoryBalance())
+    assert isinstance(module.loss, TrajectoryBalance) and isinstance(module.behaviour, OnPolicy)
+    sampler = Sampler(correlated_gaussian(), process=VariancePreserving(), coordinates=SearchedCoordinates, flow=None)
+    fit(sampler, max_steps=2, loss=LogVariance(), batch_size=8, num_eval_samples=50, **QUIET)
+    assert sampler.coordinates.is_found
+
+
+def test_command_line_with_a_target_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
+    small += ["--data.batch_size=64", "--data.steps_per_epoch=20", "--data.num_test_samples=1000"]
+    target = ["--model.target=Gaussian", "--model.target.mean=[500.0,-1.0]", "--model.target.covariance=[0.01,4.0]"]
+    main(["fit", *target, *small, "--trainer.max_steps=20"])
+    run = tmp_path / "runs/Gaussian/version_0"
+    results = json.loads((run / "results.json").read_text())
+    assert abs(results["reference"]["log_z"]) < 0.2 and results["ess"] > 0.5
+    capsys.readouterr()
+    main(["test", f"--ckpt_path={run}/checkpoints/last.ckpt", *small])
+    again = json.loads((run / "results.json").read_text())
+    assert again["log_z"] == results["log_z"] and again["reference"] == results["reference"]
+    assert "reference" in capsys.readouterr().out
+    # A resumed run does not search again.
+    main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *small, "--trainer.max_steps=25"])
+    later = json.loads((tmp_path / "runs/Gaussian/version_1/results.json").read_text())
+    assert later["num_target_evaluations"] < results["num_target_evaluations"] + 10_000
