@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.estimators import LogZEstimate, estimate_log_z, judge, reference
 from diffsampler.module import SamplerModule
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
@@ -57,11 +58,16 @@ class Report(L.Callback):
     Arguments:
         figures: whether to draw figures.
         coordinates: the pair that two-dimensional figures show; by default the target's choice.
+        reference: whether to estimate log Z without learning too, for the verdict, where training has not begun with
+            that: some 100 000 to 500 000 further evaluations of the target.
     """
 
-    def __init__(self, figures: bool = True, coordinates: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, figures: bool = True, coordinates: tuple[int, int] | None = None, reference: bool = False
+    ) -> None:
         self.figures = figures
         self.coordinates = coordinates
+        self.reference = reference
 
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
@@ -72,6 +78,16 @@ class Report(L.Callback):
         x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
         evaluated += module.sampler.num_target_evaluations - before
         self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
+
+    def _reference(self, module: SamplerModule) -> tuple[LogZEstimate | None, Tensor | None]:
+        """An independent estimate and its draws: those of the search, or of one made now if that is asked for."""
+        sampler = module.sampler
+        if sampler.reference is not None:
+            return sampler.reference, sampler.coordinates.points
+        if not self.reference:
+            return None, None
+        found = reference(sampler.target, seed=module.seed)
+        return found.estimate, found.x
 
     def _distances(self, module: SamplerModule, x: Tensor) -> dict[str, float]:
         """What exact samples, where there are any, say of the draws x and of the sampler."""
@@ -100,6 +116,8 @@ class Report(L.Callback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         target = module.sampler.target
+        reference, reference_x = self._reference(module)
+        verdict = judge(estimate, reference, x, log_weight, reference_x, module.history)
         results = {
             **estimate.to_dict(),
             "true_log_z": target.log_z,
@@ -108,13 +126,16 @@ class Report(L.Callback):
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "diagnostics": {**target.diagnostics(x), **self._distances(module, x)},
-            "reference": None if module.sampler.reference is None else module.sampler.reference.to_dict(),
+            "reference": None if reference is None else reference.to_dict(),
+            "verdict": asdict(verdict),
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
         if results["step"] == 0:
             print("  These are the weights before any training: give --ckpt_path to use a trained sampler.")
-        print(format_table(estimate, target.log_z, module.sampler.reference))
+        print(format_table(estimate, target.log_z, reference))
+        print(f"  verdict: {verdict.grade}")
+        print("\n".join(f"    {reason}" for reason in verdict.reasons))
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
         print(f"Results: {folder / 'results.json'}")

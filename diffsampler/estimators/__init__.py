@@ -5,6 +5,7 @@ from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.reference import reference
 from diffsampler.estimators.tempering import Annealed, HamiltonianMove, RandomWalkMove, ais, reverse_ais, smc
+from diffsampler.estimators.verdict import Verdict, judge
 
 __all__ = [
     "Annealed",
@@ -12,8 +13,10 @@ __all__ = [
     "HamiltonianMove",
     "LogZEstimate",
     "RandomWalkMove",
+    "Verdict",
     "ais",
     "estimate_log_z",
+    "judge",
     "pareto_khat",
     "reference",
     "reverse_ais",

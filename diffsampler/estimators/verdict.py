@@ -1,0 +1,144 @@
+"""Whether an estimate of log Z can be trusted, in words: three grades, and the reasons."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, NORMAL_97_5, LogZEstimate
+from diffsampler.estimators.tempering import systematic
+
+__all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
+
+GRADES = ("trustworthy", "doubtful", "not to be trusted")
+FEW, TOO_FEW = 100, 20  # effective samples
+MODERATE, LARGE = 2.6, 4.0  # standard errors between two estimates
+TOLERABLE = 0.1  # nats
+NUM_BINS = 20
+UNDERREPRESENTED = 0.1
+FAR = 3.0
+UNSEEN = 0.01
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A grade, one of `GRADES`, and what led to it, a sentence each; what supports the estimate comes last."""
+
+    grade: str
+    reasons: list[str]
+
+
+def judge(
+    estimate: LogZEstimate,
+    reference: LogZEstimate | None = None,
+    x: Tensor | None = None,
+    log_weight: Tensor | None = None,
+    reference_x: Tensor | None = None,
+    history: Sequence[dict[str, Any]] = (),
+) -> Verdict:
+    """Judge an estimate by its weights, by an independent one, by the places that both have seen, and by its history.
+
+    Arguments:
+        estimate: from importance weights.
+        reference: an estimate that does not share the sampler's draws, such as that of `reference`.
+        x: the sampler's draws, with shape (n, D).
+        log_weight: their log importance weights, with shape (n).
+        reference_x: draws of the target that the reference has found, with shape (m, D).
+        history: evaluations during training, oldest first: dictionaries with `log_z`, `low` and `high`.
+    """
+    findings = [*_weights(estimate), *_agreement(estimate, reference), *_history(history)]
+    if x is not None and log_weight is not None and reference_x is not None:
+        findings += _places(x, log_weight, reference_x)
+    worst = max(level for level, _ in findings)
+    findings.sort(key=lambda finding: -finding[0])
+    return Verdict(GRADES[worst], [sentence for _, sentence in findings])
+
+
+def share_not_covered(x: Tensor, by: Tensor) -> float:
+    """The share of points x, with shape (n, D), that lie where points `by`, with shape (m, D), are all but absent.
+
+    In one of two senses, whichever is larger: bins of one coordinate, each with a twentieth of x, in which `by` has
+    less than a tenth of that share; and points of x whose nearest neighbour in `by` is three times as far as the
+    farthest nearest neighbour, but for one in a hundred, within x itself. Weights repair what is merely rare.
+    """
+    x, by = (points.detach().double().cpu().numpy() for points in (x, by))
+    centre, scale = np.median(x, 0), x.std(0) + np.finfo(float).tiny
+    x, by = (x - centre) / scale, (by - centre) / scale
+    unseen = 0.0
+    for column, other in zip(x.T, by.T, strict=True):
+        edges = np.quantile(column, np.linspace(0, 1, NUM_BINS + 1)[1:-1])
+        shares = (
+            np.bincount(np.searchsorted(edges, values), minlength=NUM_BINS) / len(values) for values in (column, other)
+        )
+        mine, theirs = shares
+        unseen = max(unseen, float(mine[theirs < UNDERREPRESENTED * mine].sum()))
+    half = len(x) // 2
+    within, _ = cKDTree(x[half:]).query(x[:half])
+    across, _ = cKDTree(by).query(x[:half])
+    return max(unseen, float((across > FAR * np.quantile(within, 0.99)).mean()))
+
+
+def _weights(estimate: LogZEstimate) -> list[tuple[int, str]]:
+    effective = estimate.ess * estimate.num_samples
+    found = []
+    if math.isnan(estimate.khat):
+        found.append((1, "The samples are too few to judge the tail of the weights."))
+    elif estimate.khat > KHAT_REFUSE:
+        found.append((2, f"The weights are too heavy-tailed for an interval: Pareto khat {estimate.khat:.2f}."))
+    elif estimate.khat > KHAT_WARN:
+        found.append((1, f"The weights are heavy-tailed: Pareto khat {estimate.khat:.2f}."))
+    if effective < FEW:
+        found.append((2 if effective < TOO_FEW else 1, f"Only {effective:.0f} samples are effective."))
+    return found or [(0, f"The weights are good: Pareto khat {estimate.khat:.2f}, {effective:.0f} effective samples.")]
+
+
+def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[tuple[int, str]]:
+    if reference is None:
+        return [(1, "No independent estimate stands beside it: modes that the sampler never visits cannot show.")]
+    if not math.isfinite(reference.high):
+        return [(1, f"The reference, {reference.log_z:.3f}, is no help: it has no interval itself.")]
+    difference = estimate.log_z - reference.log_z
+    variance = sum(((part.high - part.low) / (2 * NORMAL_97_5)) ** 2 for part in (estimate, reference))
+    errors = abs(difference) / math.sqrt(variance) if math.isfinite(variance) and variance > 0 else 0.0
+    said = f"{difference:+.3f} nats from the reference"
+    if errors > LARGE and abs(difference) > TOLERABLE:
+        return [(2, f"It is {said}, {errors:.1f} standard errors: one of them is wrong.")]
+    if errors > MODERATE and abs(difference) > TOLERABLE:
+        return [(1, f"It is {said}, {errors:.1f} standard errors.")]
+    if not math.isfinite(variance):
+        return [(0, f"It is {said}, but has no interval to compare.")]
+    return [(0, f"It agrees with the reference: {said}.")]
+
+
+def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> list[tuple[int, str]]:
+    missing = share_not_covered(reference_x, by=x)
+    # What the sampler takes for the target: draws of no weight may be anywhere.
+    log_weight = torch.where(log_weight.isfinite(), log_weight, -math.inf)
+    effective = 1 / log_weight.softmax(0).square().sum()
+    weighted = x[systematic(log_weight, min(len(x), len(reference_x)))]
+    extra = share_not_covered(weighted, by=reference_x) if effective >= FEW else 0.0
+    found = []
+    if missing > UNSEEN:
+        found.append(
+            (2, f"Modes are missing: {missing:.0%} of the reference's draws lie where the sampler hardly goes.")
+        )
+    if extra > UNSEEN:
+        found.append((1, f"The sampler has {extra:.0%} of the weight where the reference has hardly any draws."))
+    return found or [(0, "Sampler and reference have seen the same places.")]
+
+
+def _history(history: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    last = [entry for entry in history[-5:] if None not in (entry["log_z"], entry["low"], entry["high"])]
+    if len(last) < 5:
+        return []
+    log_z = [entry["log_z"] for entry in last]
+    drift = sum(log_z[3:]) / 2 - sum(log_z[:3]) / 3
+    variance = sum(((entry["high"] - entry["low"]) / (2 * NORMAL_97_5)) ** 2 for entry in last) / 5
+    if abs(drift) > max(LARGE * math.sqrt(variance * (1 / 2 + 1 / 3)), TOLERABLE):
+        return [(1, f"It still drifts: by {drift:+.3f} nats over the last five evaluations.")]
+    return []
