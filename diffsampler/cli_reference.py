@@ -9,7 +9,7 @@ from tqdm import tqdm
 from diffsampler.callbacks import format_table
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators import reference
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import CountedTarget, Target, naming_the_target
 
 __all__ = ["run_reference"]
 
@@ -30,11 +30,12 @@ def run_reference(
         InputError: if an argument is unusable, or the density is zero wherever the search looks.
     """
     check_count("seed", seed, minimum=0)
-    if output is not None and not Path(output).resolve().parent.is_dir():
+    if output is not None and (Path(output).is_dir() or not Path(output).resolve().parent.is_dir()):
         raise InputError(f"output must be a file in a folder that exists, got {output!r}.")
     counter = CountedTarget(target)
     with tqdm(total=100, desc="reference", unit="%", disable=not progress or not sys.stderr.isatty()) as bar:
-        result = reference(counter, num_particles, seed, progress=lambda done: bar.update(int(100 * done) - bar.n))
+        with naming_the_target(target, "The search"):
+            result = reference(counter, num_particles, seed, progress=lambda done: bar.update(int(100 * done) - bar.n))
     print(format_table(result.estimate, target.log_z))
     for name, value in target.diagnostics(result.x).items():
         print(f"  {name.replace('_', ' ')}: {value:.4g}")

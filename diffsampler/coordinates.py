@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators import Annealed, GaussianComponents, reference
 from diffsampler.estimators.reference import more_draws
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import CountedTarget, Target, takes_double
 
 __all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
 
@@ -46,8 +46,18 @@ class AffineCoordinates(nn.Module):
         if not self.log_det.isfinite():
             raise InputError("matrix must be invertible, got a singular one.")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AffineCoordinates":
+        # Follows the sampler to its device, not to its dtype.
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer.is_floating_point():
+                self._buffers[name] = buffer.double()
+        return self
+
     def forward(self, z: Tensor) -> Tensor:
         """x, with shape (*, D), for z with shape (*, D)."""
+        if self.precise and z.dtype != torch.float64:
+            return self(z.double()).to(z.dtype)
         return torch.addmm(self.loc.to(z.dtype), z.reshape(-1, z.shape[-1]), self.matrix.T.to(z.dtype)).view_as(z)
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -138,6 +148,7 @@ class SearchedCoordinates(AffineCoordinates):
         """Whether `search` was called, on this object or on that of a checkpoint."""
         return bool(self.found)
 
+    @torch.no_grad()
     def search(
         self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
     ) -> Annealed:
@@ -185,4 +196,4 @@ class TargetInCoordinates(Target):
         return log_prob.to(x.dtype), (score @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
 
     def _in_precision(self, x: Tensor) -> Tensor:
-        return x.double() if self.coordinates.precise else x
+        return x.double() if self.coordinates.precise and takes_double(self.target) else x

@@ -195,15 +195,18 @@ class Sampler(Dynamics):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
+        checkpoint = read_checkpoint(path)
         state = {
             key.removeprefix("sampler."): value
-            for key, value in read_checkpoint(path)["state_dict"].items()
+            for key, value in checkpoint["state_dict"].items()
             if key.startswith("sampler.")
         }
         try:
             self.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{path} is of another sampler: {first_mismatch(error)}") from error
+        if checkpoint.get("reference") is not None:
+            self.reference = LogZEstimate(**checkpoint["reference"])
 
     def uncounted(self) -> "Sampler":
         """This sampler with a count of its own: what figures and metrics evaluate is no part of what a run costs."""

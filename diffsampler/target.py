@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
-__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target"]
+__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target", "takes_double"]
 
 
 class Target(nn.Module, ABC):
@@ -147,6 +147,8 @@ class CountedTarget:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), with shape (*), for x with shape (*, D)."""
+        if x.dtype == torch.float64 and not takes_double(self.target):
+            return self.log_prob(x.float()).double()
         log_prob = self.target.log_prob(x)
         self._check(x, log_prob)
         self._record(_is_invalid(log_prob))
@@ -154,6 +156,9 @@ class CountedTarget:
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R(x) and its gradient, with shapes (*) and (*, D)."""
+        if x.dtype == torch.float64 and not takes_double(self.target):
+            log_prob, score = self.log_prob_and_score(x.float())
+            return log_prob.double(), score.double()
         log_prob, score = self.target.log_prob_and_score(x)
         self._check(x, log_prob)
         if score.shape != x.shape:
@@ -194,6 +199,22 @@ class CountedTarget:
     def _record(self, invalid: Tensor) -> None:
         self.num_evaluations += invalid.numel()
         self._num_invalid = self._num_invalid + invalid.sum()
+
+
+@torch.no_grad()
+def takes_double(target: Target) -> bool:
+    """Whether a target can be evaluated in float64: those with tensors in float32 are tried, at the origin, once."""
+    known = target.__dict__.get("_takes_double")
+    if known is None:
+        tensors = [*target.buffers(), *target.parameters()]
+        known = True
+        if any(tensor.dtype == torch.float32 for tensor in tensors):
+            try:
+                target.log_prob(torch.zeros(2, target.dim, dtype=torch.float64, device=tensors[0].device))
+            except RuntimeError:
+                known = False
+        target.__dict__["_takes_double"] = known
+    return known
 
 
 @contextmanager

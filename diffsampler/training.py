@@ -62,7 +62,8 @@ def fit(
         batch_size: trajectories of a step.
         steps_per_epoch: steps between validations.
         num_eval_samples: draws of a validation.
-        max_target_evaluations: training ends when the target was evaluated at so many points.
+        max_target_evaluations: training ends when the target was evaluated at so many points; the search of a target
+            alone is made whole, and counts.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
         trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk and clips gradients

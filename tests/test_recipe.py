@@ -132,7 +132,7 @@ def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
     assert len(history) == 2 and sampler.reference is not None
     estimate = sampler.estimate_log_z(4000, seed=1)
     # 4.5 standard errors, 7e-6; the untrained sampler of whitened coordinates has an ESS below a fifth.
-    assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 and estimate.ess > 0.4, estimate
+    assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3 and estimate.ess > 0.4, estimate
 
 
 def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
@@ -145,7 +145,7 @@ def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
     sampler = Sampler(target)
     fit(sampler, max_steps=40, batch_size=64, steps_per_epoch=40, num_eval_samples=500, **QUIET)
     estimate = sampler.estimate_log_z(4000, seed=1)
-    assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92
+    assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3
 
 
 def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:

@@ -68,8 +68,14 @@ class GaussianComponents:
         covariance = (1 - shrinkage) * covariance + torch.diag(shrinkage * variance + floor)
         # Of the correlation matrix: coordinates may differ by many orders of magnitude.
         std = covariance.diagonal().sqrt()
-        factor = std.unsqueeze(-1) * torch.linalg.cholesky(covariance / torch.outer(std, std))
-        return cls(loc[None], widening * factor[None])
+        correlation = covariance / torch.outer(std, std)
+        eye = torch.eye(len(std), dtype=x.dtype, device=x.device)
+        # Few distinct points among many repeated ones: as little shrinkage as makes it invertible.
+        for more in (0.0, 1e-12, 1e-9, 1e-6, 1e-3, 0.1, 1.0):
+            factor, info = torch.linalg.cholesky_ex(torch.lerp(correlation, eye, more))
+            if not info:
+                break
+        return cls(loc[None], widening * std.unsqueeze(-1) * factor[None])
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, with shape (n, D)."""

@@ -18,6 +18,7 @@ BROAD_SHARE = 0.4
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
 
 
+@torch.no_grad()
 def reference(
     target: Target | CountedTarget,
     num_particles: int = 2000,
@@ -43,8 +44,9 @@ def reference(
     """
     check_count("num_particles", num_particles, minimum=100)
     counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
-    if seed is not None:
-        generator = torch.Generator(_device_of(counter.target)).manual_seed(seed)
+    if generator is None:
+        generator = torch.Generator(_device_of(counter.target))
+        generator.seed() if seed is None else generator.manual_seed(seed)
     tell = (lambda done: None) if progress is None else progress
     move, num_moves = default_move(counter.target)
 
@@ -68,6 +70,7 @@ def reference(
     return climb(around, num_particles, 0.5, 1.0)
 
 
+@torch.no_grad()
 def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.Generator | None = None) -> Tensor:
     """n points: the draws of an annealed estimate, and where further moves take them, with shape (n, D)."""
     move, num_moves = default_move(target.target)

@@ -22,6 +22,8 @@ MAX_BACKTRACKING = 12
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON = 4
 MAX_REFINED = 32
+MAX_SHRINKING = 10
+NOT_SEEN = -1e6  # the ELBO, in nats, of a Gaussian all of whose draws have zero density
 OFFER_EVERY = 4
 FORGETTABLE = 25.0  # nats
 WIDENING = 1.2
@@ -85,6 +87,13 @@ def follow_gradients(
         direction = (inverse[rows] @ gradient[rows].unsqueeze(-1)).squeeze(-1)
         x[rows], value[rows], gradient[rows] = _line_search(target, x[rows], value[rows], gradient[rows], direction)
     best.offer(rows, x[rows], _inverse_hessian(target, x[rows], inverse[rows]), target, generator, REFINED_MARGIN)
+    for _ in range(MAX_SHRINKING):
+        # A support narrower than any curvature says: a box, say, in which the density is flat.
+        unseen = rows[best.elbo[rows] <= NOT_SEEN]
+        if not len(unseen):
+            break
+        inverse[unseen] = 0.25 * inverse[unseen]
+        best.offer(unseen, x[unseen], inverse[unseen], target, generator, REFINED_MARGIN)
     return best.components(best.distinct(rows.tolist()))
 
 
@@ -268,7 +277,8 @@ class _Best:
         # Of no variance where the target is this Gaussian: the draws decide nothing then.
         log_ratio = log_prob + 0.5 * noise.square().sum(-1) + log_det + dim * HALF_LOG_TWO_PI
         # A draw of zero density counts as a hundred nats below, not as minus infinity: supports may have edges.
-        elbo = torch.maximum(log_ratio, log_ratio.amax(-1, keepdim=True) - 100.0).mean(-1)
+        largest = log_ratio.amax(-1, keepdim=True)
+        elbo = torch.maximum(log_ratio, torch.where(largest.isneginf(), NOT_SEEN, largest - 100.0)).mean(-1)
         better = usable & (elbo > self.elbo[rows] - margin)
         rows = rows[better]
         self.loc[rows], self.factor[rows], self.elbo[rows] = x[better], factor[better], elbo[better]

@@ -38,6 +38,7 @@ class Particles:
     def tempered(self, beta: float) -> tuple[Tensor, Tensor]:
         """log pi_b and its score; -inf where the target is zero."""
         log_prob = torch.lerp(self.log_prior, self.log_prob, beta) if beta < 1 else self.log_prob
+        log_prob = torch.where(self.log_prob.isneginf(), self.log_prob, log_prob)
         return log_prob, torch.lerp(self.prior_score, self.score, beta)
 
     def __getitem__(self, rows: Tensor) -> "Particles":
@@ -56,13 +57,15 @@ class AnnealedPath:
         self.target, self.prior, self.move = target, prior, move
 
     def at(self, x: Tensor) -> Particles:
-        """The particles in x."""
+        """The particles in x; those that have diverged get the density zero, without asking the target."""
+        diverged = ~x.isfinite().all(-1)
+        x = torch.where(diverged.unsqueeze(-1), self.prior.loc[0], x)
         if self.move.uses_score:
             log_prob, score = self.target.log_prob_and_score(x)
             score = score.nan_to_num(0.0, 0.0, 0.0)
         else:
             log_prob, score = self.target.log_prob(x), torch.zeros_like(x)
-        log_prob = torch.where(log_prob.isnan() | log_prob.isposinf(), -math.inf, log_prob)
+        log_prob = torch.where(log_prob.isnan() | log_prob.isposinf() | diverged, -math.inf, log_prob)
         return Particles(x, log_prob, score, *self.prior.log_prob_and_score(x))
 
 
@@ -190,6 +193,7 @@ class Annealed:
         return self.x[systematic(self.log_weight, n, generator)]
 
 
+@torch.no_grad()
 def smc(
     target: Target | CountedTarget,
     prior: GaussianComponents,
@@ -205,7 +209,8 @@ def smc(
     """Sequential Monte Carlo along a tempered path, resampled at every rung.
 
     Without a ladder, temperatures, covariances and step sizes adapt to the particles, which biases log Z by O(1/n);
-    with the ladder of an earlier run E[exp(log_z)] = Z.
+    with the ladder of an earlier run, and noise of its own, E[exp(log_z)] = Z. The interval knows of neither that bias
+    nor of tails that no particle has seen.
 
     References:
         Sequential Monte Carlo samplers, Del Moral, Doucet & Jasra, 2006.
@@ -230,6 +235,8 @@ def smc(
     check_count("num_moves", num_moves)
     if not 0 < check_positive("ess_threshold", ess_threshold) < 1:
         raise InputError(f"ess_threshold must be above 0 and below 1, got {ess_threshold!r}.")
+    if ladder is not None:
+        _check_ladder(ladder)
     path, generator = _path(target, prior, move, seed, generator)
     particles = path.at(prior.sample(num_particles, generator))
     climb = _Climb(path, particles, num_moves, path.move.initial_step_size(particles.x.shape[1]))
@@ -254,6 +261,7 @@ def smc(
     return Annealed(estimate, climb.particles.x, torch.zeros_like(increment), prior, climb.rungs, climb.acceptance)
 
 
+@torch.no_grad()
 def ais(
     target: Target | CountedTarget,
     prior: GaussianComponents,
@@ -279,6 +287,9 @@ def ais(
         seed: of a fresh generator.
         generator: the source of all noise, instead of a seed.
     """
+    check_count("num_particles", num_particles, minimum=2)
+    check_count("num_moves", num_moves)
+    _check_ladder(ladder)
     path, generator = _path(target, prior, move, seed, generator)
     particles = path.at(prior.sample(num_particles, generator))
     climb = _Climb(path, particles, num_moves)
@@ -290,6 +301,7 @@ def ais(
     return Annealed(estimate, climb.particles.x, log_weight, prior, ladder, climb.acceptance)
 
 
+@torch.no_grad()
 def reverse_ais(
     target: Target | CountedTarget,
     prior: GaussianComponents,
@@ -300,9 +312,11 @@ def reverse_ais(
     seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Log-weights of draws of the target that walk down the ladder: E[1 / w] = 1 / Z, so E[log w] >= log Z.
+    """Log-weights of draws of the target that walk down the ladder: E[log w] >= log Z.
 
-    With points that are not exact draws it is approximate.
+    Where prior and target are zero at the same places, E[1 / w] = 1 / Z too; elsewhere it is less.
+
+    With points that are not exact draws all this is approximate.
 
     References:
         Sandwiching the marginal likelihood using bidirectional Monte Carlo, Grosse, Ghahramani & Adams, 2015,
@@ -321,6 +335,8 @@ def reverse_ais(
     Returns:
         log w, with shape (n).
     """
+    check_count("num_moves", num_moves)
+    _check_ladder(ladder)
     path, generator = _path(target, prior, move, seed, generator)
     climb = _Climb(path, path.at(x.double()), num_moves)
     log_weight = torch.zeros_like(climb.particles.log_prob)
@@ -339,6 +355,12 @@ def systematic(log_weight: Tensor, n: int, generator: torch.Generator | None = N
     offset = torch.rand((), generator=generator, dtype=edges.dtype, device=edges.device)
     points = (torch.arange(n, device=edges.device) + offset) / n
     return torch.searchsorted(edges, points).clamp(max=len(edges) - 1)
+
+
+def _check_ladder(ladder: list[Rung]) -> None:
+    betas = [0.0, *(rung.beta for rung in ladder)]
+    if betas[-1] != 1 or any(above <= below for below, above in zip(betas, betas[1:], strict=False)):
+        raise InputError(f"ladder must rise from above 0 to 1, as that of an earlier smc run does, got {betas[1:]}.")
 
 
 class _Climb:

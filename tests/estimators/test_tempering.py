@@ -67,6 +67,30 @@ def test_fitting_is_affine_and_survives_few_points(generator: torch.Generator) -
         GaussianComponents(torch.zeros(1, 2), torch.zeros(1, 2, 2))
 
 
+def test_fitting_to_repeated_points_is_invertible(generator: torch.Generator) -> None:
+    few = torch.randn(3, 10, generator=generator).repeat(100, 1) + 5.0
+    assert GaussianComponents.fitted_to(few).factor.isfinite().all()
+
+
+def test_a_ladder_must_reach_the_top(prior: GaussianComponents) -> None:
+    ladder = smc(two_modes(), prior, 100, seed=0).ladder
+    for broken in ([], ladder[:-1], ladder[::-1]):
+        for run in (
+            lambda rungs: ais(two_modes(), prior, rungs, 10),
+            lambda rungs: smc(two_modes(), prior, 10, ladder=rungs),
+        ):
+            with pytest.raises(InputError, match="ladder must rise from above 0 to 1"):
+                run(broken)
+
+
+def test_a_zero_stays_zero_at_every_temperature(prior: GaussianComponents) -> None:
+    half = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, 0.0, -math.inf) - x.square().sum(-1), dim=2)
+    particles = AnnealedPath(CountedTarget(half), prior, RandomWalkMove()).at(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    for beta in (0.3, 0.7, 1.0):
+        log_prob, _ = particles.tempered(beta)
+        assert log_prob[0] == -math.inf and log_prob[1].isfinite()
+
+
 def test_mixing_and_widening(components: GaussianComponents, prior: GaussianComponents) -> None:
     x = torch.tensor([[0.3, 0.4]])
     mixed = components.mixed_with(prior, 0.2).log_prob_and_score(x)[0].exp()
@@ -147,7 +171,7 @@ def test_weights_of_zero_and_no_number(prior: GaussianComponents) -> None:
     )
     estimate = smc(half, prior, 2000, seed=0).estimate
     # Wrong by less than 4.5 standard errors, 7e-6.
-    assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92
+    assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3
     holes = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -0.5 * x.square().sum(-1), math.nan), dim=2)
     assert any("NaN or +inf" in warning for warning in smc(holes, prior, 500, seed=0).estimate.warnings)
     nowhere = FunctionTarget(lambda x: 0.0 * x.sum(-1) - math.inf, dim=2)
@@ -164,8 +188,11 @@ def test_a_single_family_gives_no_interval(generator: torch.Generator) -> None:
 
 def test_the_same_seed_gives_the_same_answer(prior: GaussianComponents) -> None:
     first, second = (smc(two_modes(), prior, 100, seed=5) for _ in range(2))
-    assert first.estimate == second.estimate or math.isnan(first.estimate.khat)
-    assert torch.equal(first.x, second.x) and first.estimate.log_z == second.estimate.log_z
+    assert (
+        torch.equal(first.x, second.x)
+        and first.estimate.low == second.estimate.low
+        and first.estimate.log_z == second.estimate.log_z
+    )
     assert smc(two_modes(), prior, 100, seed=6).estimate.log_z != first.estimate.log_z
 
 
