@@ -1,13 +1,16 @@
 """Benchmarks: what turns runs into the published table, and that each starts."""
 
 import csv
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from examples.benchmarks import accuracy
+from examples.benchmarks import accuracy, calibration
+from examples.benchmarks.densities import DENSITIES
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,3 +64,47 @@ def test_runs_once_and_takes_what_is_there(tmp_path: Path) -> None:
     assert first == second and "funnel-pis" in first and results.stat().st_mtime_ns == written
     wrong = subprocess.run([*command, "--targets", "funel"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "there is no" in wrong.stderr and "funel" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", list(DENSITIES))
+def test_densities_are_what_they_say(name: str, generator: torch.Generator) -> None:
+    target = DENSITIES[name]()
+    assert f"{target.dim}-d" in name and math.isfinite(target.log_z)
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(7, 3, target.dim, generator=generator).to(dtype)
+        log_prob = target.log_prob(x)
+        assert log_prob.shape == (7, 3) and log_prob.dtype == dtype and not log_prob.isnan().any()
+
+
+@pytest.mark.parametrize(("name", "end"), [("Gumbel, 1-d", 14.0), ("two modes, 2-d", 12.0)])
+def test_stated_log_z_agrees_with_quadrature(name: str, end: float) -> None:
+    target, step = DENSITIES[name](), 0.02
+    line = torch.arange(-end, end, step)
+    axes = torch.meshgrid(*[line] * target.dim, indexing="ij")
+    total = target.log_prob(torch.stack(axes, -1)).flatten().logsumexp(0) + target.dim * math.log(step)
+    assert abs(float(total) - target.log_z) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end"), [("exponential in a box, 3-d", 0.0, 2.0), ("stairs, 3-d", -100.0, 100.0)]
+)
+def test_stated_log_z_of_products_agrees_with_quadrature(name: str, start: float, end: float) -> None:
+    # Along one of three alike coordinates; midpoints are exact to the edges of the box and of the steps.
+    target, step = DENSITIES[name](), 1e-3
+    points = torch.full((round((end - start) / step), 3), 0.05)
+    centre = target.log_prob(points[0])
+    points[:, 0] = start + step * (torch.arange(len(points)) + 0.5)
+    factor = (target.log_prob(points) - centre).logsumexp(0) + math.log(step)
+    assert abs(float(3 * factor + centre) - target.log_z) < 1e-3
+
+
+def test_calibration_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["calibration", "--seeds", "0", "--densities", "Gumbel, 1-d", "--max_steps", "4"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--folder", str(tmp_path)])
+    calibration.main()
+    first = capsys.readouterr().out
+    assert "within 0.1 of the truth" in first and len(list(tmp_path.glob("*.json"))) == 1
+    calibration.main()
+    assert capsys.readouterr().out == first

@@ -5,9 +5,10 @@ from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.reference import reference
 from diffsampler.estimators.tempering import Annealed, HamiltonianMove, RandomWalkMove, ais, reverse_ais, smc
-from diffsampler.estimators.verdict import Verdict, judge
+from diffsampler.estimators.verdict import GRADES, Verdict, judge
 
 __all__ = [
+    "GRADES",
     "Annealed",
     "GaussianComponents",
     "HamiltonianMove",
