@@ -22,7 +22,7 @@ __all__ = ["SamplerModule"]
 
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
-MAX_LOST = 0.1
+MAX_LOST, FEW_LOST = 0.1, 2
 STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4}
 
 
@@ -126,13 +126,21 @@ class SamplerModule(L.LightningModule):
         if self.max_target_evaluations is not None:
             # Ranks spend alike, so that each can tell from its own count.
             spent = self.sampler.num_target_evaluations * self.trainer.world_size
-            done = max(done, spent / self.max_target_evaluations)
+            # What a search has spent is no part of training's own progress.
+            before = self.sampler.search_cost * self.trainer.world_size
+            done = max(done, (spent - before) / max(self.max_target_evaluations - before, 1))
         return min(done, 1.0)
 
     # --- training
 
     def on_fit_start(self) -> None:
         self.generator = self.new_generator("train")
+        spent = self.sampler.search_cost
+        if self.max_target_evaluations is not None and spent >= self.max_target_evaluations:
+            raise InputError(
+                f"max_target_evaluations must be above the {spent:,} evaluations that the search has spent, got "
+                f"{self.max_target_evaluations:,}."
+            )
         if self._restored_step is None:
             check_target(self.sampler, self.generator)
             _, log_weight = self.sampler.weighted_rollout(CHECK_POINTS, self.generator)
@@ -174,7 +182,10 @@ class SamplerModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Leave out a step whose gradient is not finite, then clip: one bad trajectory must not end a run."""
+        """Leave out a gradient that is not finite, then clip: one bad trajectory must not end a run.
+
+        Such a step goes on by the optimiser's momentum alone; to tell it apart here would make a GPU wait.
+        """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
         for gradient in gradients:
@@ -186,17 +197,19 @@ class SamplerModule(L.LightningModule):
         # Only now and then: on a GPU, reading waits for the step.
         num_lost, since = int(self._num_lost), self._lost_since
         num_steps = self.global_step - since
-        self._num_lost, self._lost_since = 0, self.global_step
-        if num_lost > MAX_LOST * num_steps:
+        if num_lost > max(FEW_LOST, MAX_LOST * num_steps):
             raise InputError(
                 f"Training diverged: of the {num_steps} steps before step {self.global_step}, {num_lost} had a "
                 "gradient that is not finite. Checkpoints, where they are kept, are from before. Lower lr, or the "
                 "trainer's gradient_clip_val."
             )
+        if num_steps < DIVERGENCE_CHECK_STEPS:
+            return  # an epoch has ended: the count goes on
+        self._num_lost, self._lost_since = 0, self.global_step
         if num_lost:
             rank_zero_warn(
-                f"Step {self.global_step}: {num_lost} of the last {num_steps} steps had a gradient that is not finite "
-                "and were left out."
+                f"Step {self.global_step}: {num_lost} of the last {num_steps} steps had a gradient that is not finite, "
+                "which was left out."
             )
 
     # --- evaluation
@@ -282,6 +295,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
+        checkpoint["search_cost"] = self.sampler.search_cost
         checkpoint["reference"] = None if self.sampler.reference is None else asdict(self.sampler.reference)
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
@@ -297,6 +311,7 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
+        self.sampler.search_cost = checkpoint.get("search_cost", 0)
         if checkpoint.get("reference") is not None:
             self.sampler.reference = LogZEstimate(**checkpoint["reference"])
         # The counts are those of all ranks together: one of them goes on with the sum.

@@ -46,6 +46,7 @@ class Sampler(Dynamics):
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
+        search_cost: points at which the search evaluated the target.
         reference: what the search of `SearchedCoordinates` estimated, None before and without one.
         log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
             `estimate_log_z`.
@@ -104,6 +105,12 @@ class Sampler(Dynamics):
         self.coordinates = coordinates
         self.self_chosen = self_chosen
         self.reference: LogZEstimate | None = None
+        self.search_cost = 0
+        if self.uses_score and not target.differentiable:
+            raise InputError(
+                f"{type(target).__name__} has differentiable=False, but drift or process use its score: take a drift "
+                "without, such as FourierMLP, or give the target alone."
+            )
 
     def search(self, seed: int = 0, progress: Callable[[float], None] | None = None) -> Annealed:
         """Find place, scale and draws of the target, for a sampler in `SearchedCoordinates`; `fit` does it first.
@@ -123,6 +130,7 @@ class Sampler(Dynamics):
         self.counter.num_evaluations += counter.num_evaluations
         self.counter.num_invalid += counter.num_invalid
         self.reference = found.estimate
+        self.search_cost += counter.num_evaluations
         return found
 
     def rollback(self, x: Tensor, generator: torch.Generator | None = None) -> Path:

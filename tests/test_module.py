@@ -180,6 +180,12 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_reported():
     assert sampler.estimate_log_z(500, seed=0).ess > 0.3
 
 
+def test_one_bad_step_of_a_short_epoch_is_no_divergence():
+    sampler = Sampler(gaussian(), grid=5)
+    fit(sampler, max_steps=12, steps_per_epoch=5, num_eval_samples=50, loss=NowAndThenNaN(), **QUIET)
+    assert all(parameter.isfinite().all() for parameter in sampler.parameters())
+
+
 @pytest.mark.parametrize("name", ["lr", "flow_lr", "log_z_lr", "weight_decay", "final_lr_factor"])
 def test_negative_rates_are_refused(name):
     with pytest.raises(InputError, match=f"^{name} must be"):

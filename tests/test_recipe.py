@@ -184,3 +184,26 @@ def test_command_line_with_a_target_alone(
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *small, "--trainer.max_steps=25"])
     later = json.loads((tmp_path / "runs/Gaussian/version_1/results.json").read_text())
     assert later["num_target_evaluations"] < results["num_target_evaluations"] + 10_000
+
+
+def test_a_budget_is_that_of_training_after_the_search() -> None:
+    options = {"batch_size": 16, "steps_per_epoch": 5, "num_eval_samples": 50, **QUIET}
+    with pytest.raises(InputError, match="max_target_evaluations must be above the .* evaluations that the search"):
+        fit(Sampler(two_modes()), max_steps=10, max_target_evaluations=1000, **options)
+    sampler = Sampler(two_modes())
+    sampler.search(seed=0)
+    history = fit(sampler, max_steps=10, max_target_evaluations=2 * sampler.search_cost, **options)
+    assert history[-1]["step"] == 10
+
+
+def test_a_score_is_not_asked_of_a_target_without() -> None:
+    target = FunctionTarget(lambda x: -x.square().sum(-1), dim=2, differentiable=False)
+    with pytest.raises(InputError, match="differentiable=False.*FourierMLP"):
+        Sampler(target, drift=LangevinDrift)
+
+
+def test_wrong_items_are_named() -> None:
+    with pytest.raises(InputError, match="losses must be a Loss"):
+        Stages([3])
+    with pytest.raises(InputError, match="behaviours must be a Behaviour"):
+        Succession([3, OnPolicy()])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffsampler.behaviours.base import Behaviour
-from diffsampler.errors import InputError, check_positive
+from diffsampler.errors import InputError, check_instance, check_positive
 from diffsampler.trajectory import Path
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ class _Combination(Behaviour):
     def __init__(self, behaviours: Sequence[Behaviour]) -> None:
         if not behaviours:
             raise InputError("behaviours must hold at least one behaviour, got none.")
+        for behaviour in behaviours:
+            check_instance("behaviours", behaviour, Behaviour, "OnPolicy()")
         self.behaviours = list(behaviours)
         self.on_policy = all(behaviour.on_policy for behaviour in self.behaviours)
         self.backward = all(behaviour.backward for behaviour in self.behaviours)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour, Succession
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, check_instance
 from diffsampler.losses.base import Loss
 from diffsampler.trajectory import Trajectory
 
@@ -30,6 +30,8 @@ class Stages(Loss):
         super().__init__()
         if not losses:
             raise InputError("losses must hold at least one loss, got none.")
+        for loss in losses:
+            check_instance("losses", loss, Loss, "TrajectoryBalance()")
         self.losses = torch.nn.ModuleList(losses)
         self.uses_flow = any(loss.uses_flow for loss in losses)
         self.uses_log_z = any(loss.uses_log_z for loss in losses)
