@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
-__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target", "takes_double"]
+__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target", "or_zero_density", "takes_double"]
 
 
 class Target(nn.Module, ABC):
@@ -230,6 +230,11 @@ def naming_the_target(target: Target, what: str) -> Iterator[None]:
             f"{what} failed, in {type(target).__name__}.log_prob or a part of yours. It is given tensors of shape "
             f"(*, {target.dim}). The error is {type(error).__name__}: {reason}"
         ) from error
+
+
+def or_zero_density(log_prob: Tensor) -> Tensor:
+    """The same with what is no log-density, NaN and +inf, as a density of zero."""
+    return torch.where(_is_invalid(log_prob), -torch.inf, log_prob)
 
 
 def _is_invalid(log_prob: Tensor) -> Tensor:

@@ -25,6 +25,14 @@ class _Combination(Behaviour):
         self.on_policy = all(behaviour.on_policy for behaviour in self.behaviours)
         self.backward = all(behaviour.backward for behaviour in self.behaviours)
 
+    def _one_each(self, name: str, values: list[float] | None) -> list[float]:
+        """A positive number for each behaviour, by default 1."""
+        values = [1.0] * len(self.behaviours) if values is None else values
+        check_positive(name, values)
+        if len(values) != len(self.behaviours):
+            raise InputError(f"{name} must be {len(self.behaviours)} numbers, one a behaviour, got {len(values)}.")
+        return values
+
     def check(self, sampler: "Sampler") -> None:
         for behaviour in self.behaviours:
             behaviour.check(sampler)
@@ -70,11 +78,7 @@ class Mixture(_Combination):
 
     def __init__(self, behaviours: list[Behaviour], weights: list[float] | None = None) -> None:
         super().__init__(behaviours)
-        weights = [1.0] * len(self.behaviours) if weights is None else weights
-        check_positive("weights", weights)
-        if len(weights) != len(self.behaviours):
-            raise InputError(f"weights must be {len(self.behaviours)} numbers, one a behaviour, got {len(weights)}.")
-        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.weights = torch.tensor(self._one_each("weights", weights), dtype=torch.float64)
 
     def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
         uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device).cpu()
@@ -93,10 +97,7 @@ class Succession(_Combination):
 
     def __init__(self, behaviours: list[Behaviour], shares: list[float] | None = None) -> None:
         super().__init__(behaviours)
-        shares = [1.0] * len(self.behaviours) if shares is None else shares
-        check_positive("shares", shares)
-        if len(shares) != len(self.behaviours):
-            raise InputError(f"shares must be {len(self.behaviours)} numbers, one a behaviour, got {len(shares)}.")
+        shares = self._one_each("shares", shares)
         self.ends = [sum(shares[: k + 1]) / sum(shares) for k in range(len(shares))]
 
     def stage(self, progress: float) -> tuple[int, float]:

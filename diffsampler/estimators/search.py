@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.kernels import HALF_LOG_TWO_PI, noise_like
-from diffsampler.target import CountedTarget
+from diffsampler.target import CountedTarget, or_zero_density
 
 __all__ = ["follow_gradients", "follow_population", "starts_at_all_radii"]
 
@@ -27,6 +28,7 @@ NOT_SEEN = -1e6  # the ELBO, in nats, of a Gaussian all of whose draws have zero
 OFFER_EVERY = 4
 FORGETTABLE = 25.0  # nats
 WIDENING = 1.2
+EFFECTIVE = 0.1
 # Nats: ELBOs of a dozen draws flatter the best of many; curvature at the end of a path is no matter of luck.
 REFINED_MARGIN = 1.0
 SAME = 0.7  # standard deviations
@@ -119,9 +121,11 @@ def follow_population(
     for _ in range(num_iterations):
         log_prob = target.log_prob(x)
         _check_somewhere(log_prob, target.name)
-        log_prob = _usable(log_prob)
+        log_prob = or_zero_density(log_prob)
         ratio = log_prob - log_start
-        beta = _tempering(ratio)
+        # Of all points, those of zero density included.
+        num_usable = int((~ratio.isneginf()).sum())
+        beta = step_at_ess(ratio, 1.0, EFFECTIVE * size / num_usable)
         components = GaussianComponents.fitted_to(x, (beta * (ratio - ratio.max())).exp(), WIDENING)
         if beta == 1:
             break
@@ -151,7 +155,7 @@ def starts_at_all_radii(
     x = _at_all_radii(num_tried, target.target.dim, generator)
     log_prob = target.log_prob(x)
     _check_somewhere(log_prob, target.name)
-    log_prob = _usable(log_prob)
+    log_prob = or_zero_density(log_prob)
     starts = []
     for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
         usable = ~values.isneginf()
@@ -165,27 +169,6 @@ def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor
     like = {"dtype": torch.float64, "device": None if generator is None else generator.device}
     widths = torch.logspace(math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS), n, **like)
     return widths.unsqueeze(-1) * torch.randn(n, dim, generator=generator, **like)
-
-
-def _usable(log_prob: Tensor) -> Tensor:
-    return torch.where(log_prob.isnan() | log_prob.isposinf(), -math.inf, log_prob)
-
-
-def _tempering(ratio: Tensor) -> float:
-    """The largest power, up to 1, at which a tenth of the weights counts."""
-    ratio = ratio - ratio.max()
-
-    def ess(beta: float) -> float:
-        weight = (beta * ratio).exp()
-        return float(weight.sum().square() / weight.square().sum()) / len(ratio)
-
-    if ess(1.0) > 0.1:
-        return 1.0
-    low, high = 1e-12, 1.0
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if ess(middle) > 0.1 else (low, middle)
-    return low
 
 
 def _line_search(
@@ -272,7 +255,7 @@ class _Best:
         num_paths, dim = x.shape
         noise = noise_like(x.new_empty(num_paths, NUM_ELBO_DRAWS, dim), generator)
         points = x.unsqueeze(1) + noise @ factor.mT
-        log_prob = _usable(target.log_prob(points.reshape(-1, dim))).view(num_paths, NUM_ELBO_DRAWS)
+        log_prob = or_zero_density(target.log_prob(points.reshape(-1, dim))).view(num_paths, NUM_ELBO_DRAWS)
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         # Of no variance where the target is this Gaussian: the draws decide nothing then.
         log_ratio = log_prob + 0.5 * noise.square().sum(-1) + log_det + dim * HALF_LOG_TWO_PI

@@ -16,7 +16,7 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings
 from diffsampler.kernels import noise_like
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import CountedTarget, Target, or_zero_density
 
 __all__ = ["Annealed", "HamiltonianMove", "Move", "RandomWalkMove", "Rung", "ais", "reverse_ais", "smc"]
 
@@ -65,7 +65,7 @@ class AnnealedPath:
             score = score.nan_to_num(0.0, 0.0, 0.0)
         else:
             log_prob, score = self.target.log_prob(x), torch.zeros_like(x)
-        log_prob = torch.where(log_prob.isnan() | log_prob.isposinf() | diverged, -math.inf, log_prob)
+        log_prob = torch.where(diverged, -math.inf, or_zero_density(log_prob))
         return Particles(x, log_prob, score, *self.prior.log_prob_and_score(x))
 
 
@@ -384,7 +384,7 @@ class _Climb:
             )
         left = 1 - self.beta
         if rung is None:
-            step = left if len(self.rungs) == MAX_RUNGS else _next_step(ratio, left, ess_threshold)
+            step = left if len(self.rungs) == MAX_RUNGS else step_at_ess(ratio, left, ess_threshold)
             weight = (step * (ratio - ratio.max())).exp()
             factor = GaussianComponents.fitted_to(self.particles.x, weight).factor[0]
             rung = Rung(1.0 if step == left else self.beta + step, factor, self.step_size)
@@ -420,7 +420,7 @@ def _log_ratio(particles: Particles) -> Tensor:
     return particles.log_prob - particles.log_prior
 
 
-def _next_step(ratio: Tensor, left: float, ess_threshold: float) -> float:
+def step_at_ess(ratio: Tensor, left: float, ess_threshold: float) -> float:
     """The step in beta at which the effective sample size falls to the threshold, by bisection."""
     ratio = ratio[~ratio.isneginf()]  # any step at all loses those
     ratio = ratio - ratio.max()
