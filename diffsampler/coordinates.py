@@ -5,12 +5,14 @@ The normalising constant does not change: the log-density in z carries log |det 
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count, check_positive
-from diffsampler.estimators import Annealed, GaussianComponents, reference
+from diffsampler.estimators import Annealed, GaussianComponents, LogZEstimate, reference
 from diffsampler.estimators.reference import more_draws
 from diffsampler.target import CountedTarget, Target, takes_double
 
@@ -134,6 +136,9 @@ class SearchedCoordinates(AffineCoordinates):
     Arguments:
         target: its dimension counts.
         num_points: how many draws are kept.
+
+    Attributes:
+        reference: what the search estimated log Z to be, None before it.
     """
 
     precise = True
@@ -141,12 +146,22 @@ class SearchedCoordinates(AffineCoordinates):
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
         super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
-        self.register_buffer("found", torch.zeros((), dtype=torch.bool))
+        self.reference: LogZEstimate | None = None
 
     @property
     def is_found(self) -> bool:
         """Whether `search` was called, on this object or on that of a checkpoint."""
-        return bool(self.found)
+        return self.reference is not None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        reference = None if self.reference is None else asdict(self.reference)
+        return {"reference": reference, "num_target_evaluations": self.num_target_evaluations}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_extra_state` gave."""
+        self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
+        self.num_target_evaluations = state["num_target_evaluations"]
 
     @torch.no_grad()
     def search(
@@ -167,7 +182,8 @@ class SearchedCoordinates(AffineCoordinates):
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
         self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
-        self.found.fill_(True)
+        self.reference = result.estimate
+        self.num_target_evaluations = counter.num_evaluations
         return result
 
 

@@ -1,7 +1,6 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -295,8 +294,6 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
-        checkpoint["search_cost"] = self.sampler.search_cost
-        checkpoint["reference"] = None if self.sampler.reference is None else asdict(self.sampler.reference)
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -311,9 +308,6 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
-        self.sampler.search_cost = checkpoint.get("search_cost", 0)
-        if checkpoint.get("reference") is not None:
-            self.sampler.reference = LogZEstimate(**checkpoint["reference"])
         # The counts are those of all ranks together: one of them goes on with the sum.
         if self.global_rank == 0:
             self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]

@@ -46,8 +46,6 @@ class Sampler(Dynamics):
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
-        search_cost: points at which the search evaluated the target.
-        reference: what the search of `SearchedCoordinates` estimated, None before and without one.
         log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
             `estimate_log_z`.
 
@@ -104,8 +102,6 @@ class Sampler(Dynamics):
         self.target = target
         self.coordinates = coordinates
         self.self_chosen = self_chosen
-        self.reference: LogZEstimate | None = None
-        self.search_cost = 0
         if self.uses_score and not target.differentiable:
             raise InputError(
                 f"{type(target).__name__} has differentiable=False, but drift or process use its score: take a drift "
@@ -129,9 +125,17 @@ class Sampler(Dynamics):
             found = self.coordinates.search(counter, seed, progress)
         self.counter.num_evaluations += counter.num_evaluations
         self.counter.num_invalid += counter.num_invalid
-        self.reference = found.estimate
-        self.search_cost += counter.num_evaluations
         return found
+
+    @property
+    def reference(self) -> LogZEstimate | None:
+        """What the search of `SearchedCoordinates` estimated, None before and without one."""
+        return self.coordinates.reference if isinstance(self.coordinates, SearchedCoordinates) else None
+
+    @property
+    def search_cost(self) -> int:
+        """Points at which the target was evaluated to find `SearchedCoordinates`."""
+        return self.coordinates.num_target_evaluations if isinstance(self.coordinates, SearchedCoordinates) else 0
 
     def rollback(self, x: Tensor, generator: torch.Generator | None = None) -> Path:
         """Trajectories that end in x, with shape (B, D), drawn backwards by P_B.
@@ -203,18 +207,15 @@ class Sampler(Dynamics):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
-        checkpoint = read_checkpoint(path)
         state = {
             key.removeprefix("sampler."): value
-            for key, value in checkpoint["state_dict"].items()
+            for key, value in read_checkpoint(path)["state_dict"].items()
             if key.startswith("sampler.")
         }
         try:
             self.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{path} is of another sampler: {first_mismatch(error)}") from error
-        if checkpoint.get("reference") is not None:
-            self.reference = LogZEstimate(**checkpoint["reference"])
 
     def uncounted(self) -> "Sampler":
         """This sampler with a count of its own: what figures and metrics evaluate is no part of what a run costs."""

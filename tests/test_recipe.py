@@ -124,6 +124,14 @@ def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> No
     torch.testing.assert_close(exact.float(), rounded, rtol=0, atol=1e-5)
 
 
+def test_what_the_search_found_is_part_of_the_state() -> None:
+    sampler, other = Sampler(two_modes()), Sampler(two_modes())
+    sampler.search(seed=0)
+    other.load_state_dict(sampler.state_dict())
+    assert other.reference.to_dict() == sampler.reference.to_dict() and other.search_cost == sampler.search_cost > 0
+    assert torch.equal(other.coordinates.points, sampler.coordinates.points)
+
+
 def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
     target = CountingTarget(two_modes())
     sampler = Sampler(target)
