@@ -4,12 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffsampler.callbacks import format_table
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators import reference
 from diffsampler.target import CountedTarget, Target, naming_the_target
+from diffsampler.training import search_progress
 
 __all__ = ["run_reference"]
 
@@ -33,9 +32,9 @@ def run_reference(
     if output is not None and (Path(output).is_dir() or not Path(output).resolve().parent.is_dir()):
         raise InputError(f"output must be a file in a folder that exists, got {output!r}.")
     counter = CountedTarget(target)
-    with tqdm(total=100, desc="reference", unit="%", disable=not progress or not sys.stderr.isatty()) as bar:
-        with naming_the_target(target, "The search"):
-            result = reference(counter, num_particles, seed, progress=lambda done: bar.update(int(100 * done) - bar.n))
+    shown = progress and sys.stderr.isatty()
+    with search_progress(shown) as told, naming_the_target(target, "The search"):
+        result = reference(counter, num_particles, seed, progress=told)
     print(format_table(result.estimate, target.log_z))
     for name, value in target.diagnostics(result.x).items():
         print(f"  {name.replace('_', ' ')}: {value:.4g}")

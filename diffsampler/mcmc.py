@@ -6,7 +6,9 @@ rejected; a score that is not finite ends a trajectory in rejection too.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.kernels import noise_like
 from diffsampler.target import CountedTarget
 
-__all__ = ["HMC", "MALA", "ChainState", "MarkovChain"]
+__all__ = ["HMC", "MALA", "ChainState", "MarkovChain", "leapfrog"]
+
+State = TypeVar("State")
 
 
 @dataclass
@@ -45,6 +49,35 @@ class ChainState:
             torch.where(accepted, other.log_prob, self.log_prob),
             torch.where(column, other.score, self.score),
         )
+
+
+def leapfrog(
+    state: State,
+    force: Tensor,
+    momentum: Tensor,
+    step_size: Tensor,
+    num_steps: int,
+    force_at: Callable[[Tensor], tuple[State, Tensor]],
+    factor: Tensor | None = None,
+) -> tuple[State, Tensor]:
+    """Where Hamiltonian dynamics take a state with positions `x`, and its momentum.
+
+    Arguments:
+        state: where they start.
+        force: the score there, in the units of momenta, with shape (n, D).
+        momentum: with shape (n, D).
+        step_size: with shape () or (n, 1).
+        num_steps: each asks for the force once.
+        force_at: the state in x, and the force there.
+        factor: a square root of the inverse mass matrix, with shape (D, D): positions move by factor momentum. By
+            default the identity.
+    """
+    for _ in range(num_steps):
+        momentum = momentum + 0.5 * step_size * force
+        velocity = momentum if factor is None else momentum @ factor.T
+        state, force = force_at(state.x + step_size * velocity)
+        momentum = momentum + 0.5 * step_size * force
+    return state, momentum
 
 
 class MarkovChain(ABC):
@@ -124,10 +157,11 @@ class HMC(MarkovChain):
         # A jittered step keeps trajectories off the periods of the dynamics.
         jitter = torch.rand((), generator=generator, dtype=torch.float64, device=state.x.device).to(state.x.dtype)
         step_size = self.step_size * (0.8 + 0.4 * jitter)
-        momentum, current = start, state
-        for _ in range(self.num_leapfrog):
-            momentum = momentum + 0.5 * step_size * current.score
-            current = ChainState.at(target, current.x + step_size * momentum)
-            momentum = momentum + 0.5 * step_size * current.score
+
+        def force_at(x: Tensor) -> tuple[ChainState, Tensor]:
+            moved = ChainState.at(target, x)
+            return moved, moved.score
+
+        current, momentum = leapfrog(state, state.score, start, step_size, self.num_leapfrog, force_at)
         kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
         return current, current.log_prob - state.log_prob + kinetic

@@ -6,14 +6,14 @@ single target evaluation, then sharpened by log-variance, on its own paths and o
 weights correct what is left.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from diffsampler.behaviours import Alternation, Behaviour, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.losses import LogVariance, Loss, MaximumLikelihood, Stages
-from diffsampler.networks import FourierMLP, LearnedVariance
-from diffsampler.processes import VariancePreserving
+from diffsampler.networks import Drift, FourierMLP, LearnedVariance
+from diffsampler.processes import Process, VariancePreserving
 
 __all__ = ["default_parts", "default_training"]
 
@@ -23,14 +23,10 @@ NUM_TRANSITIONS = 2048
 SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
 
 
-def default_parts() -> dict[str, Any]:
+def default_parts() -> tuple[Process, Callable[[int], Drift], int, type[SearchedCoordinates]]:
     """Process, drift, grid and coordinates of a `Sampler`."""
-    return {
-        "process": VariancePreserving(),
-        "drift": partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH),
-        "grid": NUM_STEPS,
-        "coordinates": SearchedCoordinates,
-    }
+    drift = partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH)
+    return VariancePreserving(), drift, NUM_STEPS, SearchedCoordinates
 
 
 def default_training() -> tuple[Loss, Behaviour]:

@@ -81,7 +81,7 @@ class Sampler(Dynamics):
                 )
             flow = ForwardLookingFlow
         if self_chosen:
-            process, drift, grid, coordinates = default_parts().values()
+            process, drift, grid, coordinates = default_parts()
         process = PinnedBrownian() if process is None else process
         drift = LangevinDrift if drift is None else drift
         grid = 100 if grid is None else grid

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -18,7 +20,7 @@ from diffsampler.losses import Loss
 from diffsampler.module import SamplerModule
 from diffsampler.sampler import Sampler
 
-__all__ = ["default_accelerator", "fit", "search_first", "silence_lightning"]
+__all__ = ["default_accelerator", "fit", "search_first", "search_progress", "silence_lightning"]
 
 NOT_FOR_USERS = (
     r".*isinstance\(treespec, LeafSpec\)",
@@ -110,8 +112,15 @@ def search_first(sampler: Sampler, seed: int, progress_bar: bool = True) -> None
     """Find the coordinates of a sampler that is to find them by itself, with a progress bar."""
     if not isinstance(sampler.coordinates, SearchedCoordinates) or sampler.coordinates.is_found:
         return
-    with tqdm(total=100, desc="Search", unit="%", disable=not progress_bar) as bar:
-        sampler.search(seed, lambda done: bar.update(int(100 * done) - bar.n))
+    with search_progress(progress_bar) as progress:
+        sampler.search(seed, progress)
+
+
+@contextmanager
+def search_progress(shown: bool) -> Iterator[Callable[[float], None]]:
+    """A progress bar, as the function that is to be told the fraction of the work that is done."""
+    with tqdm(total=100, desc="Search", unit="%", disable=not shown) as bar:
+        yield lambda done: bar.update(int(100 * done) - bar.n)
 
 
 def default_accelerator() -> str:

@@ -16,6 +16,7 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings
 from diffsampler.kernels import noise_like
+from diffsampler.mcmc import leapfrog
 from diffsampler.target import CountedTarget, Target, or_zero_density
 
 __all__ = ["Annealed", "HamiltonianMove", "Move", "RandomWalkMove", "Rung", "ais", "reverse_ais", "smc"]
@@ -139,15 +140,16 @@ class HamiltonianMove(Move):
         # One step size for each particle: trajectories keep off the periods of the dynamics.
         jitter = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
         step_size = rung.step_size * (0.6 + 0.8 * jitter)
+
+        def force_at(x: Tensor) -> tuple[Particles, Tensor]:
+            moved = path.at(x)
+            return moved, moved.tempered(rung.beta)[1] @ rung.factor
+
         log_start, score = particles.tempered(rung.beta)
-        momentum, current = start, particles
-        for _ in range(self.num_leapfrog):
-            momentum = momentum + 0.5 * step_size * (score @ rung.factor)
-            current = path.at(current.x + step_size * (momentum @ rung.factor.T))
-            log_prob, score = current.tempered(rung.beta)
-            momentum = momentum + 0.5 * step_size * (score @ rung.factor)
+        force = score @ rung.factor
+        current, momentum = leapfrog(particles, force, start, step_size, self.num_leapfrog, force_at, rung.factor)
         kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
-        return current, log_prob - log_start + kinetic
+        return current, current.tempered(rung.beta)[0] - log_start + kinetic
 
 
 class RandomWalkMove(Move):

@@ -83,6 +83,11 @@ def share_not_covered(x: Tensor, by: Tensor) -> float:
     return max(unseen, float((across > FAR * np.quantile(within, 0.99)).mean()))
 
 
+def _variance(low: float, high: float) -> float:
+    """Of the estimate whose 95 % interval this is."""
+    return ((high - low) / (2 * NORMAL_97_5)) ** 2
+
+
 def _weights(estimate: LogZEstimate) -> list[tuple[int, str]]:
     effective = estimate.ess * estimate.num_samples
     found = []
@@ -103,7 +108,7 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[t
     if not math.isfinite(reference.high):
         return [(1, f"The reference, {reference.log_z:.3f}, is no help: it has no interval itself.")]
     difference = estimate.log_z - reference.log_z
-    variance = sum(((part.high - part.low) / (2 * NORMAL_97_5)) ** 2 for part in (estimate, reference))
+    variance = _variance(estimate.low, estimate.high) + _variance(reference.low, reference.high)
     errors = abs(difference) / math.sqrt(variance) if math.isfinite(variance) and variance > 0 else 0.0
     said = f"{difference:+.3f} nats from the reference"
     if errors > LARGE and abs(difference) > TOLERABLE:
@@ -138,7 +143,7 @@ def _history(history: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
         return []
     log_z = [entry["log_z"] for entry in last]
     drift = sum(log_z[3:]) / 2 - sum(log_z[:3]) / 3
-    variance = sum(((entry["high"] - entry["low"]) / (2 * NORMAL_97_5)) ** 2 for entry in last) / 5
+    variance = sum(_variance(entry["low"], entry["high"]) for entry in last) / 5
     if abs(drift) > max(LARGE * math.sqrt(variance * (1 / 2 + 1 / 3)), TOLERABLE):
         return [(1, f"It still drifts: by {drift:+.3f} nats over the last five evaluations.")]
     return []
