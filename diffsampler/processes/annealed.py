@@ -37,10 +37,6 @@ class AnnealedProcess(Process):
         self.annealing = Annealing(NUM_PIECES, learnable)
         self.learnable = learnable
 
-    @property
-    def scale(self) -> Tensor:
-        return self.prior.scale
-
     def adapt(self, dim: int) -> None:
         super().adapt(dim)
         check_entries(self.sigma, dim)

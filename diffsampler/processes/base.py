@@ -46,8 +46,11 @@ class Process(nn.Module, ABC):
 
     @property
     def scale(self) -> Tensor:
-        """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states."""
-        return torch.ones((), dtype=torch.float64)
+        """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states.
+
+        Where a process does not say, that of its prior, or 1.
+        """
+        return torch.ones((), dtype=torch.float64) if self.prior is None else self.prior.scale
 
     def extend(self, target: Target) -> Target:
         """The target as a density of this process's states, for processes that walk in more than positions."""

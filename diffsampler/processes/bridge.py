@@ -40,10 +40,6 @@ class Bridge(Process):
         self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
         self.learnable = learnable
 
-    @property
-    def scale(self) -> Tensor:
-        return self.prior.scale
-
     def adapt(self, dim: int) -> None:
         super().adapt(dim)
         check_entries(self.sigma, dim)
