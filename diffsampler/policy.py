@@ -1,19 +1,21 @@
-"""The two kernels of a sampler, P_F and P_B: a process and the networks that control it."""
+"""What is learned: the two kernels P_F and P_B, a process and the networks that control it, and the state flow."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_instance
 from diffsampler.kernels import Kernel
-from diffsampler.networks import Drift
+from diffsampler.networks import Drift, Flow
 from diffsampler.processes import Process
+from diffsampler.trajectory import ZERO_DENSITY_MARGIN
 
 __all__ = ["Policy"]
 
 
 class Policy(nn.Module):
-    """A process with its control networks.
+    """A process with its networks.
 
     Arguments:
         dim: the dimension of the process's states.
@@ -21,6 +23,7 @@ class Policy(nn.Module):
         drift: makes the control from the dimension, or is ready.
         backward_drift: the same for the control of the backward kernel, if it learns one; by default made as the
             drift is.
+        flow: makes the state flow, or is ready; None leaves it out.
 
     Raises:
         InputError: if the parts do not fit together.
@@ -32,6 +35,7 @@ class Policy(nn.Module):
         process: Process,
         drift: Drift | Callable[[int], Drift],
         backward_drift: Drift | Callable[[int], Drift] | None,
+        flow: Flow | Callable[[int], Flow] | None,
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -46,6 +50,8 @@ class Policy(nn.Module):
                 f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
                 "or use Bridge."
             )
+        self.flow = None if flow is None else self._make("flow", flow, Flow)
+        self.log_z = nn.Parameter(torch.zeros(()))
 
     @property
     def uses_score(self) -> bool:
@@ -84,6 +90,19 @@ class Policy(nn.Module):
 
     def _backward_control(self, embedding: Tensor, y: Tensor, score: Tensor | None) -> Tensor | None:
         return None if self._backward_network is None else self._backward_network(embedding, y, score)
+
+    def _flow_at(self, embedding: Tensor, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor:
+        """log F, with shape (*), at interior times t and states x with shape (*, D), where log R is known if needed."""
+        return self.flow(embedding, x, self._interpolation(t, x, log_prob) if self.flow.uses_interpolation else None)
+
+    def _interpolation(self, t: Tensor, x: Tensor, log_prob: Tensor) -> Tensor:
+        """What a forward-looking flow starts from, between prior and target, with shape (*)."""
+        log_prior_side = self.log_z + self.process.log_reference(t[..., None], x)
+        # The flow is free to be anything where the density is zero; it only has to be finite there.
+        log_prob = log_prob.to(log_prior_side.dtype)
+        log_prob = torch.where(log_prob.isfinite(), log_prob, log_prior_side.detach() - ZERO_DENSITY_MARGIN)
+        inverse_temperature = self.process.inverse_temperature(t)
+        return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob
 
     def _make_drift(self, drift: Drift | Callable[[int], Drift]) -> Drift:
         network = self._make("drift", drift, Drift)

@@ -23,6 +23,7 @@ from diffsampler.behaviours import (
     OnPolicy,
     RankPriority,
     Replay,
+    SequentialMonteCarlo,
 )
 from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from diffsampler.losses import (
@@ -224,6 +225,11 @@ def mixing() -> Mixture:
     return Mixture([Replay(priority=ImportancePriority()), Exploration()], [0.7, 0.3])
 
 
+def resampling() -> SequentialMonteCarlo:
+    """Resampling, but not so often that the wild weights of a few random paths leave one of them."""
+    return SequentialMonteCarlo(0.1)
+
+
 BEHAVIOURS: list[Callable[[], Behaviour]] = [
     OnPolicy,
     Exploration,
@@ -233,6 +239,7 @@ BEHAVIOURS: list[Callable[[], Behaviour]] = [
     backtracking,
     alternating,
     mixing,
+    resampling,
 ]
 GRIDS: list[tuple[str, Callable[[int], Grid]]] = [
     ("UniformGrid", UniformGrid),

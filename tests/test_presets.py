@@ -74,5 +74,5 @@ def test_presets_name_no_target_and_targets_no_method() -> None:
 
 
 def test_the_published_presets_are_there() -> None:
-    published = "pis pis_lp dds dis_lv dgfs gfn_tb_expl_ls vargrad_lp_ls cmcd_kl cmcd_lv dbs dbs_underdamped"
+    published = "pis pis_lp dds dis_lv dgfs gfn_tb_expl_ls vargrad_lp_ls cmcd_kl cmcd_lv dbs dbs_underdamped scld"
     assert set(published.split()) <= set(PRESETS)

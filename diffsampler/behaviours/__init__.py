@@ -15,6 +15,7 @@ from diffsampler.behaviours.priorities import (
 )
 from diffsampler.behaviours.replay import Replay
 from diffsampler.behaviours.searched import SearchedPoints
+from diffsampler.behaviours.sequential import SequentialMonteCarlo
 
 __all__ = [
     "Alternation",
@@ -32,6 +33,7 @@ __all__ = [
     "Replay",
     "RewardPriority",
     "SearchedPoints",
+    "SequentialMonteCarlo",
     "Succession",
     "UniformPriority",
 ]

@@ -49,7 +49,7 @@ class LogZEstimate:
 
 
 def estimate_log_z(
-    log_weight: Tensor, num_target_evaluations: int = 0, num_invalid_evaluations: int = 0
+    log_weight: Tensor, num_target_evaluations: int = 0, num_invalid_evaluations: int = 0, draws_per_weight: int = 1
 ) -> LogZEstimate:
     """Estimate log Z from log importance weights.
 
@@ -61,6 +61,8 @@ def estimate_log_z(
         log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported.
         num_target_evaluations: what the weights cost.
         num_invalid_evaluations: at how many of those the target was not a number, or its score was not.
+        draws_per_weight: of the sampler, where a weight is the mean of a group of them: `ess` is then that of as many
+            independent draws as would tell as much.
 
     Raises:
         InputError: if no weight is positive and finite.
@@ -92,13 +94,14 @@ def estimate_log_z(
         high=high,
         # log E[w] = log P(w > 0) + log E[w | w > 0], and Jensen's inequality for the second.
         elbo=float(log_weight[~log_weight.isneginf()].mean()) + math.log1p(-num_zero / n),
-        ess=ess,
+        # Of n m draws with a mean as uncertain as this; m = 1 gives ess back.
+        ess=1 / (1 + (n * draws_per_weight - 1) * standard_error**2) if n > 1 else ess,
         khat=khat,
-        num_samples=n,
+        num_samples=n * draws_per_weight,
         num_target_evaluations=num_target_evaluations,
         warnings=[
             *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
-            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max())),
+            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max()), draws_per_weight),
         ],
     )
 
@@ -113,14 +116,16 @@ def invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
     ]
 
 
-def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, largest: float) -> list[str]:
-    warnings = []
+def _warnings(
+    n: int, num_invalid: int, num_zero: int, khat: float, ess: float, largest: float, draws: int
+) -> list[str]:
+    units, warnings = "samples" if draws == 1 else f"groups of {draws} samples", []
     if num_invalid:
-        warnings.append(f"log_prob is NaN or +inf at {num_invalid} of {n} samples; they count as density zero.")
+        warnings.append(f"log_prob is NaN or +inf at {num_invalid} of {n} {units}; they count as density zero.")
     if num_zero:
-        warnings.append(f"{num_zero} of {n} samples have density zero.")
+        warnings.append(f"{num_zero} of {n} {units} have density zero.")
     if math.isnan(khat):
-        warnings.append(f"{n} samples are too few to judge the tail of the weights; draw at least 25.")
+        warnings.append(f"{n} {units} are too few to judge the tail of the weights; draw at least 25.")
     elif khat > KHAT_REFUSE:
         warnings.append(
             f"Pareto khat is {khat:.2f}, above 0.7: the weights are too heavy-tailed for an interval; "
@@ -129,5 +134,5 @@ def _warnings(n: int, num_invalid: int, num_zero: int, khat: float, ess: float, 
     elif khat > KHAT_WARN:
         warnings.append(f"Pareto khat is {khat:.2f}, above 0.5: the interval is likely too narrow.")
     if largest > 0.1 and n >= 25:
-        warnings.append(f"One sample of {n} carries {largest:.0%} of the weight (ESS {ess * n:.1f} samples).")
+        warnings.append(f"One of {n} {units} carries {largest:.0%} of the weight (ESS {ess * n:.1f} {units}).")
     return warnings

@@ -17,6 +17,7 @@ from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings
 from diffsampler.kernels import noise_like
 from diffsampler.mcmc import leapfrog
+from diffsampler.resampling import systematic
 from diffsampler.target import CountedTarget, Target, or_zero_density
 
 __all__ = ["Annealed", "HamiltonianMove", "Move", "RandomWalkMove", "Rung", "ais", "reverse_ais", "smc"]
@@ -348,15 +349,6 @@ def reverse_ais(
         climb.move(adapt=False, generator=generator)
         log_weight = log_weight + (rung.beta - below) * _log_ratio(climb.particles)
     return log_weight
-
-
-def systematic(log_weight: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Rows drawn in proportion to exp(log_weight), with shape (n), by one uniform number."""
-    weight = (log_weight - log_weight.max()).exp()
-    edges = weight.cumsum(0) / weight.sum()
-    offset = torch.rand((), generator=generator, dtype=edges.dtype, device=edges.device)
-    points = (torch.arange(n, device=edges.device) + offset) / n
-    return torch.searchsorted(edges, points).clamp(max=len(edges) - 1)
 
 
 def _check_ladder(ladder: list[Rung]) -> None:

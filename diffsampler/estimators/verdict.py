@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, NORMAL_97_5, LogZEstimate
-from diffsampler.estimators.tempering import systematic
+from diffsampler.resampling import systematic
 
 __all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
 

@@ -43,6 +43,9 @@ class AnnealedProcess(Process):
         if not is_adapted(self, (NUM_PIECES + 1, dim)):
             self.log_factor = nn.Parameter(torch.zeros(NUM_PIECES + 1, dim), self.learnable)
 
+    def inverse_temperature(self, t: Tensor) -> Tensor:
+        return self.annealing(t.unsqueeze(-1)).squeeze(-1)
+
     def annealed_score(self, t: Tensor, x: Tensor, score: Tensor) -> Tensor:
         """The score of pi_t at positions x with shape (*, D), from the target's there."""
         tamed = score.clamp(-self.clip, self.clip).nan_to_num(0.0)

@@ -127,3 +127,7 @@ class Process(nn.Module, ABC):
 
         Forward-looking flows start from it; where a process has no such density, any that resembles it will do.
         """
+
+    def inverse_temperature(self, t: Tensor) -> Tensor:
+        """How far from reference to target a forward-looking flow starts at times t: from 0 to 1, shaped like t."""
+        return t

@@ -137,7 +137,7 @@ def test_few_samples_are_reported() -> None:
 def test_one_dominant_weight_is_reported() -> None:
     log_weight = torch.zeros(100)
     log_weight[3] = math.log(50.0)
-    assert any("One sample of 100 carries 34%" in warning for warning in estimate_log_z(log_weight).warnings)
+    assert any("One of 100 samples carries 34%" in warning for warning in estimate_log_z(log_weight).warnings)
 
 
 @pytest.mark.parametrize("log_weight", [[0.0], [0.0, -math.inf, math.nan], [0.0, 0.1, 0.2] * 20])

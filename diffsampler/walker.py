@@ -1,0 +1,308 @@
+"""Where trajectories go: rollouts from prior to target, rollbacks, and populations that are resampled on the way.
+
+Everything here is in the sampler's own coordinates.
+"""
+
+import math
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffsampler.grids import Grid
+from diffsampler.kernels import Kernel
+from diffsampler.networks import Drift, Flow
+from diffsampler.policy import Policy
+from diffsampler.processes import Process
+from diffsampler.resampling import resample_groups
+from diffsampler.target import CountedTarget
+from diffsampler.trajectory import Path
+
+__all__ = ["Walker"]
+
+_Walk = Generator["_Visit", Tensor | None, None]
+
+
+class _Visit(NamedTuple):
+    """A state of a rollout, the target there if it was evaluated, the control that leaves it, and how it was reached.
+
+    The first was not reached by a kernel; the last has a control only where the backward kernel shares it.
+    """
+
+    x: Tensor
+    log_prob: Tensor | None
+    score: Tensor | None
+    control: Tensor | None
+    kernel: Kernel | None
+
+    def take(self, rows: Tensor) -> "_Visit":
+        """Some of the trajectories; how they came here is forgotten."""
+        parts = (self.x, self.log_prob, self.score, self.control)
+        return _Visit(*(None if part is None else part[rows] for part in parts), kernel=None)
+
+
+class Walker(Policy):
+    """A policy that walks on a target.
+
+    Arguments:
+        counter: the target as the process sees it.
+        process, drift, backward_drift, flow: as in `Policy`.
+        grid: the time grid.
+    """
+
+    def __init__(
+        self,
+        counter: CountedTarget,
+        process: Process,
+        drift: Drift | Callable[[int], Drift],
+        backward_drift: Drift | Callable[[int], Drift] | None,
+        flow: Flow | Callable[[int], Flow] | None,
+        grid: Grid,
+    ) -> None:
+        super().__init__(counter.target.dim, process, drift, backward_drift, flow)
+        self.counter = counter
+        self.grid = grid
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of states."""
+        return self.log_z.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of states."""
+        return self.log_z.device
+
+    @torch.no_grad()
+    def rollout(self, n: int, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Path:
+        """n trajectories from prior to target.
+
+        Arguments:
+            n: the number B of trajectories.
+            generator: the source of all noise.
+            noise_scale: factor on the noise of every step, for exploration; `evaluate` gives their density under the
+                model, not under this.
+        """
+        times = self._times(generator)
+        path = self._empty_path(times, n, self.uses_score)
+        for _ in self._recorded(self._walk(times, self._start(n, generator), generator, noise_scale), path):
+            pass
+        return path
+
+    @torch.no_grad()
+    def walk_back(self, x: Tensor, generator: torch.Generator | None = None, times: Tensor | None = None) -> Path:
+        """Trajectories that end in x, with shape (B, D), drawn backwards by P_B.
+
+        The path carries target values only where P_B needed them: `evaluate` adds them in one batch.
+
+        Arguments:
+            x: end points, in the coordinates that the sampler walks in.
+            generator: the source of all noise.
+            times: the grid, or its last part; by default a new one.
+        """
+        times = self._times(generator) if times is None else times
+        path = self._empty_path(times, len(x), self._backward_uses_score)
+        path.x[-1] = x
+        embedding = self._backward_embedding(times)
+        for k in reversed(range(len(times) - 1)):
+            y, score = path.x[k + 1], None
+            if path.score is not None:
+                path.log_prob[k + 1], score = self.counter.log_prob_and_score(y)
+                path.score[k + 1] = score
+            control = self._backward_control(embedding[k + 1], y, score)
+            if self.process.scores_destination:
+                score = self.counter.log_prob_and_score(self.process.score_point(times[k], times[k + 1], y))[1]
+            path.x[k] = self._backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
+        if path.score is not None:
+            path.log_prob[0], path.score[0] = self.counter.log_prob_and_score(path.x[0])
+        return path
+
+    @torch.no_grad()
+    def weighted_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """End points and their log-weights, float64, with shapes (n, D) and (n); no path is kept."""
+        times = self._times(generator)
+        return self._weigh(times, self._walk(times, self._start(n, generator), generator))
+
+    @torch.no_grad()
+    def sequential_rollout(
+        self, n: int, num_groups: int = 1, ess_threshold: float = 0.5, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sequential Monte Carlo with the learned flows as intermediate targets: end points and their log-weights.
+
+        Where weights become uneven, light trajectories are dropped and heavy ones go on twice. E[exp(log_weight)] = Z
+        for any flow, as without; a good one makes the weights more even.
+
+        References:
+            Sequential Controlled Langevin Diffusions, Chen et al., 2025, arXiv:2412.07081.
+            Sequential Monte Carlo samplers, Del Moral, Doucet & Jasra, 2006.
+
+        Arguments:
+            n: the number of trajectories, a multiple of `num_groups`.
+            num_groups: groups that know nothing of each other: their mean weights are independent.
+            ess_threshold: a group is resampled where its effective sample size falls below this share of it.
+            generator: the source of all noise.
+
+        Returns:
+            States with shape (n, D) and log-weights, float64, with shape (n).
+        """
+        times = self._times(generator)
+        walk = self._walk(times, self._start(n, generator), generator)
+        return self._weigh_and_resample(times, walk, num_groups, ess_threshold, generator)
+
+    @torch.no_grad()
+    def resampled_rollout(self, n: int, ess_threshold: float = 0.5, generator: torch.Generator | None = None) -> Path:
+        """The paths that n trajectories have come by if they are resampled as in `sequential_rollout`, and at the end.
+
+        Those of trajectories that were dropped are not among them.
+        """
+        times = self._times(generator)
+        path, ancestors = self._empty_path(times, n, self.uses_score), []
+        walk = self._recorded(self._walk(times, self._start(n, generator), generator), path)
+        _, log_weight = self._weigh_and_resample(times, walk, 1, ess_threshold, generator, ancestors)
+        rows, _ = resample_groups(log_weight, 1, ess_threshold, generator)
+        for k in reversed(range(len(times))):
+            for states in (path.x, path.log_prob, path.score):
+                if states is not None:
+                    states[k] = states[k, rows]
+            if k > 1:  # from the states of step k to those of k - 1 that they came from
+                rows = ancestors[k - 2][rows]
+        return path
+
+    @torch.no_grad()
+    def back_and_forth(
+        self, x: Tensor, num_steps: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Walk end points back by P_B and forth by P_F: new end points with shape (B, D), and log R with shape (B)."""
+        times = self._times(generator)[-num_steps - 1 :]
+        start = self.walk_back(x, generator, times).x[0]
+        *_, last = self._walk(times, start, generator)
+        return last.x, self._log_prob_at(last)
+
+    def differentiable_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Path, Tensor]:
+        """A rollout that carries gradients: its path, without them, and its log-weights with shape (n), with them.
+
+        Scores inside drifts are held fixed; scores inside the process's kernels are differentiated.
+        """
+        times = self._times(generator)
+        path = self._empty_path(times, n, self.uses_score)
+        walk = self._walk(times, self._start(n, generator), generator, differentiable=True)
+        return path, self._weigh(times, self._recorded(walk, path))[1]
+
+    @torch.no_grad()
+    def initialise_log_z(self, log_weight: Tensor) -> None:
+        """Set the parameter log_z to the logmeanexp of log-weights with shape (n).
+
+        Adam would take thousands of steps to walk there.
+        """
+        usable = log_weight[log_weight.isfinite()]
+        if len(usable):
+            self.log_z.copy_(usable.logsumexp(0) - math.log(len(log_weight)))
+
+    # --- steps
+
+    def _start(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return self.process.sample_prior(n, self.dim, generator, self.dtype, self.device)
+
+    def _walk(
+        self,
+        times: Tensor,
+        x: Tensor,
+        generator: torch.Generator | None,
+        noise_scale: float = 1.0,
+        differentiable: bool = False,
+    ) -> _Walk:
+        """The states of a rollout from x, one after the other, with what was computed there.
+
+        Who sends rows back goes on with those trajectories instead.
+        """
+        embedding = self.drift.embed(times.to(self.dtype))
+        kernel, last = None, len(times) - 1
+        for k in range(len(times)):
+            log_prob, score = self._target_at(x, differentiable) if self.uses_score else (None, None)
+            control = None
+            if k < last or self.process.shares_control:
+                control = self.drift(embedding[k], x, None if score is None else score.detach())
+            visit = _Visit(x, log_prob, score, control, kernel)
+            rows = yield visit
+            if k < last:
+                visit = visit if rows is None else visit.take(rows)
+                kernel = self._forward_kernel(times[k], times[k + 1], visit.x, visit.control, visit.score)
+                x = kernel.rsample(generator, noise_scale)
+
+    def _recorded(self, walk: _Walk, path: Path) -> _Walk:
+        """The same walk, written into a path on the way, without its gradients."""
+        rows = None
+        for k in range(len(path.times)):
+            visit = walk.send(rows)
+            path.x[k] = visit.x.detach()
+            if path.score is not None:
+                path.log_prob[k], path.score[k] = visit.log_prob.detach(), visit.score.detach()
+            rows = yield visit
+
+    def _target_at(self, x: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
+        if not differentiable:
+            return self.counter.log_prob_and_score(x)
+        if self.process.uses_score:
+            return self.counter.differentiable_log_prob_and_score(x)
+        log_prob, score = self.counter.log_prob_and_score(x)
+        # The same value, with the derivative that is known already.
+        return log_prob + ((x - x.detach()) * score).sum(-1), score
+
+    def _weigh(self, times: Tensor, walk: _Walk) -> tuple[Tensor, Tensor]:
+        """The end points of a walk and their log-weights, summed on the way."""
+        embedding = self._backward_embedding(times)
+        last = next(walk)
+        log_prior = self.process.log_prior(last.x).double()
+        log_ratio = torch.zeros_like(log_prior)
+        for k, visit in enumerate(walk):
+            log_ratio = log_ratio + self._step_log_ratio(times[k], times[k + 1], embedding[k + 1], last, visit)
+            last = visit
+        return last.x, self._log_prob_at(last).double() - log_prior - log_ratio
+
+    def _weigh_and_resample(
+        self,
+        times: Tensor,
+        walk: _Walk,
+        num_groups: int,
+        ess_threshold: float,
+        generator: torch.Generator | None,
+        ancestors: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """End points and log-weights of a walk that is resampled within groups; its rows go into `ancestors`."""
+        embedding, flow_embedding = self._backward_embedding(times), self.flow.embed(times.to(self.dtype))
+        last = next(walk)
+        log_flow, rows = self.process.log_prior(last.x).double(), None
+        log_weight = torch.zeros_like(log_flow)
+        for k in range(1, len(times)):
+            visit = walk.send(rows)
+            log_ratio = self._step_log_ratio(times[k - 1], times[k], embedding[k], last, visit)
+            if k == len(times) - 1:
+                return visit.x, log_weight + self._log_prob_at(visit).double() - log_flow - log_ratio
+            log_prob = self._log_prob_at(visit) if self.flow.uses_interpolation else None
+            log_next = self._flow_at(flow_embedding[k], times[k], visit.x, log_prob).double()
+            log_weight = log_weight + log_next - log_flow - log_ratio
+            rows, log_weight = resample_groups(log_weight, num_groups, ess_threshold, generator)
+            last, log_flow = visit.take(rows), log_next[rows]
+            if ancestors is not None:
+                ancestors.append(rows)
+        return last.x, log_weight
+
+    def _step_log_ratio(self, s: Tensor, t: Tensor, embedding: Tensor, last: _Visit, visit: _Visit) -> Tensor:
+        """log P_F - log P_B of the step that led to a visit, float64, with shape (B)."""
+        shared = self.process.shares_control
+        control = visit.control if shared else self._backward_control(embedding, visit.x, visit.score)
+        score = last.score if self.process.scores_destination else visit.score
+        backward = self._backward_kernel(s, t, visit.x, control, score)
+        return visit.kernel.log_prob(visit.x).double() - backward.log_prob(last.x)
+
+    def _log_prob_at(self, visit: _Visit) -> Tensor:
+        return self.counter.log_prob(visit.x) if visit.log_prob is None else visit.log_prob
+
+    def _empty_path(self, times: Tensor, n: int, with_score: bool) -> Path:
+        x = torch.empty(len(times), n, self.dim, dtype=self.dtype, device=self.device)
+        log_prob, score = (x.new_empty(x.shape[:2]), torch.empty_like(x)) if with_score else (None, None)
+        return Path(times, x, log_prob, score)
+
+    def _times(self, generator: torch.Generator | None) -> Tensor:
+        return self.grid.times(generator).to(self.device)
