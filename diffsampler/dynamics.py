@@ -44,8 +44,8 @@ class Dynamics(Walker):
                 embedding = self.backward_drift.embed(times[1:])
                 backward = self._in_chunks(self.backward_drift, embedding, y, score_y)
         return Trajectory(
-            log_pf=self._forward_kernel(s, t, x, forward, score_x).log_prob(y).double(),
-            log_pb=self._backward_kernel(s, t, y, backward, score_b).log_prob(x).double(),
+            log_pf=self.forward_kernel(s, t, x, forward, score_x).log_prob(y).double(),
+            log_pb=self.backward_kernel(s, t, y, backward, score_b).log_prob(x).double(),
             log_prior=self.process.log_prior(path.x[0]).double(),
             log_prob=log_prob[-1].double(),
             log_z=self.log_z.double(),
@@ -69,7 +69,7 @@ class Dynamics(Walker):
             with torch.no_grad():
                 score = self.counter.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
         embedding = self.drift.embed(path.times[:-1].to(self.dtype))[step].unsqueeze(1)
-        kernel = self._forward_kernel(s, t, x, self.drift(embedding, x, score), score)
+        kernel = self.forward_kernel(s, t, x, self.drift(embedding, x, score), score)
         return kernel.log_prob(y).double().squeeze(1)
 
     def log_uncontrolled_backward(self, path: Path) -> Tensor:

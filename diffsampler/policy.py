@@ -58,12 +58,22 @@ class Policy(nn.Module):
         """Whether the target's score is needed at every state."""
         return self.drift.uses_score or self._backward_uses_score
 
-    def _forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, control: Tensor, score: Tensor | None) -> Kernel:
+    def controls(self, t: Tensor, x: Tensor, score: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What steers the forward kernel and the backward kernel, if anything does, at a time t with shape ()."""
+        times = t.to(x.dtype).unsqueeze(0)
+        control = self.drift(self.drift.embed(times)[0], x, score)
+        if self.process.shares_control:
+            return control, control
+        return control, self._backward_control(self._backward_embedding(times)[0], x, score)
+
+    def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, control: Tensor, score: Tensor | None) -> Kernel:
+        """P_F(x_t | x_s = x) under a control, with its learned width if it brings one."""
         u, log_scale = self._split(control)
         kernel = self.process.forward_kernel(s, t, x, u, score)
         return kernel if log_scale is None else kernel.widened(log_scale)
 
-    def _backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, control: Tensor | None, score: Tensor | None) -> Kernel:
+    def backward_kernel(self, s: Tensor, t: Tensor, y: Tensor, control: Tensor | None, score: Tensor | None) -> Kernel:
+        """P_B(x_s | x_t = y), likewise."""
         v, log_scale = self._split(control)
         kernel = self.process.backward_kernel(s, t, y, v, score)
         return kernel if log_scale is None else kernel.widened(log_scale)

@@ -1,6 +1,5 @@
 """The sampler: what a user trains, draws from, and asks for log Z."""
 
-import math
 import os
 from collections.abc import Callable
 from copy import copy
@@ -13,18 +12,18 @@ from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, TargetInCoordinates
 from diffsampler.dynamics import Dynamics
 from diffsampler.errors import InputError, check_count, check_instance
+from diffsampler.estimation import METHODS
 from diffsampler.estimators import Annealed
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.grids import Grid, UniformGrid
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
+from diffsampler.probability_flow import ProbabilityFlow
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.recipe import default_parts
 from diffsampler.target import CountedTarget, Target, naming_the_target
 from diffsampler.trajectory import Path
 
 __all__ = ["Sampler"]
-
-NUM_GROUPS = 50
 
 
 class Sampler(Dynamics):
@@ -146,10 +145,7 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape.
         """
-        if x.ndim != 2 or x.shape[1] != self.target.dim:
-            raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
-        x = x if self.coordinates is None else self.coordinates.inverse(x)
-        return self.walk_back(self.process.lift(x.to(self.log_z), generator), generator)
+        return self.walk_back(self.process.lift(self._walked(x).to(self.log_z), generator), generator)
 
     def sample(
         self,
@@ -184,7 +180,7 @@ class Sampler(Dynamics):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         batch_size: int = 10_000,
-        method: Literal["importance", "smc"] = "importance",
+        method: Literal["importance", "smc", "ode"] = "importance",
     ) -> LogZEstimate:
         """log Z with its 95 % interval and diagnostics.
 
@@ -195,7 +191,8 @@ class Sampler(Dynamics):
             batch_size: draws made at a time.
             method: "importance" weighs independent draws. "smc", for samplers with a flow, resamples them on the way
                 (`sequential_rollout`), in 50 groups or more whose means are the weights that the estimate is made of;
-                its `elbo` is the groups' bound, which is tighter.
+                its `elbo` is the groups' bound, which is tighter. "ode" weighs draws of the probability flow, which is
+                another sampler made of the same networks.
 
         Raises:
             InputError: if no draw has a usable density, or the method cannot be had.
@@ -203,22 +200,40 @@ class Sampler(Dynamics):
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         generator = self._generator(seed, generator)
-        methods = {"importance": self._importance_estimate, "smc": self._sequential_estimate}
-        if method not in methods:
-            raise InputError(f"method must be one of {', '.join(methods)}, got {method!r}.")
-        return methods[method](num_samples, generator, batch_size)
+        if method not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+        return METHODS[method](self, num_samples, generator, batch_size)
 
-    def _importance_estimate(self, n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
-        return self.estimate_from(self.sample(n, None, True, generator, batch_size)[1])
+    def log_prob(
+        self,
+        x: Tensor,
+        seed: int | None = None,
+        return_standard_error: bool = False,
+        num_probes: int = 16,
+        tolerance: float = 1e-6,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The normalised log-density of the sampler's probability flow at x, float64, with shape (n).
 
-    def _sequential_estimate(self, n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
-        num_batches = math.ceil(n / batch_size)
-        group_size = math.ceil(n / num_batches / NUM_GROUPS)
-        log_means = []
-        for _ in range(num_batches):
-            _, log_weight = self.sequential_rollout(NUM_GROUPS * group_size, NUM_GROUPS, generator=generator)
-            log_means.append(log_weight.view(NUM_GROUPS, -1).logsumexp(-1) - math.log(group_size))
-        return self.estimate_from(torch.cat(log_means), group_size)
+        That is the density of `sample` as far as training has made the two kernels reversals of each other. Where D
+        exceeds `num_probes` it is an estimate.
+
+        References:
+            Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2021,
+            arXiv:2011.13456, section 4.3.
+
+        Arguments:
+            x: points with shape (n, D).
+            seed: of the probes.
+            return_standard_error: also return that of each value, with shape (n); 0 where the trace is exact.
+            num_probes, tolerance: as in `ProbabilityFlow`.
+
+        Raises:
+            InputError: if x has another shape, or the process walks in momenta too.
+        """
+        z = self._walked(x)
+        density = ProbabilityFlow(self, num_probes, tolerance).log_prob(z, self._generator(seed, None))
+        log_prob = density.log_prob if self.coordinates is None else density.log_prob - self.coordinates.log_det
+        return (log_prob, density.standard_error) if return_standard_error else log_prob
 
     def estimate_from(self, log_weight: Tensor, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
@@ -266,6 +281,12 @@ class Sampler(Dynamics):
             )
         state, log_weight = super().sequential_rollout(n, num_groups, ess_threshold, generator)
         return self._positions(state), log_weight
+
+    def _walked(self, x: Tensor) -> Tensor:
+        """Points of the target as points that the process walks to."""
+        if x.ndim != 2 or x.shape[1] != self.target.dim:
+            raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
+        return x if self.coordinates is None else self.coordinates.inverse(x)
 
     def _positions(self, state: Tensor) -> Tensor:
         x = self.process.position(state)

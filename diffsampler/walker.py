@@ -113,7 +113,7 @@ class Walker(Policy):
             control = self._backward_control(embedding[k + 1], y, score)
             if self.process.scores_destination:
                 score = self.counter.log_prob_and_score(self.process.score_point(times[k], times[k + 1], y))[1]
-            path.x[k] = self._backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
+            path.x[k] = self.backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
         if path.score is not None:
             path.log_prob[0], path.score[0] = self.counter.log_prob_and_score(path.x[0])
         return path
@@ -227,7 +227,7 @@ class Walker(Policy):
             rows = yield visit
             if k < last:
                 visit = visit if rows is None else visit.take(rows)
-                kernel = self._forward_kernel(times[k], times[k + 1], visit.x, visit.control, visit.score)
+                kernel = self.forward_kernel(times[k], times[k + 1], visit.x, visit.control, visit.score)
                 x = kernel.rsample(generator, noise_scale)
 
     def _recorded(self, walk: _Walk, path: Path) -> _Walk:
@@ -293,7 +293,7 @@ class Walker(Policy):
         shared = self.process.shares_control
         control = visit.control if shared else self._backward_control(embedding, visit.x, visit.score)
         score = last.score if self.process.scores_destination else visit.score
-        backward = self._backward_kernel(s, t, visit.x, control, score)
+        backward = self.backward_kernel(s, t, visit.x, control, score)
         return visit.kernel.log_prob(visit.x).double() - backward.log_prob(last.x)
 
     def _log_prob_at(self, visit: _Visit) -> Tensor:

@@ -166,7 +166,7 @@ def test_refuses_in_words() -> None:
     sampler = Sampler(correlated_gaussian(), flow=None, grid=4)
     with pytest.raises(InputError, match=r"flow=None\. Use method='importance'"):
         sampler.estimate_log_z(method="smc")
-    with pytest.raises(InputError, match="method must be one of importance, smc, got 'SMC'"):
+    with pytest.raises(InputError, match="method must be one of importance, smc, ode, got 'SMC'"):
         sampler.estimate_log_z(method="SMC")
     with pytest.raises(InputError, match="SequentialMonteCarlo goes along the flow.*OnPolicy"):
         SequentialMonteCarlo().check(sampler)

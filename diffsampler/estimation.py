@@ -1,0 +1,53 @@
+"""The ways in which a sampler estimates log Z, by name."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffsampler.estimators.log_z import LogZEstimate
+from diffsampler.probability_flow import ProbabilityFlow
+
+if TYPE_CHECKING:
+    from diffsampler.sampler import Sampler
+
+__all__ = ["METHODS"]
+
+NUM_GROUPS = 50
+
+
+def by_importance(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
+    """Independent draws, weighed."""
+    _, log_weight = sampler.sample(n, None, True, generator, batch_size)
+    return sampler.estimate_from(log_weight)
+
+
+def by_smc(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
+    """Draws that are resampled on the way within groups; the groups' means are weights of their own."""
+    num_batches = math.ceil(n / batch_size)
+    group_size = math.ceil(n / num_batches / NUM_GROUPS)
+    means = []
+    for _ in range(num_batches):
+        _, log_weight = sampler.sequential_rollout(NUM_GROUPS * group_size, NUM_GROUPS, generator=generator)
+        means.append(log_weight.view(NUM_GROUPS, -1).logsumexp(-1) - math.log(group_size))
+    return sampler.estimate_from(torch.cat(means), group_size)
+
+
+def by_ode(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
+    """Draws of the probability flow, weighed."""
+    flow = ProbabilityFlow(sampler)
+    parts = [flow.sample(min(batch_size, n - start), generator) for start in range(0, n, batch_size)]
+    with torch.no_grad():
+        log_prob = torch.cat([sampler.counter.log_prob(part.x.to(sampler.dtype)).double() for part in parts])
+    estimate = sampler.estimate_from(log_prob - torch.cat([part.log_prob for part in parts]))
+    error = float(torch.cat([part.standard_error for part in parts]).square().mean().sqrt())
+    if error == 0:
+        return estimate
+    warning = f"Densities are estimates, with standard errors of {error:.2g} nats that the interval does not know."
+    return replace(estimate, warnings=[*estimate.warnings, warning])
+
+
+Method = Callable[["Sampler", int, torch.Generator | None, int], LogZEstimate]
+METHODS: dict[str, Method] = {"importance": by_importance, "smc": by_smc, "ode": by_ode}

@@ -1,0 +1,156 @@
+"""The probability flow of a sampler: an ODE with the same marginals, and with it the density of every point."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.kernels import Kernel
+from diffsampler.walker import Walker
+
+__all__ = ["FlowDensity", "ProbabilityFlow"]
+
+# Of the kernels whose means give the velocity; and when the flow starts, where the process starts in one point.
+STEP, START = 1e-8, 1e-6
+
+
+class FlowDensity(NamedTuple):
+    """Points and their log-densities under a flow.
+
+    Attributes:
+        x: with shape (n, D).
+        log_prob: float64, with shape (n).
+        standard_error: of the estimate of the trace that log_prob contains, with shape (n); 0 where it is exact.
+    """
+
+    x: Tensor
+    log_prob: Tensor
+    standard_error: Tensor
+
+
+class ProbabilityFlow:
+    """dx/dt = (b_F(t, x) + b_B(t, x)) / 2, the drifts of the forward and, in forward time, of the backward kernel.
+
+    Where both kernels are reversals of each other, as they are after training, it carries the prior along the marginals
+    of the sampler. Whatever they are it is a normalised density, so that importance weights from it are unbiased.
+
+    References:
+        Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2021, arXiv:2011.13456,
+            section 4.3.
+        FFJORD, Grathwohl et al., 2019, arXiv:1810.01367 (Hutchinson's estimate of the trace).
+
+    Arguments:
+        walker: whose kernels; densities are in its own coordinates.
+        num_probes: where D is at most this, the trace of the Jacobian is exact; elsewhere it is estimated with so many
+            random probes, at least 2.
+        tolerance: of the solver (dopri5), relative and absolute.
+
+    Raises:
+        InputError: for processes that walk in more than positions.
+    """
+
+    def __init__(self, walker: Walker, num_probes: int = 16, tolerance: float = 1e-6) -> None:
+        if walker.dim != walker.process.position(torch.zeros(walker.dim)).shape[-1]:
+            raise InputError(
+                f"process {type(walker.process).__name__} walks in momenta too, whose flow says nothing of positions "
+                "alone. Use another process, or estimates by importance weights."
+            )
+        self.walker = walker
+        self.num_probes = check_count("num_probes", num_probes, minimum=2)
+        self.tolerance = check_positive("tolerance", tolerance)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> FlowDensity:
+        """n points that the flow carries from the prior, and their densities.
+
+        Arguments:
+            n: the number of points.
+            generator: the source of all noise.
+        """
+        walker = self.walker
+        x = walker.process.sample_prior(n, walker.dim, generator, torch.float64, walker.device)
+        first = self._first_step(x)
+        if first is not None:
+            x = first.rsample(generator)
+        end, change = self._carry(x, self._start_time, 1.0, generator)
+        return self._density(end, self._log_start(x, first), -change)
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor, generator: torch.Generator | None = None) -> FlowDensity:
+        """The densities of points with shape (n, D).
+
+        Arguments:
+            x: in the coordinates that the process walks in.
+            generator: the source of the probes.
+        """
+        start, change = self._carry(x.double(), 1.0, self._start_time, generator)
+        return self._density(x, self._log_start(start, self._first_step(torch.zeros_like(start))), change)
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """dx/dt, float64, at a time t with shape () and states x with shape (n, D)."""
+        walker, now = self.walker, t.double().clamp(STEP, 1 - STEP)
+        score = None
+        if walker.uses_score:
+            score = walker.counter.differentiable_log_prob_and_score(x.to(walker.dtype))[1]
+        control, backward_control = walker.controls(now, x.to(walker.dtype), score)
+        score = None if score is None else score.double()
+        forward = walker.forward_kernel(now, now + STEP, x, control.double(), score)
+        backward_control = None if backward_control is None else backward_control.double()
+        backward = walker.backward_kernel(now - STEP, now, x, backward_control, score)
+        return (forward.mean - backward.mean) / (2 * STEP)
+
+    @property
+    def _start_time(self) -> float:
+        return START if self._starts_in_a_point else 0.0
+
+    @property
+    def _starts_in_a_point(self) -> bool:
+        process, origin = self.walker.process, torch.zeros(1, self.walker.dim, device=self.walker.device)
+        return process.prior is None and process.start(origin) is None and not process.periodic
+
+    def _first_step(self, origin: Tensor) -> Kernel | None:
+        """The sampler's own step from the point where it starts, if it does."""
+        if not self._starts_in_a_point:
+            return None
+        walker, start = self.walker, torch.zeros((), dtype=torch.float64, device=origin.device)
+        score = walker.counter.log_prob_and_score(origin.to(walker.dtype))[1] if walker.uses_score else None
+        control, _ = walker.controls(start, origin.to(walker.dtype), score)
+        return walker.forward_kernel(start, start + START, origin, control.to(origin.dtype), score)
+
+    def _log_start(self, x: Tensor, first: Kernel | None) -> Tensor:
+        return self.walker.process.log_prior(x).double() if first is None else first.log_prob(x)
+
+    def _carry(self, x: Tensor, start: float, end: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Where the flow takes x, and the integral of its divergence on the way, one for each probe: (n, P)."""
+        from torchdiffeq import odeint
+
+        n, dim = x.shape
+        exact = dim <= self.num_probes
+        probes = torch.eye(dim, dtype=x.dtype, device=x.device).unsqueeze(1)
+        if not exact:
+            shape = (self.num_probes, n, dim)
+            coin = torch.randint(2, shape, generator=generator, device=x.device)
+            probes = (2 * coin - 1).to(x.dtype)
+
+        def rates(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode(False), torch.enable_grad():
+                here = state[0].clone().requires_grad_()
+                velocity = self.velocity(t, here)
+                # e^T J e for each probe e.
+                products = [
+                    (torch.autograd.grad(velocity, here, probe.expand_as(here), retain_graph=True)[0] * probe).sum(-1)
+                    for probe in probes
+                ]
+            traces = torch.stack(products, -1)
+            return velocity.detach(), traces.sum(-1, keepdim=True) if exact else traces
+
+        change = x.new_zeros(n, 1 if exact else self.num_probes)
+        times = torch.tensor([start, end], dtype=torch.float64, device=x.device)
+        states, changes = odeint(rates, (x, change), times, rtol=self.tolerance, atol=self.tolerance, method="dopri5")
+        return states[-1], changes[-1]
+
+    def _density(self, x: Tensor, log_start: Tensor, change: Tensor) -> FlowDensity:
+        count = change.shape[1]
+        error = change.std(-1) / count**0.5 if count > 1 else torch.zeros_like(log_start)
+        return FlowDensity(x, log_start + change.mean(-1), error)
