@@ -13,13 +13,15 @@ from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate, estimate_log_z, judge, reference
+from diffsampler.estimators import LogZEstimate, equilibrated, estimate_log_z, judge, reference
 from diffsampler.module import SamplerModule
+from diffsampler.resampling import systematic
+from diffsampler.target import CountedTarget
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
 
 LAST_EVALUATIONS = 5
-NUM_COMPARED = 2000
+NUM_COMPARED, NUM_MOVED = 2000, 500
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -89,17 +91,19 @@ class Report(L.Callback):
         found = reference(sampler.target, seed=module.seed)
         return found.estimate, found.x
 
-    def _distances(self, module: SamplerModule, x: Tensor) -> dict[str, float]:
-        """What exact samples, where there are any, say of the draws x and of the sampler."""
-        target = module.sampler.target
-        if not target.has_exact_samples:
-            return {}
-        from diffsampler.metrics import eubo, wasserstein2
-
-        generator = module.new_generator("metrics")
+    def _draws_of_the_target(
+        self, module: SamplerModule, x: Tensor, log_weight: Tensor, reference_x: Tensor | None
+    ) -> tuple[Tensor, bool]:
+        """Draws of the target, and whether they are exact: those of the reference and the sampler's own are not."""
+        sampler, generator = module.sampler, module.new_generator("metrics")
         n = min(NUM_COMPARED, len(x))
-        exact = target.sample(n, generator).to(x)
-        return {"eubo": eubo(module.sampler, NUM_COMPARED, generator), "wasserstein2": wasserstein2(x[:n], exact)}
+        if sampler.target.has_exact_samples:
+            return sampler.target.sample(n, generator).to(x), True
+        if reference_x is not None:
+            return reference_x[-n:].to(x), False
+        rows = systematic(log_weight.nan_to_num(-math.inf, -math.inf, -math.inf), min(NUM_MOVED, n), generator)
+        moved = equilibrated(CountedTarget(sampler.target), x[rows], generator=generator, spread=x)
+        return moved.to(x), False
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
@@ -113,11 +117,20 @@ class Report(L.Callback):
     def _write(
         self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
     ) -> None:
+        from diffsampler.metrics import rolled_back_log_weight, wasserstein2
+
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         target = module.sampler.target
         reference, reference_x = self._reference(module)
-        verdict = judge(estimate, reference, x, log_weight, reference_x, module.history)
+        drawn, exact = self._draws_of_the_target(module, x, log_weight, reference_x)
+        rolled_back = rolled_back_log_weight(module.sampler, drawn, module.new_generator("metrics"))
+        bounds = {"eubo" if exact else "eubo_approximate": float(rolled_back.mean())}
+        distance = {"wasserstein2": wasserstein2(x[: len(drawn)], drawn)} if exact else {}
+        independent = exact or reference_x is not None  # the sampler's own draws tell nothing of what it misses
+        verdict = judge(
+            estimate, reference, x, log_weight, reference_x, module.history, rolled_back if independent else None
+        )
         results = {
             **estimate.to_dict(),
             "true_log_z": target.log_z,
@@ -125,7 +138,7 @@ class Report(L.Callback):
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-            "diagnostics": {**target.diagnostics(x), **self._distances(module, x)},
+            "diagnostics": {**target.diagnostics(x), **bounds, **distance},
             "reference": None if reference is None else reference.to_dict(),
             "verdict": asdict(verdict),
             "last_evaluations": summarise_history(module.history, target.log_z),
@@ -143,7 +156,16 @@ class Report(L.Callback):
             from diffsampler.plotting import save_figures
 
             paths = save_figures(
-                folder, module.sampler, x, log_weight, estimate, module.history, module.seed, self.coordinates
+                folder,
+                module.sampler,
+                x,
+                log_weight,
+                estimate,
+                module.history,
+                module.seed,
+                self.coordinates,
+                reference,
+                {"EUBO" if exact else "EUBO (approximate)": bounds.popitem()[1]},
             )
             print(f"Figures: {', '.join(str(path) for path in paths)}")
 

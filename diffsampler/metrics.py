@@ -1,4 +1,4 @@
-"""How near a sampler is to a target with exact samples: numbers that no sampler can compute by itself."""
+"""How near a sampler is to a target of which there are draws: numbers that no sampler can compute by itself."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -7,7 +7,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.sampler import Sampler
 
-__all__ = ["eubo", "wasserstein2"]
+__all__ = ["eubo", "rolled_back_log_weight", "wasserstein2"]
 
 
 def wasserstein2(x: Tensor, y: Tensor) -> float:
@@ -23,13 +23,33 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
+def rolled_back_log_weight(
+    sampler: Sampler, x: Tensor, generator: torch.Generator | None = None, batch_size: int = 2000
+) -> Tensor:
+    """The log-weights of trajectories rolled back from draws of the target; their mean is the EUBO.
+
+    Evaluations are not counted: they are no part of what a run costs.
+
+    Arguments:
+        sampler: the sampler.
+        x: draws of the target, with shape (n, D).
+        generator: the source of all noise.
+        batch_size: draws rolled back at a time.
+
+    Returns:
+        log w, float64, with shape (n).
+    """
+    walker = sampler.uncounted()
+    parts = [walker.rollback(part, generator) for part in x.to(sampler.log_z).split(batch_size)]
+    return torch.cat([walker.evaluate(path, with_flow=False).log_weight for path in parts])
+
+
 def eubo(
     sampler: Sampler, num_samples: int = 2000, generator: torch.Generator | None = None, batch_size: int = 2000
 ) -> float:
     """The evidence upper bound: the mean log-weight of trajectories rolled back from exact samples.
 
-    ELBO <= log Z <= EUBO in expectation. A mode that the sampler has lost shows here, and nowhere in ELBO or ESS. Its
-    evaluations are not counted: they are no part of what a run costs.
+    ELBO <= log Z <= EUBO in expectation. A mode that the sampler has lost shows here, and nowhere in ELBO or ESS.
 
     Raises:
         InputError: if the target has no exact samples.
@@ -37,9 +57,4 @@ def eubo(
     target = sampler.target
     if not target.has_exact_samples:
         raise InputError(f"The EUBO needs exact samples, and {type(target).__name__} has none.")
-    walker = sampler.uncounted()
-    total = 0.0
-    for start in range(0, num_samples, batch_size):
-        x = target.sample(min(batch_size, num_samples - start), generator).to(sampler.log_z)
-        total += float(walker.evaluate(walker.rollback(x, generator), with_flow=False).log_weight.sum())
-    return total / num_samples
+    return float(rolled_back_log_weight(sampler, target.sample(num_samples, generator), generator, batch_size).mean())

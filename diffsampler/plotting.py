@@ -13,25 +13,44 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.estimators import LogZEstimate
+from diffsampler.figures import (
+    BAND,
+    BLACK,
+    BLUE,
+    EXACT,
+    FILLED,
+    GREEN,
+    GREY,
+    ORANGE,
+    STEP,
+    draw_histogram,
+    finish,
+    interval,
+    new_figure,
+    to_numpy,
+    weights,
+)
+from diffsampler.plotting_log_z import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target
 from diffsampler.trajectory import Trajectory
 
-__all__ = ["plot_balance", "plot_log_weights", "plot_marginals", "plot_samples", "plot_training", "save_figures"]
+__all__ = [
+    "plot_balance",
+    "plot_estimates",
+    "plot_log_weights",
+    "plot_marginals",
+    "plot_samples",
+    "plot_training",
+    "save_figures",
+]
 
-# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#222222"
-FILLED, STEP = {"fill": True, "color": ORANGE, "alpha": 0.4}, {"color": BLUE, "lw": 1.4}
-TRUTH, BAND = {"color": BLACK, "lw": 1.3, "ls": "--"}, {"color": BLUE, "alpha": 0.2, "lw": 0}
-EXACT = {"color": BLACK, "lw": 1.2, "label": "exact samples"}
 LEVELS = [-12.5, -8.0, -4.5, -2.0, -0.5]  # nats below the maximum: 5, 4, .. 1 sigma of a Gaussian
 GRID_SIZE, CHUNK, MAX_POINTS, NUM_EXACT, NUM_TRAJECTORIES, MIN_EFFECTIVE = 150, 10_000, 4000, 20_000, 256, 100
 
@@ -50,10 +69,10 @@ def plot_samples(
     pair = list(target.plot_coordinates if coordinates is None else coordinates)
     if len(set(pair)) != 2 or not all(0 <= c < target.dim for c in pair):
         raise InputError(f"coordinates must be two different numbers from 0 to {target.dim - 1}, got {tuple(pair)}.")
-    samples = _to_numpy(x)[:, pair]
+    samples = to_numpy(x)[:, pair]
     exact = _exact_samples(target, x)[:, pair] if target.dim > 2 else samples[:0]
     views = [_view(target, samples[:, k], exact[:, k]) for k in (0, 1)]
-    weight = np.zeros(0) if log_weight is None else _weights(log_weight)
+    weight = np.zeros(0) if log_weight is None else weights(log_weight)
     if len(exact):
         name, shading = "exact samples", "regions with 50, 80, 95 % of the exact samples"
         *grid, levels = _regions(exact, np.full(len(exact), 1 / len(exact)), views)
@@ -64,7 +83,7 @@ def plot_samples(
         name = "the density" if target.dim == 2 else "a slice of the density, through the best sample"
         shading = "density 0.5, 2, 4.5, 8, 12.5 nats below its maximum here"
         *grid, levels = _density_plane(target, x, pair, views)
-    figure, (ax,) = _new_figure(6.0, 6.0)
+    figure, (ax,) = new_figure(6.0, 6.0)
     if len(levels):
         ax.contourf(*grid, levels=[*levels, np.inf], colors=colormaps["Greys"](np.linspace(0.12, 0.5, len(levels))))
         ax.contour(*grid, levels=levels, colors=GREY, linewidths=0.6, linestyles="solid")
@@ -75,28 +94,28 @@ def plot_samples(
     ax.scatter(*shown[inside].T, s=7, color=ORANGE, alpha=0.45, linewidths=0, label=label)
     ax.set(xlim=views[0], ylim=views[1], xlabel=f"coordinate {pair[0]}", ylabel=f"coordinate {pair[1]}")
     ax.set_aspect("auto" if target.plot_range is None else "equal")
-    return _finish(figure, ax, f"Samples over {name}", columns=1)
+    return finish(figure, ax, f"Samples over {name}", columns=1)
 
 
 def plot_marginals(target: Target, x: Tensor, log_weight: Tensor | None = None, max_coordinates: int = 8) -> Figure:
     """The distribution of each coordinate: samples, weighted samples, and exact ones where the target has them."""
-    samples, exact = _to_numpy(x), _exact_samples(target, x)
-    weight = np.zeros(len(samples)) if log_weight is None else _weights(log_weight)
+    samples, exact = to_numpy(x), _exact_samples(target, x)
+    weight = np.zeros(len(samples)) if log_weight is None else weights(log_weight)
     count = min(target.dim, max_coordinates)
     rows = -(-count // 4)
     columns = -(-count // rows)
-    figure, axes = _new_figure(max(2.6 * columns, 6.0), 2.2 * rows + 1.0, rows, columns)
+    figure, axes = new_figure(max(2.6 * columns, 6.0), 2.2 * rows + 1.0, rows, columns)
     for ax in axes[count:]:
         ax.remove()
     for c, ax in enumerate(axes[:count]):
         view = _view(target, samples[:, c], exact[:, c])
-        top = _draw_histogram(ax, samples[:, c], view, np.ones(len(samples)), label="samples", **FILLED)
+        top = draw_histogram(ax, samples[:, c], view, np.ones(len(samples)), label="samples", **FILLED)
         if len(exact):
-            top = max(top, _draw_histogram(ax, exact[:, c], view, np.ones(len(exact)), **EXACT))
+            top = max(top, draw_histogram(ax, exact[:, c], view, np.ones(len(exact)), **EXACT))
         if weight.any():
             label = f"weighted samples (ESS {1 / np.square(weight).sum():,.1f})"
             # A few dominant weights make spikes that would flatten everything else.
-            top = max(top, min(2 * top, _draw_histogram(ax, samples[:, c], view, weight, label=label, **STEP)))
+            top = max(top, min(2 * top, draw_histogram(ax, samples[:, c], view, weight, label=label, **STEP)))
         if target.dim == 1:
             grid, density, label = _density_line(target, x, view)
             ax.plot(grid, density, color=GREEN, lw=1.6, label=label)
@@ -106,66 +125,7 @@ def plot_marginals(target: Target, x: Tensor, log_weight: Tensor | None = None, 
     figure.supylabel("probability density", fontsize=10)
     title = "Marginals" if count == target.dim else f"Marginals of the first {count} of {target.dim} coordinates"
     figure.suptitle("Samples and density" if target.dim == 1 else title, fontsize=11, x=0.02, ha="left")
-    return _finish(figure, axes[0], "", columns=2)
-
-
-def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = None) -> Figure:
-    """ELBO, log Z with its interval, and ESS over training; `history` is what `fit` returns.
-
-    The view fits the second half of the run where early bounds are far away. None, not finite, is not drawn.
-    """
-    keys = ("step", "log_z", "low", "high", "elbo", "ess")
-    step, log_z, low, high, elbo, ess = np.array([[e[key] for e in history] for key in keys], dtype=float)
-    figure, (ax, ess_ax) = _new_figure(7.2, 5.8, 2, 1, sharex=True, height_ratios=[2.5, 1])
-    marker = {"lw": 1.6, "marker": "o", "ms": 3.5 if len(step) <= 40 else 0}
-    claimed = np.isfinite(low) & np.isfinite(high)
-    low, high = np.where(claimed, [low, high], np.nan)
-    if true_log_z is not None:
-        ax.axhline(true_log_z, label=f"true log Z = {true_log_z:.4g}", **TRUTH)
-    ax.plot(step, log_z, color=BLUE, label="log Z estimate", **marker)
-    if claimed.any():
-        ax.fill_between(step, low, high, label="its 95 % interval", **BAND)
-        alone = claimed & (np.convolve(claimed, [1, 1, 1])[1:-1] == 1)  # a band needs a neighbour, else it is a bar
-        ax.vlines(step[alone], low[alone], high[alone], color=BLUE, alpha=0.2, lw=4)
-    if not claimed.all():
-        ax.plot(step[~claimed], log_z[~claimed], "o", ms=6, mfc="w", c=BLUE, label="no upper end: heavy-tailed weights")
-    ax.plot(step, elbo, color=ORANGE, label="ELBO", **marker)
-    half, truth = len(step) // 2, np.array([true_log_z], dtype=float)
-    # A few late bounds may be as far away as the early ones: the lowest quarter does not count.
-    bounds = np.sort(elbo[half:])[(len(step) - half) // 4 :]
-    late = _interval(np.concatenate([log_z[half:], low[half:], high[half:], bounds, truth]))
-    whole = _interval(np.concatenate([log_z, low, high, elbo, truth]))
-    clipped = whole[1] - whole[0] > 2 * (late[1] - late[0])
-    ax.set(ylim=late if clipped else whole, ylabel="nats")
-    ess_ax.plot(step, 100 * ess, color=GREEN, **marker)
-    ess_ax.set(ylim=(0, 110 * np.nanmax(ess, initial=0) or 1), xlabel="training step", ylabel="effective\nsamples (%)")
-    return _finish(figure, ax, "Training" + ", view clipped to the second half of the run" * clipped)
-
-
-def plot_log_weights(
-    log_weight: Tensor, estimate: LogZEstimate | None = None, true_log_z: float | None = None
-) -> Figure:
-    """The log-weights, and where the estimate comes from; -inf, NaN and +inf count as weights of zero."""
-    values = _to_numpy(log_weight)
-    finite = values[np.isfinite(values)]
-    marks = [true_log_z] if estimate is None else [true_log_z, estimate.log_z, estimate.high]
-    # The right tail decides the estimate and is always shown; the left one may be thousands of nats long.
-    view = _interval(np.append(np.sort(finite)[len(finite) // 50 :], np.array(marks, dtype=float)))
-    figure, (ax,) = _new_figure(7.2, 4.4)
-    if len(finite):
-        _draw_histogram(ax, values, view, np.isfinite(values).astype(float), label="samples", **FILLED)
-        _draw_histogram(ax, values, view, _weights(log_weight), label="their part in the estimate of Z", **STEP)
-    if estimate is not None:
-        ax.axvline(estimate.log_z, color=BLUE, lw=1.8, label=f"log Z estimate = {estimate.log_z:.4g}")
-        if np.isfinite(estimate.high):
-            ax.axvspan(estimate.low, estimate.high, label="its 95 % interval", **BAND)
-        hidden = " (left of the view)" if estimate.elbo < view[0] else ""
-        ax.axvline(estimate.elbo, color=ORANGE, lw=1.8, label=f"ELBO = {estimate.elbo:.4g}{hidden}")
-    if true_log_z is not None:
-        ax.axvline(true_log_z, label=f"true log Z = {true_log_z:.4g}", **TRUTH)
-    ax.set(xlim=view, xlabel="log importance weight (nats)", ylabel="probability density")
-    zero, below = len(values) - len(finite), (finite < view[0]).sum()
-    return _finish(figure, ax, f"{len(values):,} log-weights: {zero:,} of weight zero, {below:,} left of the view")
+    return finish(figure, axes[0], "", columns=2)
 
 
 def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
@@ -173,24 +133,24 @@ def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
 
     Without a flow u is known at the two ends only: the figure is then a histogram of u_T - u_0.
     """
-    figure, (ax,) = _new_figure(7.2, 4.4)
+    figure, (ax,) = new_figure(7.2, 4.4)
     num_zero = int((~trajectory.log_prob.isfinite()).sum())
     note = f"{len(trajectory.log_prob)} trajectories" + f", {num_zero} of which end at density zero" * (num_zero > 0)
     if trajectory.log_flow is None:
-        residual = _to_numpy(trajectory.balance_ends[1] - trajectory.balance_ends[0])
-        view = _interval(np.append(residual, 0.0), tail=0.005)
-        _draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **FILLED)
+        residual = to_numpy(trajectory.balance_ends[1] - trajectory.balance_ends[0])
+        view = interval(np.append(residual, 0.0), tail=0.005)
+        draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **FILLED)
         ax.axvline(0, color=BLACK, lw=1)
         ax.set(xlim=view, xlabel="log-weight minus log Z (nats)", ylabel="probability density")
-        return _finish(figure, ax, f"Balance of the two ends of {note}")
-    t, u = _to_numpy(times), _to_numpy(trajectory.u - trajectory.u.mean(0))
+        return finish(figure, ax, f"Balance of the two ends of {note}")
+    t, u = to_numpy(times), to_numpy(trajectory.u - trajectory.u.mean(0))
     low, lower, median, upper, high = np.nanquantile(u, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
     ax.axhline(0, color=BLACK, lw=1)
     ax.fill_between(t, low, high, label="90 % of trajectories", **BAND)
     ax.fill_between(t, lower, upper, label="50 % of trajectories", **{**BAND, "alpha": 0.4})
     ax.plot(t, median, color=BLUE, lw=1.6, label="median")
     ax.set(xlim=(t[0], t[-1]), xlabel="time t", ylabel="imbalance (nats)")
-    return _finish(figure, ax, f"Balance along {note}")
+    return finish(figure, ax, f"Balance along {note}")
 
 
 def save_figures(
@@ -202,8 +162,13 @@ def save_figures(
     history: Sequence[dict[str, Any]],
     seed: int = 0,
     coordinates: tuple[int, int] | None = None,
+    reference: LogZEstimate | None = None,
+    bounds: dict[str, float] | None = None,
 ) -> list[Path]:
-    """Write all figures as PNG files and return their paths; `seed` is of the trajectories in that of balance."""
+    """Write all figures as PNG files and return their paths; `seed` is of the trajectories in that of balance.
+
+    `reference` and `bounds` stand beside the estimate in that of all estimates.
+    """
     target, walker = sampler.target, sampler.uncounted()
     with torch.no_grad():
         path = walker.rollout(NUM_TRAJECTORIES, torch.Generator(sampler.device).manual_seed(seed))
@@ -221,6 +186,8 @@ def save_figures(
     if history:
         figures["training"] = plot_training(history, target.log_z)
     figures["log_weights"] = plot_log_weights(log_weight, estimate, target.log_z)
+    estimates = {"importance weights": estimate} | ({} if reference is None else {"reference (SMC)": reference})
+    figures["estimates"] = plot_estimates(estimates, {"ELBO": estimate.elbo, **(bounds or {})}, target.log_z)
     figures["balance"] = plot_balance(trajectory, path.times)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -250,7 +217,7 @@ def _density_plane(target: Target, x: Tensor, pair: list[int], views: list[tuple
 
 def _view(target: Target, samples: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
     """The target's own range, unless it leaves more than a fifth of the samples out: then it is made wider."""
-    whole = _interval(np.append(samples, exact), 0.005, 0.15)
+    whole = interval(np.append(samples, exact), 0.005, 0.15)
     if target.plot_range is None:
         return whole
     low, high = target.plot_range
@@ -268,54 +235,14 @@ def _regions(points: np.ndarray, weight: np.ndarray, views: list[tuple[float, fl
     return *((edge[1:] + edge[:-1]) / 2 for edge in edges), density, levels
 
 
-def _draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weight: np.ndarray, **style: Any) -> float:
-    """The density of all values, those out of view included; returns the highest."""
-    bins = np.linspace(*view, 52)
-    density = np.histogram(values, bins, weights=weight)[0] / np.diff(bins) / weight.sum()
-    ax.stairs(density, bins, **style)
-    return float(density.max())
-
-
 @torch.no_grad()
 def _log_prob(target: Target, points: Tensor, like: Tensor) -> np.ndarray:
     """log R of points with shape (n, D), on the device and in the dtype of `like`; NaN and +inf become -inf."""
     log_prob = torch.cat([target.log_prob(part) for part in points.to(like).split(CHUNK)])
-    return _to_numpy(log_prob.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
+    return to_numpy(log_prob.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
 
 
 def _exact_samples(target: Target, like: Tensor) -> np.ndarray:
     """Exact samples, with shape (n, D); n = 0 where the target has none."""
     generator = torch.Generator(like.device).manual_seed(0)
-    return _to_numpy(target.sample(NUM_EXACT, generator) if target.has_exact_samples else like[:0])
-
-
-def _weights(log_weight: Tensor) -> np.ndarray:
-    """Weights that sum to one, with shape (n), or zeros where none is positive and finite."""
-    log_weight = log_weight.double().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-    return _to_numpy(log_weight.softmax(0).nan_to_num(0.0))
-
-
-def _interval(values: np.ndarray, tail: float = 0.0, padding: float = 0.06) -> tuple[float, float]:
-    """The ends of an axis that shows the finite values, but for a share `tail` at either end."""
-    values = values[np.isfinite(values)]
-    low, high = map(float, np.quantile(values, [tail, 1 - tail])) if len(values) else (0.0, 0.0)
-    margin = padding * (high - low) if high - low > 1e-9 * max(1.0, abs(high)) else 0.5  # equal values need a width too
-    return low - margin, high + margin
-
-
-def _to_numpy(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()
-
-
-def _new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list]:
-    figure = FigureCanvasAgg(Figure(figsize=(width, height), layout="constrained")).figure
-    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _finish(figure: Figure, ax: Axes, title: str, columns: int = 3) -> Figure:
-    ax.set_title(title, fontsize=11, loc="left")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    return figure
+    return to_numpy(target.sample(NUM_EXACT, generator) if target.has_exact_samples else like[:0])

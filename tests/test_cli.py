@@ -49,7 +49,14 @@ def test_fit_test_predict_validate(capsys):
     run = Path("runs/Gaussian/version_0")
     written = {path.name for path in run.iterdir()}
     assert {"config.yaml", "metrics.csv", "results.json", "checkpoints"} <= written
-    assert {"samples.png", "marginals.png", "training.png", "log_weights.png", "balance.png"} <= written
+    assert {
+        "samples.png",
+        "marginals.png",
+        "training.png",
+        "log_weights.png",
+        "estimates.png",
+        "balance.png",
+    } <= written
     assert "true log Z" in capsys.readouterr().out
 
     checkpoint = str(run / "checkpoints" / "last.ckpt")
@@ -70,6 +77,18 @@ def test_fit_test_predict_validate(capsys):
 
     main(["validate", "--ckpt_path", checkpoint])
     assert not Path("runs/Gaussian/version_1").exists()
+
+
+def test_the_upper_bound_says_whether_it_is_approximate(capsys):
+    data = ["--model.target.design=[[1.0,0.2],[0.3,-1.0],[1.2,0.4]]", "--model.target.labels=[1,0,1]"]
+    target = ["--model.target=LogisticRegression", *data, "--report.figures=false"]
+    main(["fit", *target, *SMALL])
+    results = json.loads(Path("runs/LogisticRegression/version_0/results.json").read_text())
+    assert results["diagnostics"]["eubo_approximate"] > results["elbo"] and "eubo" not in results["diagnostics"]
+    assert "eubo approximate: " in capsys.readouterr().out
+    main(["fit", *target, *SMALL, "--report.reference=true"])
+    verdict = json.loads(Path("runs/LogisticRegression/version_1/results.json").read_text())["verdict"]
+    assert any("rolled back" in reason for reason in verdict["reasons"])
 
 
 def test_the_averaged_weights_are_what_test_uses(capsys):

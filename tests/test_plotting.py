@@ -17,6 +17,7 @@ from diffsampler.module import SamplerModule
 from diffsampler.networks import FourierMLP
 from diffsampler.plotting import (
     plot_balance,
+    plot_estimates,
     plot_log_weights,
     plot_marginals,
     plot_samples,
@@ -25,7 +26,7 @@ from diffsampler.plotting import (
 )
 from targets import Funnel, Gaussian, GaussianMixture
 
-NAMES = ["samples", "marginals", "training", "log_weights", "balance"]
+NAMES = ["samples", "marginals", "training", "log_weights", "estimates", "balance"]
 
 
 @pytest.fixture(autouse=True)
@@ -247,6 +248,23 @@ def test_log_weights_count_zeros_and_claim_no_interval_without_an_upper_end():
 def test_log_weights_that_are_all_equal(value):
     figure = plot_log_weights(torch.full((40,), value))
     assert f"{40 if value < 0 else 0} of weight zero" in title(figure)
+    figure.canvas.draw()
+
+
+# --- all estimates
+
+
+def test_estimates_stand_on_one_axis():
+    estimate = estimate_log_z(torch.randn(300, generator=torch.Generator().manual_seed(0)))
+    open_ended = replace(estimate, log_z=1.5, low=-1.0, high=math.inf)
+    figure = plot_estimates({"weights": estimate, "reference": open_ended}, {"ELBO": -2.0, "EUBO": 3.0}, 0.25)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["weights", "reference", "ELBO", "EUBO"]
+    points = {(float(line.get_xdata()[0]), int(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1}
+    assert points == {(estimate.log_z, 0), (1.5, 1), (-2.0, 2), (3.0, 3)}
+    spans = [(note.xyann[0], note.xy[0]) for note in ax.texts]
+    assert spans == [(estimate.low, estimate.high), (-1.0, ax.get_xlim()[1])]
+    assert list(line(figure, "true log Z").get_xdata()) == [0.25] * 2
     figure.canvas.draw()
 
 

@@ -2,9 +2,10 @@
 
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
+from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove, equilibrated
 from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.reference import reference
-from diffsampler.estimators.tempering import Annealed, HamiltonianMove, RandomWalkMove, ais, reverse_ais, smc
+from diffsampler.estimators.tempering import Annealed, ais, reverse_ais, smc
 from diffsampler.estimators.verdict import GRADES, Verdict, judge
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "RandomWalkMove",
     "Verdict",
     "ais",
+    "equilibrated",
     "estimate_log_z",
     "judge",
     "pareto_khat",

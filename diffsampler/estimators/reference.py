@@ -7,15 +7,15 @@ from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.moves import AnnealedPath, default_move
 from diffsampler.estimators.search import follow_gradients, follow_population, starts_at_all_radii
-from diffsampler.estimators.tempering import Annealed, AnnealedPath, HamiltonianMove, Move, RandomWalkMove, smc
+from diffsampler.estimators.tempering import Annealed, smc
 from diffsampler.target import CountedTarget, Target
 
-__all__ = ["default_move", "more_draws", "reference"]
+__all__ = ["more_draws", "reference"]
 
 NUM_PATHS = 48
 BROAD_SHARE = 0.4
-NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
 
 
 @torch.no_grad()
@@ -81,13 +81,6 @@ def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.
             particles, _ = move.apply(path, particles, found.ladder[-1], generator)
         points.append(particles.x)
     return torch.cat(points)[-n:]
-
-
-def default_move(target: Target) -> tuple[Move, int]:
-    """How particles move on a target, and how often at a rung."""
-    if target.differentiable:
-        return HamiltonianMove(), NUM_HAMILTONIAN_MOVES
-    return RandomWalkMove(), NUM_RANDOM_WALKS
 
 
 def _device_of(target: Target) -> torch.device:

@@ -22,6 +22,7 @@ NUM_BINS = 20
 UNDERREPRESENTED = 0.1
 FAR = 3.0
 UNSEEN = 0.01
+MANY_HEAVIER = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def judge(
     log_weight: Tensor | None = None,
     reference_x: Tensor | None = None,
     history: Sequence[dict[str, Any]] = (),
+    rolled_back: Tensor | None = None,
 ) -> Verdict:
     """Judge an estimate by its weights, by an independent one, by the places that both have seen, and by its history.
 
@@ -49,10 +51,14 @@ def judge(
         log_weight: their log importance weights, with shape (n).
         reference_x: draws of the target that the reference has found, with shape (m, D).
         history: evaluations during training, oldest first: dictionaries with `log_z`, `low` and `high`.
+        rolled_back: log-weights of trajectories rolled back from draws of the target, with shape (m), as by
+            `diffsampler.metrics.rolled_back_log_weight`.
     """
     findings = [*_weights(estimate), *_agreement(estimate, reference), *_history(history)]
     if x is not None and log_weight is not None and reference_x is not None:
         findings += _places(x, log_weight, reference_x)
+    if log_weight is not None and rolled_back is not None:
+        findings += _rolled_back(estimate, log_weight, rolled_back)
     worst = max(level for level, _ in findings)
     findings.sort(key=lambda finding: -finding[0])
     return Verdict(GRADES[worst], [sentence for _, sentence in findings])
@@ -136,6 +142,18 @@ def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> list[tuple[in
     if extra > UNSEEN:
         found.append((1, f"The sampler has {extra:.0%} of the weight where the reference has hardly any draws."))
     return found or [(0, "Sampler and reference have seen the same places.")]
+
+
+def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor) -> list[tuple[int, str]]:
+    eubo, heavier = float(rolled_back.mean()), float((rolled_back > log_weight.max()).double().mean())
+    sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {eubo:.3f}"
+    if heavier <= UNSEEN:
+        return [(0, f"Draws of the target, rolled back, weigh no more than the sampler's own: {sandwich}.")]
+    level = 2 if heavier > MANY_HEAVIER else 1
+    said = (
+        f"{heavier:.0%} of the draws of the target, rolled back, weigh more than any of the sampler's own ({sandwich})"
+    )
+    return [(level, f"Modes or tails are missing: {said}.")]
 
 
 def _history(history: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:

@@ -96,3 +96,16 @@ def test_drift_is_named(estimate: LogZEstimate) -> None:
     verdict = judge(estimate, estimate, history=history(moving, 0.05))
     assert verdict.grade == DOUBTFUL and "drifts: by +0.500 nats" in verdict.reasons[0]
     assert judge(estimate, estimate, history=history(moving[:4], 0.05)).grade == GOOD
+
+
+@pytest.mark.parametrize(("heavy", "grade"), [(0, GOOD), (40, DOUBTFUL), (400, BAD)])
+def test_draws_of_the_target_that_outweigh_all_others(
+    estimate: LogZEstimate, generator: torch.Generator, heavy: int, grade: str
+) -> None:
+    # 2000 draws rolled back: so many of them weigh more than the heaviest of the sampler's own.
+    log_weight = torch.randn(2000, generator=generator).clamp(max=3.0)
+    rolled_back = torch.cat([log_weight[heavy:] - 0.1, torch.full((heavy,), 9.0)])
+    verdict = judge(estimate, estimate, log_weight=log_weight, rolled_back=rolled_back)
+    assert verdict.grade == grade
+    text = "Draws of the target, rolled back, weigh no more" if heavy == 0 else f"tails are missing: {heavy / 20:.0f}%"
+    assert any(text in reason and f"EUBO {rolled_back.mean():.3f}" in reason for reason in verdict.reasons)

@@ -1,0 +1,201 @@
+"""How particles move: reversible proposals on the densities between a prior and a target."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import check_count
+from diffsampler.estimators.components import GaussianComponents
+from diffsampler.kernels import noise_like
+from diffsampler.mcmc import leapfrog
+from diffsampler.target import CountedTarget, Target, or_zero_density
+
+__all__ = [
+    "AnnealedPath",
+    "HamiltonianMove",
+    "Move",
+    "Particles",
+    "RandomWalkMove",
+    "Rung",
+    "default_move",
+    "equilibrated",
+]
+
+NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Points and what the path of densities needs there; n of them, in D dimensions."""
+
+    x: Tensor
+    log_prob: Tensor
+    score: Tensor
+    log_prior: Tensor
+    prior_score: Tensor
+
+    def tempered(self, beta: float) -> tuple[Tensor, Tensor]:
+        """log pi_b and its score; -inf where the target is zero."""
+        log_prob = torch.lerp(self.log_prior, self.log_prob, beta) if beta < 1 else self.log_prob
+        log_prob = torch.where(self.log_prob.isneginf(), self.log_prob, log_prob)
+        return log_prob, torch.lerp(self.prior_score, self.score, beta)
+
+    def __getitem__(self, rows: Tensor) -> "Particles":
+        return Particles(*(value[rows] for value in vars(self).values()))
+
+    def where(self, accepted: Tensor, other: "Particles") -> "Particles":
+        """The other particle where it was accepted."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Particles(*(torch.where(accepted if a.ndim == 1 else accepted[:, None], b, a) for a, b in pairs))
+
+
+class AnnealedPath:
+    """Evaluates target and prior together; what is no number counts as zero density."""
+
+    def __init__(self, target: CountedTarget, prior: GaussianComponents, move: "Move") -> None:
+        self.target, self.prior, self.move = target, prior, move
+
+    def at(self, x: Tensor) -> Particles:
+        """The particles in x; those that have diverged get the density zero, without asking the target."""
+        diverged = ~x.isfinite().all(-1)
+        x = torch.where(diverged.unsqueeze(-1), self.prior.loc[0], x)
+        if self.move.uses_score:
+            log_prob, score = self.target.log_prob_and_score(x)
+            score = score.nan_to_num(0.0, 0.0, 0.0)
+        else:
+            log_prob, score = self.target.log_prob(x), torch.zeros_like(x)
+        log_prob = torch.where(diverged, -math.inf, or_zero_density(log_prob))
+        return Particles(x, log_prob, score, *self.prior.log_prob_and_score(x))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One density of the path, and how particles move there.
+
+    Attributes:
+        beta: in (0, 1].
+        factor: a square root of the covariance of the particles there, with shape (D, D): the units of a move.
+        step_size: in those units.
+    """
+
+    beta: float
+    factor: Tensor
+    step_size: float
+
+
+class Move(ABC):
+    """A reversible proposal in units of a rung's covariance.
+
+    Attributes:
+        uses_score: whether it needs the target's gradient.
+        target_acceptance: at which acceptance rate its step size is best.
+    """
+
+    uses_score: bool
+    target_acceptance: float
+
+    @abstractmethod
+    def initial_step_size(self, dim: int) -> float:
+        """Good for a Gaussian in D dimensions."""
+
+    @abstractmethod
+    def propose(
+        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
+    ) -> tuple[Particles, Tensor]:
+        """Proposals, and the logs of their Metropolis-Hastings ratios, with shape (n)."""
+
+    def apply(
+        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
+    ) -> tuple[Particles, float]:
+        """The particles after one accepted or rejected move, and the acceptance rate."""
+        proposals, log_ratio = self.propose(path, particles, rung, generator)
+        probability = log_ratio.nan_to_num(-math.inf, 0.0, -math.inf).clamp(max=0.0).exp()
+        uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
+        return particles.where(uniform < probability, proposals), float(probability.mean())
+
+
+class HamiltonianMove(Move):
+    """Hamiltonian Monte Carlo whose mass matrix is the inverse covariance of the particles.
+
+    Arguments:
+        num_leapfrog: leapfrog steps of a move, one evaluation of the target each.
+    """
+
+    uses_score = True
+    target_acceptance = 0.8
+
+    def __init__(self, num_leapfrog: int = 8) -> None:
+        self.num_leapfrog = check_count("num_leapfrog", num_leapfrog)
+
+    def initial_step_size(self, dim: int) -> float:
+        return dim**-0.25
+
+    def propose(
+        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
+    ) -> tuple[Particles, Tensor]:
+        x = particles.x
+        start = noise_like(x, generator)
+        # One step size for each particle: trajectories keep off the periods of the dynamics.
+        jitter = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
+        step_size = rung.step_size * (0.6 + 0.8 * jitter)
+
+        def force_at(x: Tensor) -> tuple[Particles, Tensor]:
+            moved = path.at(x)
+            return moved, moved.tempered(rung.beta)[1] @ rung.factor
+
+        log_start, score = particles.tempered(rung.beta)
+        force = score @ rung.factor
+        current, momentum = leapfrog(particles, force, start, step_size, self.num_leapfrog, force_at, rung.factor)
+        kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
+        return current, current.tempered(rung.beta)[0] - log_start + kinetic
+
+
+class RandomWalkMove(Move):
+    """A Gaussian random walk: needs no gradient."""
+
+    uses_score = False
+    target_acceptance = 0.234
+
+    def initial_step_size(self, dim: int) -> float:
+        return 2.38 / math.sqrt(dim)
+
+    def propose(
+        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
+    ) -> tuple[Particles, Tensor]:
+        x = particles.x
+        noise = noise_like(x, generator)
+        proposals = path.at(x + rung.step_size * (noise @ rung.factor.T))
+        return proposals, proposals.tempered(rung.beta)[0] - particles.tempered(rung.beta)[0]
+
+
+def default_move(target: Target) -> tuple[Move, int]:
+    """How particles move on a target, and how often at a rung."""
+    if target.differentiable:
+        return HamiltonianMove(), NUM_HAMILTONIAN_MOVES
+    return RandomWalkMove(), NUM_RANDOM_WALKS
+
+
+@torch.no_grad()
+def equilibrated(
+    target: CountedTarget,
+    x: Tensor,
+    num_rounds: int = 5,
+    generator: torch.Generator | None = None,
+    spread: Tensor | None = None,
+) -> Tensor:
+    """Points with shape (n, D) after some rounds of moves that leave the target as it is; steps adapt to acceptance.
+
+    They forget where within a mode they came from; which mode they are in they keep. `spread` are points whose
+    covariance sets the units of moves, by default x.
+    """
+    move, num_moves = default_move(target.target)
+    prior = GaussianComponents.fitted_to((x if spread is None else spread).double())
+    path = AnnealedPath(target, prior, move)
+    particles, step_size = path.at(x.double()), move.initial_step_size(x.shape[1])
+    for _ in range(num_rounds * num_moves):
+        particles, acceptance = move.apply(path, particles, Rung(1.0, prior.factor[0], step_size), generator)
+        step_size *= math.exp(acceptance - move.target_acceptance)
+    return particles.x
