@@ -1,6 +1,7 @@
 """Ready-made targets, one file each. A new one is a subclass of `diffsampler.target.Target` and one line here."""
 
 from targets.breast_cancer import BreastCancer
+from targets.cox_process import CoxProcess
 from targets.double_well import DoubleWell
 from targets.funnel import Funnel
 from targets.gaussian import Gaussian
@@ -11,6 +12,7 @@ from targets.von_mises import VonMisesMixture
 
 __all__ = [
     "BreastCancer",
+    "CoxProcess",
     "DoubleWell",
     "Funnel",
     "Gaussian",

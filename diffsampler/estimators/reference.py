@@ -8,13 +8,19 @@ from torch import Tensor
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.moves import AnnealedPath, default_move
-from diffsampler.estimators.search import follow_gradients, follow_population, starts_at_all_radii
+from diffsampler.estimators.search import (
+    follow_gradients,
+    follow_population,
+    starts_at_all_radii,
+    unexplained_peaks,
+)
 from diffsampler.estimators.tempering import Annealed, smc
 from diffsampler.target import CountedTarget, Target
 
 __all__ = ["more_draws", "reference"]
 
 NUM_PATHS = 48
+NUM_SCATTERED = 12_000
 BROAD_SHARE = 0.4
 
 
@@ -61,6 +67,11 @@ def reference(
         found = follow_gradients(counter, starts_at_all_radii(counter, generator=generator), generator)
     tell(0.1)
     broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=2.5)
+    if counter.target.differentiable:
+        peaks = unexplained_peaks(counter, broad.sample(NUM_SCATTERED, generator), found.widened(2.0))
+        if len(peaks):
+            found = found.mixed_with(follow_gradients(counter, peaks, generator), 0.5)
+            broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=2.5)
     explored = climb(found.widened(1.5).mixed_with(broad, BROAD_SHARE), num_particles // 2, 0.1, 0.4)
     around = GaussianComponents.fitted_to(explored.x, widening=1.3)
     if counter.target.differentiable:

@@ -16,7 +16,7 @@ from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.kernels import HALF_LOG_TWO_PI, noise_like
 from diffsampler.target import CountedTarget, or_zero_density
 
-__all__ = ["follow_gradients", "follow_population", "starts_at_all_radii"]
+__all__ = ["follow_gradients", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
 MAX_BACKTRACKING = 12
@@ -32,6 +32,7 @@ EFFECTIVE = 0.1
 # Nats: ELBOs of a dozen draws flatter the best of many; curvature at the end of a path is no matter of luck.
 REFINED_MARGIN = 1.0
 SAME = 0.7  # standard deviations
+NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
 
 
 def follow_gradients(
@@ -97,6 +98,25 @@ def follow_gradients(
         inverse[unseen] = 0.25 * inverse[unseen]
         best.offer(unseen, x[unseen], inverse[unseen], target, generator, REFINED_MARGIN)
     return best.components(best.distinct(rows.tolist()))
+
+
+def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponents, limit: int = 64) -> Tensor:
+    """Those of many points, with shape (n, D), that are higher than all of their neighbours: (m, D), m <= limit.
+
+    Where there are more, those come first that the components found so far explain least: a narrow mode far from the
+    others stands out there, long before a path would hit on it.
+    """
+    log_prob = or_zero_density(target.log_prob(x))
+    highest = torch.empty_like(log_prob)
+    for part in torch.arange(len(x), device=x.device).split(ROWS_AT_A_TIME):
+        near = torch.cdist(x[part], x).topk(NUM_NEIGHBOURS + 1, largest=False).indices[:, 1:]
+        highest[part] = log_prob[near].amax(-1)
+    peak = (log_prob > highest) & log_prob.isfinite()
+    x, surplus = x[peak], log_prob[peak] - found.log_prob_and_score(x[peak])[0]
+    x = x[surplus.argsort(descending=True)[:limit]]
+    if not len(x):
+        return x
+    return x[(target.log_prob_and_score(x)[1] != 0).any(-1)]  # from a flat top no path leads anywhere
 
 
 def follow_population(

@@ -22,6 +22,7 @@ import torch
 
 from diffsampler import Sampler, fit
 from diffsampler.estimators import GRADES, judge, reference
+from diffsampler.metrics import rolled_back_log_weight
 from examples.benchmarks.densities import DENSITIES
 
 WRONG = 0.1
@@ -42,7 +43,9 @@ def run(name: str, seed: int, max_steps: int, folder: Path) -> dict[str, Any]:
     history = fit(sampler, max_steps, seed, steps_per_epoch=every, enable_progress_bar=False, accelerator="cpu")
     x, log_weight = sampler.sample(10_000, seed=seed, return_log_weights=True)
     estimate = sampler.estimate_from(log_weight)
-    verdict = judge(estimate, sampler.reference, x, log_weight, sampler.coordinates.points, history)
+    points = sampler.coordinates.points
+    rolled_back = rolled_back_log_weight(sampler, points[-2000:])
+    verdict = judge(estimate, sampler.reference, x, log_weight, points, history, rolled_back)
     seconds = time.process_time() - start
     plain = reference(target, max(100, estimate.num_target_evaluations // EVALUATIONS_A_PARTICLE), seed).estimate
     result = {
@@ -86,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--densities", nargs="+", default=list(DENSITIES), choices=list(DENSITIES), metavar="NAME")
-    parser.add_argument("--max_steps", type=int, default=500)
+    parser.add_argument("--max_steps", type=int, default=2000)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/calibration"))
     arguments = parser.parse_args()
