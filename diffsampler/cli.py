@@ -239,6 +239,11 @@ def main(args: list[str] | None = None) -> None:
         _exit(str(error) if isinstance(error, InputError) else shorten(str(error)))
     except (FileNotFoundError, MisconfigurationException) as error:
         _exit(str(error))
+    except OSError as error:
+        _exit(
+            f"the system refused to read or write: {error}. Checkpoints that were written before are whole: go on from "
+            "one with --ckpt_path."
+        )
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise

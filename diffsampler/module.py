@@ -22,6 +22,7 @@ __all__ = ["SamplerModule"]
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
 MAX_LOST, FEW_LOST = 0.1, 2
+COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1
 STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4}
 
 
@@ -89,6 +90,7 @@ class SamplerModule(L.LightningModule):
         self.history: list[dict[str, Any]] = []
         self._num_lost: Tensor | int = 0
         self._lost_since = 0
+        self._has_collapsed = False
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
@@ -245,6 +247,7 @@ class SamplerModule(L.LightningModule):
             return
         if fitting:
             self.history.append({"step": self.global_step, **estimate.to_dict()})
+            self._check_collapse()
         figures = {"elbo": estimate.elbo, "log_z": estimate.log_z, "ess": estimate.ess, "khat": estimate.khat}
         if self.sampler.target.log_z is not None:
             figures["log_z_error"] = estimate.log_z - self.sampler.target.log_z
@@ -252,6 +255,21 @@ class SamplerModule(L.LightningModule):
             self.log(f"val/{name}", value, prog_bar=name in {"elbo", "log_z", "ess"}, batch_size=1)
         self.log("val/log_z_learned", self.sampler.log_z.detach(), batch_size=1)
         self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
+
+    def _check_collapse(self) -> None:
+        """Say when a sampler that was good has become useless, though every number is finite."""
+        entries = [entry for entry in self.history if entry["elbo"] is not None]
+        if self._has_collapsed or not entries:
+            return
+        best, last = max(entries, key=lambda entry: entry["elbo"]), entries[-1]
+        fall = best["elbo"] - last["elbo"]
+        if fall > COLLAPSE * max(best["log_z"] - best["elbo"], 1.0):
+            self._has_collapsed = True
+            rank_zero_warn(
+                f"Step {last['step']}: the ELBO has fallen from {best['elbo']:.4g}, at step {best['step']}, to "
+                f"{last['elbo']:.4g}: training has diverged. best.ckpt, where checkpoints are kept, is from before. "
+                "Lower lr."
+            )
 
     def on_test_epoch_end(self) -> None:
         x, log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
