@@ -175,10 +175,11 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None, refere
     rows = [
         ("log Z", f"{estimate.log_z:.4f}"),
         ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
-        ("ELBO", f"{estimate.elbo:.4f}"),
         ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
         ("target evaluations", f"{estimate.num_target_evaluations:,}"),
     ]
+    if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
+        rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
     if reference is not None:
         rows.insert(2, ("reference (SMC)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
     if not math.isnan(estimate.khat):

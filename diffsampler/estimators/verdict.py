@@ -18,6 +18,7 @@ GRADES = ("trustworthy", "doubtful", "not to be trusted")
 FEW, TOO_FEW = 100, 20  # effective samples
 MODERATE, LARGE = 2.6, 4.0  # standard errors between two estimates
 TOLERABLE = 0.1  # nats
+MANY_ENOUGH = 25  # weights for a Pareto shape: with more and none, the estimate is one of SMC
 NUM_BINS = 20
 UNDERREPRESENTED = 0.1
 FAR = 3.0
@@ -98,6 +99,10 @@ def _variance(low: float, high: float) -> float:
 def _weights(estimate: LogZEstimate) -> list[tuple[int, str]]:
     effective = estimate.ess * estimate.num_samples
     found = []
+    if math.isnan(estimate.khat) and estimate.num_samples >= MANY_ENOUGH:
+        if math.isfinite(estimate.high):
+            return [(0, f"The interval is that of the genealogy of {estimate.num_samples} particles.")]
+        return [(2, "Too few lines of particles are left for an interval.")]
     if math.isnan(estimate.khat):
         found.append((1, "The samples are too few to judge the tail of the weights."))
     elif estimate.khat > KHAT_REFUSE:

@@ -40,7 +40,7 @@ def test_nothing_beside_it_is_doubtful(estimate: LogZEstimate) -> None:
     [
         ({"khat": 0.8}, BAD, "too heavy-tailed"),
         ({"khat": 0.6}, DOUBTFUL, "heavy-tailed"),
-        ({"khat": math.nan}, DOUBTFUL, "too few to judge"),
+        ({"khat": math.nan, "num_samples": 24}, DOUBTFUL, "too few to judge"),
         ({"ess": 0.004}, BAD, "Only 8 samples"),
         ({"ess": 0.03}, DOUBTFUL, "Only 60 samples"),
     ],
@@ -109,3 +109,12 @@ def test_draws_of_the_target_that_outweigh_all_others(
     assert verdict.grade == grade
     text = "Draws of the target, rolled back, weigh no more" if heavy == 0 else f"tails are missing: {heavy / 20:.0f}%"
     assert any(text in reason and f"EUBO {rolled_back.mean():.3f}" in reason for reason in verdict.reasons)
+
+
+def test_an_estimate_of_smc_is_judged_by_its_genealogy(estimate: LogZEstimate) -> None:
+    sequential = replace(estimate, khat=math.nan)
+    verdict = judge(sequential, estimate)
+    assert verdict.grade == GOOD and any("genealogy of 2000 particles" in reason for reason in verdict.reasons)
+    assert judge(replace(sequential, low=-3.0, high=math.inf), estimate).grade == BAD
+    few = judge(replace(sequential, num_samples=10), estimate)
+    assert few.grade == BAD and any("too few to judge" in reason for reason in few.reasons)

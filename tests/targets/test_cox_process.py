@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 
 from diffsampler.coordinates import LaplaceCoordinates
 from diffsampler.estimators import estimate_log_z, reference
+from examples.cox_process import main
 from targets import CoxProcess
 
 
@@ -49,3 +51,9 @@ def test_reference_finds_log_z_of_a_small_grid(generator: torch.Generator) -> No
     estimate = reference(target, seed=0).estimate
     error = math.hypot(estimate.high - estimate.low, plain.high - plain.low) / (2 * 1.96)
     assert error < 0.1 and abs(estimate.log_z - plain.log_z) < 4.5 * error
+
+
+def test_example_prints_an_estimate_and_its_verdict(capsys: pytest.CaptureFixture) -> None:
+    main(size=4, num_particles=200, num_moves=2)
+    printed = capsys.readouterr().out
+    assert "log Z" in printed and "reference (SMC)" in printed and "verdict: trustworthy" in printed
