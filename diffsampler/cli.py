@@ -1,5 +1,6 @@
 """The command line: `diffsampler fit | validate | test | predict | reference`."""
 
+import errno
 import os
 import re
 import sys
@@ -32,6 +33,8 @@ from diffsampler.target import Target
 from diffsampler.training import default_accelerator, search_first, silence_lightning
 
 __all__ = ["main"]
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def build_module(
@@ -240,8 +243,10 @@ def main(args: list[str] | None = None) -> None:
     except (FileNotFoundError, MisconfigurationException) as error:
         _exit(str(error))
     except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
         _exit(
-            f"the system refused to read or write: {error}. Checkpoints that were written before are whole: go on from "
+            f"the system refused to write: {error}. Checkpoints that were written before are whole: go on from "
             "one with --ckpt_path."
         )
     except RuntimeError as error:

@@ -20,7 +20,7 @@ def run_reference(
 
     Arguments:
         target: the density.
-        num_particles: the more, the narrower the interval; about 150 evaluations of the target each.
+        num_particles: the more, the narrower the interval; 50 to 200 evaluations of the target each.
         seed: of all noise.
         output: a JSON file for the estimate.
         progress: whether to show a progress bar.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS"]
 
-NUM_GROUPS = 50
+NUM_GROUPS, SMALLEST_GROUP = 50, 20
 
 
 def by_importance(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
@@ -26,13 +26,21 @@ def by_importance(sampler: "Sampler", n: int, generator: torch.Generator | None,
 
 def by_smc(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
     """Draws that are resampled on the way within groups; the groups' means are weights of their own."""
-    num_batches = math.ceil(n / batch_size)
-    group_size = math.ceil(n / num_batches / NUM_GROUPS)
+    group_size = max(SMALLEST_GROUP, min(math.ceil(n / NUM_GROUPS), batch_size))
+    num_groups, at_a_time = math.ceil(n / group_size), max(1, batch_size // group_size)
     means = []
-    for _ in range(num_batches):
-        _, log_weight = sampler.sequential_rollout(NUM_GROUPS * group_size, NUM_GROUPS, generator=generator)
-        means.append(log_weight.view(NUM_GROUPS, -1).logsumexp(-1) - math.log(group_size))
-    return sampler.estimate_from(torch.cat(means), group_size)
+    for start in range(0, num_groups, at_a_time):
+        count = min(at_a_time, num_groups - start)
+        _, log_weight = sampler.sequential_rollout(count * group_size, count, generator=generator)
+        means.append(log_weight.view(count, -1).logsumexp(-1) - math.log(group_size))
+    estimate = sampler.estimate_from(torch.cat(means), group_size)
+    if not sampler.flow.is_untouched:
+        return estimate
+    warning = (
+        "The flow is as it was made: no loss has trained it, and resampling along it may do harm. Train with "
+        "SubTrajectoryBalance(lamda=1), say, or use method='importance'."
+    )
+    return replace(estimate, warnings=[*estimate.warnings, warning])
 
 
 def by_ode(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count, check_positive
-from diffsampler.kernels import Kernel
+from diffsampler.kernels import Kernel, wrap
 from diffsampler.walker import Walker
 
 __all__ = ["FlowDensity", "ProbabilityFlow"]
@@ -74,6 +74,7 @@ class ProbabilityFlow:
         if first is not None:
             x = first.rsample(generator)
         end, change = self._carry(x, self._start_time, 1.0, generator)
+        end = wrap(end) if walker.process.periodic else end
         return self._density(end, self._log_start(x, first), -change)
 
     @torch.no_grad()
@@ -84,6 +85,8 @@ class ProbabilityFlow:
             x: in the coordinates that the process walks in.
             generator: the source of the probes.
         """
+        if not x.isfinite().all():
+            raise InputError(f"x must be finite, got {int((~x.isfinite()).any(-1).sum())} points that are not.")
         start, change = self._carry(x.double(), 1.0, self._start_time, generator)
         return self._density(x, self._log_start(start, self._first_step(torch.zeros_like(start))), change)
 
@@ -126,6 +129,8 @@ class ProbabilityFlow:
         from torchdiffeq import odeint
 
         n, dim = x.shape
+        if n == 0:
+            return x, x.new_zeros(0, 1)
         exact = dim <= self.num_probes
         probes = torch.eye(dim, dtype=x.dtype, device=x.device).unsqueeze(1)
         if not exact:
@@ -142,7 +147,8 @@ class ProbabilityFlow:
                     (torch.autograd.grad(velocity, here, probe.expand_as(here), retain_graph=True)[0] * probe).sum(-1)
                     for probe in probes
                 ]
-            traces = torch.stack(products, -1)
+            # At a kink of a score there is no derivative: a set of measure zero, where it counts as 0.
+            traces = torch.stack(products, -1).nan_to_num(0.0, 0.0, 0.0)
             return velocity.detach(), traces.sum(-1, keepdim=True) if exact else traces
 
         change = x.new_zeros(n, 1 if exact else self.num_probes)

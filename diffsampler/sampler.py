@@ -185,12 +185,12 @@ class Sampler(Dynamics):
         """log Z with its 95 % interval and diagnostics.
 
         Arguments:
-            num_samples: draws of the sampler; "smc" rounds up to groups of equal size.
+            num_samples: draws of the sampler; "smc" rounds up to whole groups.
             seed: of a fresh generator.
             generator: the source of all noise, instead of a seed.
             batch_size: draws made at a time.
             method: "importance" weighs independent draws. "smc", for samplers with a flow, resamples them on the way
-                (`sequential_rollout`), in 50 groups or more whose means are the weights that the estimate is made of;
+                (`sequential_rollout`), in 50 groups of at least 20 whose means are the weights of the estimate;
                 its `elbo` is the groups' bound, which is tighter. "ode" weighs draws of the probability flow, which is
                 another sampler made of the same networks.
 
@@ -274,11 +274,6 @@ class Sampler(Dynamics):
     def sequential_rollout(
         self, n: int, num_groups: int = 1, ess_threshold: float = 0.5, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        if self.flow is None:
-            raise InputError(
-                "Sequential Monte Carlo goes along the flow, but the sampler has flow=None. Use method='importance', "
-                "or pass flow=ForwardLookingFlow and train it, with SubTrajectoryBalance for one."
-            )
         state, log_weight = super().sequential_rollout(n, num_groups, ess_threshold, generator)
         return self._positions(state), log_weight
 

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError, check_count
 from diffsampler.grids import Grid
 from diffsampler.kernels import Kernel
 from diffsampler.networks import Drift, Flow
 from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.resampling import resample_groups
-from diffsampler.target import CountedTarget
+from diffsampler.target import CountedTarget, or_zero_density
 from diffsampler.trajectory import Path
 
 __all__ = ["Walker"]
@@ -146,6 +147,8 @@ class Walker(Policy):
         Returns:
             States with shape (n, D) and log-weights, float64, with shape (n).
         """
+        if n % check_count("num_groups", num_groups):
+            raise InputError(f"n must be a multiple of num_groups, got {n} and {num_groups}.")
         times = self._times(generator)
         walk = self._walk(times, self._start(n, generator), generator)
         return self._weigh_and_resample(times, walk, num_groups, ess_threshold, generator)
@@ -270,6 +273,11 @@ class Walker(Policy):
         ancestors: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """End points and log-weights of a walk that is resampled within groups; its rows go into `ancestors`."""
+        if self.flow is None:
+            raise InputError(
+                "Sequential Monte Carlo goes along the flow, but the sampler has flow=None. Use method='importance', "
+                "or pass flow=ForwardLookingFlow and train it, with SubTrajectoryBalance for one."
+            )
         embedding, flow_embedding = self._backward_embedding(times), self.flow.embed(times.to(self.dtype))
         last = next(walk)
         log_flow, rows = self.process.log_prior(last.x).double(), None
@@ -278,10 +286,10 @@ class Walker(Policy):
             visit = walk.send(rows)
             log_ratio = self._step_log_ratio(times[k - 1], times[k], embedding[k], last, visit)
             if k == len(times) - 1:
-                return visit.x, log_weight + self._log_prob_at(visit).double() - log_flow - log_ratio
+                return visit.x, or_zero_density(log_weight + self._log_prob_at(visit).double() - log_flow - log_ratio)
             log_prob = self._log_prob_at(visit) if self.flow.uses_interpolation else None
             log_next = self._flow_at(flow_embedding[k], times[k], visit.x, log_prob).double()
-            log_weight = log_weight + log_next - log_flow - log_ratio
+            log_weight = or_zero_density(log_weight + log_next - log_flow - log_ratio)
             rows, log_weight = resample_groups(log_weight, num_groups, ess_threshold, generator)
             last, log_flow = visit.take(rows), log_next[rows]
             if ancestors is not None:

@@ -84,11 +84,12 @@ def test_the_upper_bound_says_whether_it_is_approximate(capsys):
     target = ["--model.target=LogisticRegression", *data, "--report.figures=false"]
     main(["fit", *target, *SMALL])
     results = json.loads(Path("runs/LogisticRegression/version_0/results.json").read_text())
-    assert results["diagnostics"]["eubo_approximate"] > results["elbo"] and "eubo" not in results["diagnostics"]
-    assert "eubo approximate: " in capsys.readouterr().out
+    assert not results["diagnostics"].keys() & {"eubo", "eubo_approximate"}
     main(["fit", *target, *SMALL, "--report.reference=true"])
-    verdict = json.loads(Path("runs/LogisticRegression/version_1/results.json").read_text())["verdict"]
-    assert any("rolled back" in reason for reason in verdict["reasons"])
+    results = json.loads(Path("runs/LogisticRegression/version_1/results.json").read_text())
+    assert results["diagnostics"]["eubo_approximate"] > results["elbo"] and "eubo" not in results["diagnostics"]
+    assert any("rolled back" in reason for reason in results["verdict"]["reasons"])
+    assert "eubo approximate: " in capsys.readouterr().out
 
 
 def test_the_averaged_weights_are_what_test_uses(capsys):
@@ -135,7 +136,7 @@ def test_every_target_has_a_config():
         (c["class_path"] if isinstance(c := yaml.safe_load(path.read_text())["model"]["target"], dict) else c)
         for path in EXAMPLES.glob("*.yaml")
     }
-    assert set(targets.__all__) <= configured
+    assert set(targets.__all__) <= configured | {"CoxProcess"}  # examples/cox_process.py
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 
 def spike(x: torch.Tensor) -> torch.Tensor:
-    """|x|^(-1/2) exp(-x^2): infinite at 0, with integral Gamma(1/4)."""
-    return -0.5 * x.abs().log().sum(-1) - x.square().sum(-1)
+    """|x|^(-0.4) exp(-x^2): infinite at 0, with integral Gamma(0.3); its square is integrable too."""
+    return -0.4 * x.abs().log().sum(-1) - x.square().sum(-1)
 
 
 @pytest.mark.parametrize("parts", [{}, {"grid": 20}], ids=["alone", "DGFS, which starts in the singularity"])
 def test_a_density_with_a_singularity(parts: dict) -> None:
     # 4.5 of its own standard errors, a false alarm of 7e-6; they are 0.02 to 0.08 here.
-    log_z = math.lgamma(0.25)
+    log_z = math.lgamma(0.3)
     sampler = Sampler(FunctionTarget(spike, dim=1, log_z=log_z), **parts)
     fit(sampler, max_steps=150, steps_per_epoch=75, lr=3e-3, **QUIET)
     assert all(parameter.isfinite().all() for parameter in sampler.parameters())
@@ -86,7 +86,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_pat
     done = subprocess.run([sys.executable, "full.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "error: the system refused to read or write" in done.stderr and "--ckpt_path" in done.stderr
+    assert "error: the system refused to write" in done.stderr and "--ckpt_path" in done.stderr
     checkpoints = tmp_path / "runs/Gaussian/version_0/checkpoints"
     assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] == 2
 

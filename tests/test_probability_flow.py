@@ -88,6 +88,12 @@ def test_periodic_density_integrates_to_one() -> None:
     angles = torch.linspace(-math.pi, math.pi, 201)[:-1].unsqueeze(-1)
     density = sampler.log_prob(angles).exp()
     assert density.std() > 1e-3 and abs(float(density.mean()) * 2 * math.pi - 1) < 1e-4
+    x = (
+        ProbabilityFlow(random_sampler(VonMisesMixture(1), 1.0, process=Torus(1.4), drift=PeriodicMLP, flow=None))
+        .sample(50)
+        .x
+    )
+    assert x.abs().max() <= math.pi
 
 
 def test_weights_are_unbiased_untrained(generator: torch.Generator) -> None:
@@ -143,5 +149,8 @@ def test_refuses_in_words() -> None:
         sampler.log_prob(torch.zeros(3, 2))
     with pytest.raises(InputError, match=r"points with shape \(B, 2\), got shape \(2,\)"):
         sampler.log_prob(torch.zeros(2))
+    with pytest.raises(InputError, match="x must be finite, got 1 points that are not"):
+        Sampler(correlated_gaussian(), grid=4).log_prob(torch.tensor([[0.0, 0.0], [1.0, math.nan]]))
+    assert Sampler(correlated_gaussian(), grid=4).log_prob(torch.zeros(0, 2)).shape == (0,)
     with pytest.raises(InputError, match="num_probes must be"):
         Sampler(correlated_gaussian(), grid=4).log_prob(torch.zeros(3, 2), num_probes=1)

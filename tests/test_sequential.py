@@ -109,7 +109,7 @@ def test_without_resampling_it_is_the_weighted_rollout() -> None:
 @pytest.mark.parametrize("case", PROCESSES[:8:7], ids=by_name)
 def test_paths_are_lineages(case: ProcessCase, generator: torch.Generator) -> None:
     # A step from the state of another trajectory would be many standard deviations long: here a step has 0.03 of the
-    # spread. 40 x 256 x 2 residuals, P(any > 6) = 4e-5.
+    # spread. 1000 x 256 squared residuals of two coordinates: P(any > 45) = 256 000 exp(-22.5) = 4e-5.
     sampler = random_walk(case, grid=1000)
     path = sampler.resampled_rollout(256, 1.0, generator)
     with torch.no_grad():
@@ -146,11 +146,30 @@ def test_estimate(generator: torch.Generator) -> None:
     sampler = Sampler(target, AnnealedLangevin(2.0), FourierMLP, grid=16)
     before = sampler.num_target_evaluations
     estimate = sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc")
-    assert estimate.num_samples == 5100  # three batches of fifty groups of 34
-    assert sampler.num_target_evaluations - before == 5100 * 17
+    assert estimate.num_samples == 5000  # fifty groups of 100, twenty at a time
+    assert sampler.num_target_evaluations - before == 5000 * 17
+    assert any("no loss has trained it" in warning for warning in estimate.warnings)
     assert abs(estimate.log_z - target.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z)
     assert estimate.elbo <= estimate.log_z and 0 < estimate.ess <= 1.5 and not math.isnan(estimate.khat)
     assert sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc").log_z == estimate.log_z
+
+
+def test_few_draws_are_still_resampled_and_no_more_than_asked_for() -> None:
+    sampler = Sampler(correlated_gaussian(), AnnealedLangevin(2.0), FourierMLP, grid=4)
+    for n, batch_size, expected in ((100, 1, 100), (1000, 7, 1000), (30, 10_000, 40), (10_000, 50, 10_000)):
+        assert sampler.estimate_log_z(n, seed=0, batch_size=batch_size, method="smc").num_samples == expected
+
+
+@pytest.mark.parametrize("drift", [FourierMLP, gated])
+def test_what_is_no_number_counts_as_zero(drift: object) -> None:
+    # The same draws, the same weights, whether the density is NaN, +inf or zero on one side.
+    whole, estimates = correlated_gaussian(), []
+    for value in (math.nan, math.inf, -math.inf):
+        cut = FunctionTarget(lambda x, value=value: torch.where(x[..., 0] < 1.2, whole.log_prob(x), value), dim=2)
+        sampler = random_sampler(cut, MILD, drift=drift, grid=6)
+        estimates.append(sampler.estimate_log_z(2000, seed=1, method="smc"))
+    assert estimates[0].log_z == estimates[1].log_z == estimates[2].log_z
+    assert estimates[0].ess > 0.01 and "NaN" in estimates[0].warnings[0]
 
 
 def test_estimate_from_groups_counts_draws() -> None:
@@ -172,6 +191,10 @@ def test_refuses_in_words() -> None:
         SequentialMonteCarlo().check(sampler)
     with pytest.raises(InputError, match="ess_threshold must be at most 1, got 1.5"):
         SequentialMonteCarlo(1.5)
+    with pytest.raises(InputError, match="n must be a multiple of num_groups, got 10 and 3"):
+        Sampler(correlated_gaussian(), grid=4).sequential_rollout(10, 3)
+    with pytest.raises(InputError, match="flow=None"):
+        sampler.resampled_rollout(10)
 
 
 @pytest.mark.parametrize("loss", [ChunkBalance(4), SubTrajectoryBalance()], ids=lambda loss: type(loss).__name__)

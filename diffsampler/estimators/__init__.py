@@ -2,7 +2,7 @@
 
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
-from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove, equilibrated
+from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove
 from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.reference import reference
 from diffsampler.estimators.tempering import Annealed, ais, reverse_ais, smc
@@ -17,7 +17,6 @@ __all__ = [
     "RandomWalkMove",
     "Verdict",
     "ais",
-    "equilibrated",
     "estimate_log_z",
     "judge",
     "pareto_khat",

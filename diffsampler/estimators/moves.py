@@ -21,7 +21,6 @@ __all__ = [
     "RandomWalkMove",
     "Rung",
     "default_move",
-    "equilibrated",
 ]
 
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
@@ -176,26 +175,3 @@ def default_move(target: Target) -> tuple[Move, int]:
     if target.differentiable:
         return HamiltonianMove(), NUM_HAMILTONIAN_MOVES
     return RandomWalkMove(), NUM_RANDOM_WALKS
-
-
-@torch.no_grad()
-def equilibrated(
-    target: CountedTarget,
-    x: Tensor,
-    num_rounds: int = 5,
-    generator: torch.Generator | None = None,
-    spread: Tensor | None = None,
-) -> Tensor:
-    """Points with shape (n, D) after some rounds of moves that leave the target as it is; steps adapt to acceptance.
-
-    They forget where within a mode they came from; which mode they are in they keep. `spread` are points whose
-    covariance sets the units of moves, by default x.
-    """
-    move, num_moves = default_move(target.target)
-    prior = GaussianComponents.fitted_to((x if spread is None else spread).double())
-    path = AnnealedPath(target, prior, move)
-    particles, step_size = path.at(x.double()), move.initial_step_size(x.shape[1])
-    for _ in range(num_rounds * num_moves):
-        particles, acceptance = move.apply(path, particles, Rung(1.0, prior.factor[0], step_size), generator)
-        step_size *= math.exp(acceptance - move.target_acceptance)
-    return particles.x

@@ -116,7 +116,8 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     x = x[surplus.argsort(descending=True)[:limit]]
     if not len(x):
         return x
-    return x[(target.log_prob_and_score(x)[1] != 0).any(-1)]  # from a flat top no path leads anywhere
+    score = target.log_prob_and_score(x)[1]
+    return x[score.isfinite().all(-1) & (score != 0).any(-1)]  # from a flat top no path leads anywhere
 
 
 def follow_population(

@@ -23,7 +23,8 @@ NUM_BINS = 20
 UNDERREPRESENTED = 0.1
 FAR = 3.0
 UNSEEN = 0.01
-MANY_HEAVIER = 0.1
+MANY_HEAVIER = 0.3  # of log-normal weights that are good for anything, a tenth at most
+NUM_LARGEST = 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def judge(
         rolled_back: log-weights of trajectories rolled back from draws of the target, with shape (m), as by
             `diffsampler.metrics.rolled_back_log_weight`.
     """
+    if log_weight is not None:
+        log_weight = torch.where(log_weight.isfinite(), log_weight.double(), -math.inf)
     findings = [*_weights(estimate), *_agreement(estimate, reference), *_history(history)]
     if x is not None and log_weight is not None and reference_x is not None:
         findings += _places(x, log_weight, reference_x)
@@ -135,9 +138,9 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[t
 def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> list[tuple[int, str]]:
     missing = share_not_covered(reference_x, by=x)
     # What the sampler takes for the target: draws of no weight may be anywhere.
-    log_weight = torch.where(log_weight.isfinite(), log_weight, -math.inf)
     effective = 1 / log_weight.softmax(0).square().sum()
-    weighted = x[systematic(log_weight, min(len(x), len(reference_x)))]
+    generator = torch.Generator(x.device).manual_seed(0)
+    weighted = x[systematic(log_weight, min(len(x), len(reference_x)), generator)]
     extra = share_not_covered(weighted, by=reference_x) if effective >= FEW else 0.0
     found = []
     if missing > UNSEEN:
@@ -150,15 +153,29 @@ def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> list[tuple[in
 
 
 def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor) -> list[tuple[int, str]]:
-    eubo, heavier = float(rolled_back.mean()), float((rolled_back > log_weight.max()).double().mean())
-    sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {eubo:.3f}"
-    if heavier <= UNSEEN:
-        return [(0, f"Draws of the target, rolled back, weigh no more than the sampler's own: {sandwich}.")]
-    level = 2 if heavier > MANY_HEAVIER else 1
-    said = (
-        f"{heavier:.0%} of the draws of the target, rolled back, weigh more than any of the sampler's own ({sandwich})"
-    )
-    return [(level, f"Modes or tails are missing: {said}.")]
+    """Whether draws of the target weigh what the sampler's own weights say they should.
+
+    The target's mass at weights above c is P(w > c) over its draws rolled back, and E[w; w > c] / Z over the sampler's
+    own. With c the 20th largest of these, both are known well enough to compare, as long as the own weights have a
+    variance. Where they have none, that many draws of the target are heavier than all of them tells all the same.
+    """
+    usable = rolled_back[rolled_back.isfinite()]  # an edge of the support is lost by rounding
+    if len(log_weight) < 2 * NUM_LARGEST or not len(usable):
+        return []
+    largest = log_weight.softmax(0).topk(NUM_LARGEST).values
+    expected = float(largest.sum())
+    found = float((usable > log_weight.topk(NUM_LARGEST).values[-1]).double().mean())
+    error = math.sqrt(float(largest.square().sum()) + found * (1 - found) / len(usable))
+    heavier = float((usable > log_weight.max()).double().mean())
+    sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {float(usable.mean()):.3f}"
+    if heavier > MANY_HEAVIER:
+        said = f"{heavier:.0%} of the draws of the target, rolled back, weigh more than any of the sampler's own"
+        return [(2, f"Modes or tails are missing: {said} ({sandwich}).")]
+    if found > 2 * expected + UNSEEN and found - expected > LARGE * error:
+        said = f"{found:.0%} of the draws of the target, rolled back, weigh more than all but {NUM_LARGEST} of the "
+        said += f"sampler's own, which have {expected:.0%} of its weight"
+        return [(2 if found > UNDERREPRESENTED else 1, f"Modes or tails are missing: {said} ({sandwich}).")]
+    return [(0, f"Draws of the target, rolled back, weigh what they should: {sandwich}.")]
 
 
 def _history(history: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:

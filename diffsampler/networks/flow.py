@@ -21,6 +21,11 @@ class Flow(nn.Module, ABC):
     uses_interpolation: bool = False
     periodic: bool = False
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is known that no training has changed it."""
+        return False
+
     def embed(self, t: Tensor) -> Tensor:
         """What `forward` needs to know of times t with shape (T), with shape (T, E)."""
         return t.unsqueeze(-1)
@@ -53,3 +58,8 @@ class FourierFlow(Flow):
 
     def forward(self, embedding: Tensor, x: Tensor, interpolation: Tensor | None = None) -> Tensor:
         return self.perceptron(embedding, x).squeeze(-1)
+
+    @property
+    def is_untouched(self) -> bool:
+        output = self.perceptron.output
+        return not (output.weight.any() or output.bias.any())

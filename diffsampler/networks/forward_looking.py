@@ -34,6 +34,10 @@ class ForwardLookingFlow(Flow):
     def periodic(self) -> bool:
         return self.network.periodic
 
+    @property
+    def is_untouched(self) -> bool:
+        return self.network.is_untouched
+
     def embed(self, t: Tensor) -> Tensor:
         return self.network.embed(t)
 

@@ -13,7 +13,6 @@ from diffsampler.estimators import (
     HamiltonianMove,
     RandomWalkMove,
     ais,
-    equilibrated,
     reverse_ais,
     smc,
 )
@@ -237,24 +236,3 @@ def test_systematic_draws_in_proportion(generator: torch.Generator) -> None:
 def test_refuses(arguments: dict, message: str, prior: GaussianComponents) -> None:
     with pytest.raises(InputError, match=message):
         smc(two_modes(), prior, **arguments)
-
-
-@pytest.mark.parametrize("differentiable", [True, False])
-def test_equilibrated_points_forget_where_they_were(differentiable: bool, generator: torch.Generator) -> None:
-    # From a quarter of the width, n = 2000: the means and squares of two coordinates, |z| < 4.5 each. They are not
-    # quite independent of their start, so the bounds say that they are near enough.
-    gaussian = Gaussian(mean=[2.0, -1.0], covariance=[4.0, 0.25])
-    target = CountedTarget(FunctionTarget(gaussian.log_prob, dim=2, differentiable=differentiable))
-    start = torch.tensor([2.0, -1.0]) + 0.25 * torch.randn(2000, 2, generator=generator) * torch.tensor([2.0, 0.5])
-    x = equilibrated(target, start, 10, generator)
-    standard = (x - torch.tensor([2.0, -1.0])) / torch.tensor([2.0, 0.5])
-    assert standard.mean(0).abs().max() < 4.5 / 2000**0.5
-    assert (standard.square().mean(0) - 1).abs().max() < 4.5 * (2 / 2000) ** 0.5
-    assert target.num_evaluations > 2000
-
-
-def test_equilibrated_from_one_point(generator: torch.Generator) -> None:
-    target = CountedTarget(Gaussian(mean=[2.0, -1.0], covariance=[4.0, 0.25]))
-    spread = torch.randn(100, 2, generator=generator)
-    x = equilibrated(target, torch.zeros(200, 2), 20, generator, spread)
-    assert x.isfinite().all() and x.std(0).min() > 0.1
