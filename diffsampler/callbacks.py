@@ -15,6 +15,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.estimators import LogZEstimate, estimate_log_z, judge, reference
 from diffsampler.module import SamplerModule
+from diffsampler.target import Target
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
 
@@ -91,12 +92,11 @@ class Report(L.Callback):
         return found.estimate, found.x
 
     def _draws_of_the_target(
-        self, module: SamplerModule, n: int, reference_x: Tensor | None
+        self, target: Target, n: int, reference_x: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor | None, bool]:
         """Draws of the target, if there are any, and whether they are exact; those of the reference are not."""
-        target = module.sampler.target
         if target.has_exact_samples:
-            return target.sample(n, module.new_generator("metrics")), True
+            return target.sample(n, generator), True
         return None if reference_x is None else reference_x[-n:], False
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
@@ -117,10 +117,11 @@ class Report(L.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         target = module.sampler.target
         reference, reference_x = self._reference(module)
-        drawn, exact = self._draws_of_the_target(module, min(NUM_COMPARED, len(x)), reference_x)
+        generator = module.new_generator("metrics")  # one for both: draws must not share their noise with the walk back
+        drawn, exact = self._draws_of_the_target(target, min(NUM_COMPARED, len(x)), reference_x, generator)
         rolled_back, bounds, distance = None, {}, {}
         if drawn is not None:
-            rolled_back = rolled_back_log_weight(module.sampler, drawn, module.new_generator("metrics"))
+            rolled_back = rolled_back_log_weight(module.sampler, drawn, generator)
             # Rounding moves a draw at an edge of the support out of it.
             finite = rolled_back[rolled_back.isfinite()]
             if len(finite):

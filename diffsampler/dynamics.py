@@ -106,6 +106,4 @@ class Dynamics(Walker):
         if not len(x):
             return x.new_empty(0, x.shape[1])
         embedding = self.flow.embed(path.times[1:-1].to(self.dtype))
-        if not self.flow.uses_interpolation:
-            return self._in_chunks(self.flow, embedding, x, None)
         return self._in_chunks(self.flow, embedding, x, self._interpolation(t, x, log_prob[1:-1]))

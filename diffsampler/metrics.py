@@ -40,8 +40,12 @@ def rolled_back_log_weight(
         log w, float64, with shape (n).
     """
     walker = sampler.uncounted()
-    parts = [walker.rollback(part, generator) for part in x.to(sampler.log_z).split(batch_size)]
-    return torch.cat([walker.evaluate(path, with_flow=False).log_weight for path in parts])
+    return torch.cat(
+        [
+            walker.evaluate(walker.rollback(part, generator), with_flow=False).log_weight
+            for part in x.to(sampler.log_z).split(batch_size)
+        ]
+    )
 
 
 def eubo(

@@ -103,10 +103,12 @@ class Policy(nn.Module):
 
     def _flow_at(self, embedding: Tensor, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor:
         """log F, with shape (*), at interior times t and states x with shape (*, D), where log R is known if needed."""
-        return self.flow(embedding, x, self._interpolation(t, x, log_prob) if self.flow.uses_interpolation else None)
+        return self.flow(embedding, x, self._interpolation(t, x, log_prob))
 
-    def _interpolation(self, t: Tensor, x: Tensor, log_prob: Tensor) -> Tensor:
-        """What a forward-looking flow starts from, between prior and target, with shape (*)."""
+    def _interpolation(self, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor | None:
+        """What a forward-looking flow starts from, between prior and target, with shape (*); other flows need none."""
+        if not self.flow.uses_interpolation:
+            return None
         log_prior_side = self.log_z + self.process.log_reference(t[..., None], x)
         # The flow is free to be anything where the density is zero; it only has to be finite there.
         log_prob = log_prob.to(log_prior_side.dtype)

@@ -283,18 +283,18 @@ class Walker(Policy):
         log_flow, rows = self.process.log_prior(last.x).double(), None
         log_weight = torch.zeros_like(log_flow)
         for k in range(1, len(times)):
-            visit = walk.send(rows)
+            visit, at_end = walk.send(rows), k == len(times) - 1
             log_ratio = self._step_log_ratio(times[k - 1], times[k], embedding[k], last, visit)
-            if k == len(times) - 1:
-                return visit.x, or_zero_density(log_weight + self._log_prob_at(visit).double() - log_flow - log_ratio)
-            log_prob = self._log_prob_at(visit) if self.flow.uses_interpolation else None
-            log_next = self._flow_at(flow_embedding[k], times[k], visit.x, log_prob).double()
-            log_weight = or_zero_density(log_weight + log_next - log_flow - log_ratio)
+            log_prob = self._log_prob_at(visit) if at_end or self.flow.uses_interpolation else None
+            log_next = log_prob if at_end else self._flow_at(flow_embedding[k], times[k], visit.x, log_prob)
+            log_weight = or_zero_density(log_weight + log_next.double() - log_flow - log_ratio)
+            if at_end:
+                break
             rows, log_weight = resample_groups(log_weight, num_groups, ess_threshold, generator)
-            last, log_flow = visit.take(rows), log_next[rows]
+            last, log_flow = visit.take(rows), log_next[rows].double()
             if ancestors is not None:
                 ancestors.append(rows)
-        return last.x, log_weight
+        return visit.x, log_weight
 
     def _step_log_ratio(self, s: Tensor, t: Tensor, embedding: Tensor, last: _Visit, visit: _Visit) -> Tensor:
         """log P_F - log P_B of the step that led to a visit, float64, with shape (B)."""

@@ -31,8 +31,7 @@ class CoxProcess(Target):
     References:
         Log Gaussian Cox processes, Moller, Syversveen & Waagepetersen, 1998.
         Annealed Flow Transport Monte Carlo, Arbel, Matthews & Doucet, 2021, arXiv:2102.07501 (as a benchmark).
-        The trees: plot of Metsantutkimuslaitos, Finland; Penttinen, Stoyan & Henttonen, 1992; `finpines` in the R
-        package spatstat.data.
+        The trees: recorded by S. Kellomaki, prepared by A. Penttinen; `finpines` in the R package spatstat.data.
 
     Arguments:
         size: cells in each direction; the dimension D is its square.
@@ -41,9 +40,7 @@ class CoxProcess(Target):
     def __init__(self, size: int = 40) -> None:
         check_count("size", size, minimum=2)
         super().__init__(size**2)
-        self.size = size
         self.area = 1 / self.dim
-        self.plot_coordinates = (0, 1)
         trees = _trees()
         self.mean = math.log(len(trees)) - 0.5 * SIGNAL_VARIANCE
         cell = (trees * size).long().clamp(max=size - 1)

@@ -4,7 +4,6 @@ import math
 import resource
 import subprocess
 import sys
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def test_an_energy_that_raises_once_loses_no_checkpoint(tmp_path: Path) -> None:
 
 
 FULL_DISK = """
-import resource, sys
+import resource
 from diffsampler.behaviours import OnPolicy
 from diffsampler.cli import main
 
@@ -82,7 +81,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="files cannot be limited here")
 def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "full.py").write_text(textwrap.dedent(FULL_DISK))
+    (tmp_path / "full.py").write_text(FULL_DISK)
     done = subprocess.run([sys.executable, "full.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
