@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators import Annealed, GaussianComponents, LogZEstimate, reference
 from diffsampler.estimators.reference import more_draws
+from diffsampler.streams import new_generator
 from diffsampler.target import CountedTarget, Target, takes_double
 
 __all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
@@ -174,8 +175,7 @@ class SearchedCoordinates(AffineCoordinates):
             seed: of the search.
             progress: is told the fraction of the work that is done, now and then.
         """
-        device = self.loc.device
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = new_generator("search", seed, device=self.loc.device)
         result = reference(counter, generator=generator, progress=progress)
         self.points.copy_(more_draws(counter, result, len(self.points), generator))
         fitted = GaussianComponents.fitted_to(self.points)

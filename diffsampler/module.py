@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -15,6 +14,7 @@ from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
+from diffsampler.streams import new_generator
 from diffsampler.target import naming_the_target
 
 __all__ = ["SamplerModule"]
@@ -23,7 +23,6 @@ CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
 MAX_LOST, FEW_LOST = 0.1, 2
 COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1
-STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4}
 
 
 class SamplerModule(L.LightningModule):
@@ -298,14 +297,9 @@ class SamplerModule(L.LightningModule):
     # --- noise and checkpoints
 
     def new_generator(self, stream: str) -> torch.Generator:
-        """A generator for this rank: ranks that shared noise would make every interval too narrow.
-
-        Validations differ from each other; tests of one model do not.
-        """
+        """A generator for this rank. Validations differ from each other; tests of one model do not."""
         step = self.global_step if stream in {"train", "validate"} else 0
-        entropy = (self.seed, self.global_rank, STREAMS[stream], step)
-        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return torch.Generator(self.device).manual_seed(seed)
+        return new_generator(stream, self.seed, self.global_rank, step, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = self.gather_rows(self.generator.get_state()[None].to(self.device))

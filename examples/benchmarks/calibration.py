@@ -23,6 +23,7 @@ import torch
 from diffsampler import Sampler, fit
 from diffsampler.estimators import GRADES, judge, reference
 from diffsampler.metrics import rolled_back_log_weight
+from diffsampler.streams import new_generator
 from examples.benchmarks.densities import DENSITIES
 
 WRONG = 0.1
@@ -44,7 +45,7 @@ def run(name: str, seed: int, max_steps: int, folder: Path) -> dict[str, Any]:
     x, log_weight = sampler.sample(10_000, seed=seed, return_log_weights=True)
     estimate = sampler.estimate_from(log_weight)
     points = sampler.coordinates.points
-    rolled_back = rolled_back_log_weight(sampler, points[-2000:], torch.Generator().manual_seed(seed))
+    rolled_back = rolled_back_log_weight(sampler, points[-2000:], new_generator("metrics", seed))
     verdict = judge(estimate, sampler.reference, x, log_weight, points, history, rolled_back)
     seconds = time.process_time() - start
     plain = reference(target, max(100, estimate.num_target_evaluations // EVALUATIONS_A_PARTICLE), seed).estimate

@@ -1,0 +1,25 @@
+"""Noise by purpose: what one seed feeds must not meet itself again under another name."""
+
+import numpy as np
+import torch
+
+__all__ = ["new_generator"]
+
+STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5}
+
+
+def new_generator(
+    stream: str, seed: int, rank: int = 0, step: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator of its own for each purpose, seed, rank and step.
+
+    Arguments:
+        stream: the purpose, one of `STREAMS`.
+        seed: the user's.
+        rank: of the process; ranks that shared noise would make every interval too narrow.
+        step: of training.
+        device: of the noise.
+    """
+    entropy = (seed, rank, STREAMS[stream], step)
+    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator(device).manual_seed(state)
