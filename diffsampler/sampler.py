@@ -45,6 +45,8 @@ class Sampler(Dynamics):
             the target's own coordinates either way; the states of a `Path` are in these.
         backward_drift: the control of the backward kernel, of processes that learn one; by default made as the drift
             is.
+        compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, at
+            about half the time a step, after some 20 seconds. Where there is no compiler a warning says so.
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
@@ -67,6 +69,7 @@ class Sampler(Dynamics):
         grid: Grid | int | None = None,
         coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
         backward_drift: Drift | Callable[[int], Drift] | None = None,
+        compile: bool = False,
     ) -> None:
         if not isinstance(target, Target):
             raise InputError(
@@ -100,7 +103,7 @@ class Sampler(Dynamics):
         counter = CountedTarget(process.extend(walked))
         counter.num_evaluations += spent
         grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
-        super().__init__(counter, process, drift, backward_drift, flow, grid)
+        super().__init__(counter, process, drift, backward_drift, flow, grid, compile)
         self.target = target
         self.coordinates = coordinates
         self.self_chosen = self_chosen

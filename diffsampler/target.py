@@ -6,6 +6,7 @@ Everything else in the library reads a target through `CountedTarget`, so that e
 once for shape and dtype, and watched for non-finite values.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,15 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
-__all__ = ["CountedTarget", "FunctionTarget", "Target", "naming_the_target", "or_zero_density", "takes_double"]
+__all__ = [
+    "CountedTarget",
+    "FunctionTarget",
+    "Target",
+    "checked_log_prob_and_score",
+    "naming_the_target",
+    "or_zero_density",
+    "takes_double",
+]
 
 
 class Target(nn.Module, ABC):
@@ -147,26 +156,14 @@ class CountedTarget:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), with shape (*), for x with shape (*, D)."""
-        if x.dtype == torch.float64 and not takes_double(self.target):
-            return self.log_prob(x.float()).double()
-        log_prob = self.target.log_prob(x)
-        self._check(x, log_prob)
-        self._record(_is_invalid(log_prob))
+        log_prob, num_invalid = checked_log_prob(self.target, x)
+        self.count(log_prob.numel(), num_invalid)
         return log_prob
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R(x) and its gradient, with shapes (*) and (*, D)."""
-        if x.dtype == torch.float64 and not takes_double(self.target):
-            log_prob, score = self.log_prob_and_score(x.float())
-            return log_prob.double(), score.double()
-        log_prob, score = self.target.log_prob_and_score(x)
-        self._check(x, log_prob)
-        if score.shape != x.shape:
-            raise InputError(
-                f"{self.name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
-            )
-        lost_score = log_prob.isfinite() & ~score.isfinite().all(-1)
-        self._record(_is_invalid(log_prob) | lost_score)
+        log_prob, score, num_invalid = checked_log_prob_and_score(self.target, x)
+        self.count(log_prob.numel(), num_invalid)
         return log_prob, score
 
     def differentiable_log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,25 +177,57 @@ class CountedTarget:
     @property
     def name(self) -> str:
         """Of the user's class."""
-        target = self.target
-        while hasattr(target, "target"):  # the user's own, inside changes of coordinates
-            target = target.target
-        return type(target).__name__
+        return _name_of(self.target)
 
-    def _check(self, x: Tensor, log_prob: Tensor) -> None:
-        expected = tuple(x.shape[:-1])
-        if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
-            got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
-            raise InputError(
-                f"{self.name}.log_prob must return one value per point, shape {expected} for x of shape "
-                f"{tuple(x.shape)}, got {got}."
-            )
-        if log_prob.dtype != x.dtype:
-            raise InputError(f"{self.name}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
+    def count(self, num_evaluations: int, num_invalid: Tensor) -> None:
+        """Add evaluations, and how many of them were invalid, with shape ()."""
+        self.num_evaluations += num_evaluations
+        self._num_invalid = self._num_invalid + num_invalid
 
-    def _record(self, invalid: Tensor) -> None:
-        self.num_evaluations += invalid.numel()
-        self._num_invalid = self._num_invalid + invalid.sum()
+
+def checked_log_prob(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log R(x), with shape (*), for x with shape (*, D), and at how many points it is NaN or +inf, with shape ()."""
+    if x.dtype == torch.float64 and not takes_double(target):
+        log_prob, num_invalid = checked_log_prob(target, x.float())
+        return log_prob.double(), num_invalid
+    log_prob = target.log_prob(x)
+    _check(target, x, log_prob)
+    return log_prob, log_prob.numel() - (log_prob < math.inf).sum()
+
+
+def checked_log_prob_and_score(target: Target, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log R(x), its gradient, and the number of invalid points, with shapes (*), (*, D) and ()."""
+    if x.dtype == torch.float64 and not takes_double(target):
+        log_prob, score, num_invalid = checked_log_prob_and_score(target, x.float())
+        return log_prob.double(), score.double(), num_invalid
+    log_prob, score = target.log_prob_and_score(x)
+    _check(target, x, log_prob)
+    if score.shape != x.shape:
+        raise InputError(
+            f"{_name_of(target)}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
+        )
+    # In few operations, since a rollout does this at every step: what is not finite times 0 is NaN.
+    valid = (log_prob + (score * 0).sum(-1) < math.inf) | (log_prob == -math.inf)
+    return log_prob, score, log_prob.numel() - valid.sum()
+
+
+def _name_of(target: Target) -> str:
+    """That of the user's class."""
+    while hasattr(target, "target"):  # the user's own, inside changes of coordinates
+        target = target.target
+    return type(target).__name__
+
+
+def _check(target: Target, x: Tensor, log_prob: Tensor) -> None:
+    expected = tuple(x.shape[:-1])
+    if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
+        got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
+        raise InputError(
+            f"{_name_of(target)}.log_prob must return one value per point, shape {expected} for x of shape "
+            f"{tuple(x.shape)}, got {got}."
+        )
+    if log_prob.dtype != x.dtype:
+        raise InputError(f"{_name_of(target)}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
 
 
 @torch.no_grad()
@@ -234,8 +263,4 @@ def naming_the_target(target: Target, what: str) -> Iterator[None]:
 
 def or_zero_density(log_prob: Tensor) -> Tensor:
     """The same with what is no log-density, NaN and +inf, as a density of zero."""
-    return torch.where(_is_invalid(log_prob), -torch.inf, log_prob)
-
-
-def _is_invalid(log_prob: Tensor) -> Tensor:
-    return log_prob.isnan() | log_prob.isposinf()
+    return torch.where(log_prob < math.inf, log_prob, -math.inf)

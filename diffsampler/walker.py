@@ -5,6 +5,7 @@ Everything here is in the sampler's own coordinates.
 
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from diffsampler.networks import Drift, Flow
 from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.resampling import resample_groups
+from diffsampler.response import CompiledResponse, respond
 from diffsampler.target import CountedTarget, or_zero_density
 from diffsampler.trajectory import Path
 
@@ -50,6 +52,7 @@ class Walker(Policy):
         counter: the target as the process sees it.
         process, drift, backward_drift, flow: as in `Policy`.
         grid: the time grid.
+        compile: whether target and drift are compiled for rollouts.
     """
 
     def __init__(
@@ -60,10 +63,13 @@ class Walker(Policy):
         backward_drift: Drift | Callable[[int], Drift] | None,
         flow: Flow | Callable[[int], Flow] | None,
         grid: Grid,
+        compile: bool,
     ) -> None:
         super().__init__(counter.target.dim, process, drift, backward_drift, flow)
         self.counter = counter
         self.grid = grid
+        asked = counter.target if self.uses_score else None
+        self._respond = CompiledResponse(asked, self.drift) if compile else partial(respond, asked, self.drift)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -222,11 +228,8 @@ class Walker(Policy):
         embedding = self.drift.embed(times.to(self.dtype))
         kernel, last = None, len(times) - 1
         for k in range(len(times)):
-            log_prob, score = self._target_at(x, differentiable) if self.uses_score else (None, None)
-            control = None
-            if k < last or self.process.shares_control:
-                control = self.drift(embedding[k], x, None if score is None else score.detach())
-            visit = _Visit(x, log_prob, score, control, kernel)
+            needs_control = k < last or self.process.shares_control
+            visit = _Visit(x, *self._met_at(embedding[k], x, needs_control, differentiable), kernel)
             rows = yield visit
             if k < last:
                 visit = visit if rows is None else visit.take(rows)
@@ -242,6 +245,20 @@ class Walker(Policy):
             if path.score is not None:
                 path.log_prob[k], path.score[k] = visit.log_prob.detach(), visit.score.detach()
             rows = yield visit
+
+    def _met_at(
+        self, embedding: Tensor, x: Tensor, needs_control: bool, differentiable: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """log R, score and control at x, each as far as it is needed."""
+        if needs_control and not differentiable:
+            log_prob, score, num_invalid, control = self._respond(embedding, x)
+            if num_invalid is not None:
+                self.counter.count(log_prob.numel(), num_invalid)
+            return log_prob, score, control
+        log_prob, score = self._target_at(x, differentiable) if self.uses_score else (None, None)
+        if not needs_control:
+            return log_prob, score, None
+        return log_prob, score, self.drift(embedding, x, None if score is None else score.detach())
 
     def _target_at(self, x: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
         if not differentiable:

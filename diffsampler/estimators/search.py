@@ -19,6 +19,7 @@ from diffsampler.target import CountedTarget, or_zero_density
 __all__ = ["follow_gradients", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
+UNBOUNDED = 1e12  # where no target is
 MAX_BACKTRACKING = 12
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON = 4
@@ -82,6 +83,7 @@ def follow_gradients(
         moving = moving[~stopped]
         if not len(moving):
             break
+    _check_bounded(target, x, value)
     # Where many paths have met, one of them goes on.
     rows = torch.tensor(best.distinct(range(len(x)))[:MAX_REFINED], device=x.device)
     for _ in range(NUM_NEWTON):
@@ -151,8 +153,17 @@ def follow_population(
         if beta == 1:
             break
         x = components.sample(size, generator)
+        _check_bounded(target, x, log_prob)
         log_start, _ = components.log_prob_and_score(x)
     return components
+
+
+def _check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
+    if (x.abs() > UNBOUNDED).any(-1)[log_prob == log_prob.max()].any():
+        raise InputError(
+            f"{target.name}.log_prob rises without bound, to {float(log_prob.max()):.3g} at |x| of "
+            f"{float(x.abs().max()):.3g}: exp(log_prob) has no integral. If it is an energy, return minus that."
+        )
 
 
 def _check_somewhere(log_prob: Tensor, name: str) -> None:
@@ -166,14 +177,17 @@ def _check_somewhere(log_prob: Tensor, name: str) -> None:
 def starts_at_all_radii(
     target: CountedTarget, num_shells: int = 32, num_tried: int = 2000, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Points at every distance from the origin, with shape (P, D): the best of each shell, and two more of it.
+    """Points at every distance from the origin, with shape (P, D): the best of each shell, and four more of it.
 
-    Points of zero density are left out.
+    Two of these are alike in all coordinates, positive and negative: shifts of that kind are common, and of high
+    dimensions random points meet no given direction. Points of zero density are left out.
 
     Raises:
         InputError: if the density is zero at all points tried.
     """
     x = _at_all_radii(num_tried, target.target.dim, generator)
+    for shell in x.chunk(num_shells):
+        shell[0], shell[1] = shell[0].abs().mean(), -shell[1].abs().mean()
     log_prob = target.log_prob(x)
     _check_somewhere(log_prob, target.name)
     log_prob = or_zero_density(log_prob)
@@ -181,7 +195,7 @@ def starts_at_all_radii(
     for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
         usable = ~values.isneginf()
         if usable.any():
-            starts += [shell[values.argmax()][None], shell[usable][:2]]
+            starts += [shell[values.argmax()][None], shell[usable][:4]]
     return torch.cat(starts)
 
 

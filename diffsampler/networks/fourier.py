@@ -78,7 +78,10 @@ class TimePerceptron(nn.Module):
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
         """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and x with shape (*, D)."""
-        hidden = self.input(x) + embedding
+        if embedding.ndim == 1:  # at a single time it is a bias among others
+            hidden = nn.functional.linear(x, self.input.weight, self.input.bias + embedding)
+        else:
+            hidden = self.input(x) + embedding
         for layer in self.hidden:
             hidden = layer(nn.functional.gelu(hidden))
         return self.output(nn.functional.gelu(hidden))

@@ -1,88 +1,228 @@
-"""CPU seconds of one DGFS training step: SubTB, forward-looking flow, Langevin drift, T = 100, batch 256, width 64.
+"""What a training step costs, and what it would cost on this machine if nothing but its arithmetic took time.
 
-`python -m examples.benchmarks.step_time [--targets Funnel ManyWell GaussianMixture9] [--repeats 30] [--json]`
+    python -m examples.benchmarks.step_time [--presets dgfs tb pis_lv pis_lp] [--targets funnel many_well ...] [--json]
 
-One thread; the median over interleaved repeats, split into rollout, evaluate with loss, backward, and optimiser.
+Any preset on any target: seconds of a step (batch 256, T = 100 unless a preset says otherwise) split into paths
+(rollouts and what else the behaviour does), evaluate, loss, backward and optimiser; the FLOPs of its matrix products
+and the bytes that its backward pass needs of its forward pass; how many times longer it takes than these at the
+machine's measured ceilings; target evaluations a second, 10 000 draws with log-weights, and peak memory. Medians over
+repeats, interleaved over all cases. On one thread seconds are CPU seconds; on more, or on a GPU, they are of the wall.
 """
 
 import argparse
 import json
+import platform
+import resource
 import statistics
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 
-import targets
-from diffsampler import Sampler
-from diffsampler.losses import SubTrajectoryBalance
+import targets  # noqa: F401  (found by short name)
+from diffsampler.cli import build_module
+from diffsampler.module import SamplerModule
+from examples.benchmarks.cost_model import Ceilings, measure_ceilings, measure_need
 
-PARTS = ("rollout", "evaluate", "backward", "optimiser")
+EXAMPLES = Path(__file__).parents[1]
+PARTS = ("paths", "evaluate", "loss", "backward", "optimiser")
+WARM_UP = 2
+NUM_DRAWS = 10_000
+
+
+class Case(NamedTuple):
+    """A preset on a target."""
+
+    preset: str
+    target: str
+    batch_size: int
+    compile: bool
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return f"{self.preset} {self.target}" + (" compiled" if self.compile else "")
+
+    def build(self, device: torch.device) -> SamplerModule:
+        """The module that the files make, on a device."""
+        settings = {"compile": self.compile}
+        for kind, name in (("presets", self.preset), ("targets", self.target)):
+            settings |= yaml.safe_load((EXAMPLES / kind / f"{name}.yaml").read_text())["model"]
+        parser = ArgumentParser()
+        parser.add_function_arguments(build_module)
+        torch.manual_seed(0)
+        return build_module(**parser.instantiate_classes(parser.parse_object(settings))).to(device)
 
 
 class Step:
-    """One training step of a fresh sampler, timed part by part."""
+    """One training step, timed part by part."""
 
-    def __init__(self, name: str, batch_size: int) -> None:
-        torch.manual_seed(0)
-        self.name = name
-        self.batch_size = batch_size
-        self.sampler = Sampler(getattr(targets, name)())
-        self.loss = SubTrajectoryBalance()
-        self.optimizer = torch.optim.Adam(self.sampler.parameters(), 1e-3)
-        self.generator = torch.Generator().manual_seed(0)
+    def __init__(self, case: Case, clock: Callable[[], float], device: torch.device) -> None:
+        self.case = case
+        self.clock = clock
+        self.module = case.build(device)
+        self.optimizer = torch.optim.Adam(self.module.parameters(), 1e-3)
+        self.generator = torch.Generator(device).manual_seed(0)
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        sampler, behaviour = self.module.sampler, self.module.behaviour
+        sampler.evaluate = self._timed("evaluate", sampler.evaluate)
+        sampler.differentiable_rollout = self._timed("paths", sampler.differentiable_rollout)
+        behaviour.paths = self._timed("paths", behaviour.paths)
 
-    def run(self) -> list[float]:
-        """CPU seconds of each part."""
-        clock = [time.process_time()]
-        path = self.sampler.rollout(self.batch_size, self.generator)
-        clock.append(time.process_time())
-        loss = self.loss(self.sampler.evaluate(path))
-        clock.append(time.process_time())
+    def run(self) -> dict[str, float]:
+        """Seconds of each part."""
+        module, self.seconds = self.module, dict.fromkeys(PARTS, 0.0)
+        start = self.clock()
+        loss = module.loss.step(module.sampler, module.behaviour, self.case.batch_size, self.generator, 0.0)
+        end = self.clock()
+        self.seconds["loss"] = end - start - self.seconds["paths"] - self.seconds["evaluate"]
         self.optimizer.zero_grad()
         loss.backward()
-        clock.append(time.process_time())
-        torch.nn.utils.clip_grad_norm_(self.sampler.parameters(), 1.0)
+        start, self.seconds["backward"] = self.clock(), self.clock() - end
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         self.optimizer.step()
-        clock.append(time.process_time())
-        return [after - before for before, after in zip(clock, clock[1:], strict=False)]
+        self.seconds["optimiser"] = self.clock() - start
+        return self.seconds
+
+    def draw(self) -> float:
+        """Seconds of 10 000 draws with log-weights."""
+        start = self.clock()
+        self.module.sampler.sample(NUM_DRAWS, generator=self.generator, return_log_weights=True)
+        return self.clock() - start
+
+    def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start, others = self.clock(), self.seconds["paths"] + self.seconds["evaluate"]
+            result = call(*args, **kwargs)
+            nested = self.seconds["paths"] + self.seconds["evaluate"] - others
+            self.seconds[part] += self.clock() - start - nested
+            return result
+
+        return timed
 
 
-def measure(names: list[str], batch_size: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median CPU seconds of each part and of the whole step, for each target."""
-    steps = [Step(name, batch_size) for name in names]
-    samples: dict[str, list[list[float]]] = {name: [] for name in names}
-    for repeat in range(repeats + 2):
+def clock_of(device: torch.device, threads: int) -> Callable[[], float]:
+    """Seconds of the CPU on one thread, otherwise of the wall; on a GPU once it has done all that was asked."""
+    if device.type == "cpu":
+        return time.process_time if threads == 1 else time.perf_counter
+
+    def wait() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return wait
+
+
+def measure(
+    cases: list[Case], repeats: int, device: torch.device, threads: int, ceilings: Ceilings
+) -> dict[str, dict[str, float]]:
+    """The figures of each case but its memory."""
+    torch.set_num_threads(threads)
+    steps = [Step(case, clock_of(device, threads), device) for case in cases]
+    rows: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
+    draws: dict[str, list[float]] = {case.name: [] for case in cases}
+    for repeat in range(WARM_UP + repeats):
         for step in steps:
-            seconds = step.run()
-            if repeat >= 2:  # the first two warm up
-                samples[step.name].append(seconds)
+            row = step.run()
+            if repeat >= WARM_UP:
+                rows[step.case.name].append(row)
+            if repeat < 1 + max(3, repeats // 10):
+                draws[step.case.name].append(step.draw())
+    return {step.case.name: figures(step, rows[step.case.name], draws[step.case.name], ceilings) for step in steps}
+
+
+def figures(step: Step, rows: list[dict[str, float]], draws: list[float], ceilings: Ceilings) -> dict[str, float]:
+    """Medians, what the step needs, and the ratio of the two."""
+    before = step.module.sampler.num_target_evaluations
+    need = measure_need(lambda: step.run())
+    evaluations = step.module.sampler.num_target_evaluations - before
+    seconds = statistics.median(sum(row.values()) for row in rows)
     return {
-        name: {
-            **{part: statistics.median(row[i] for row in rows) for i, part in enumerate(PARTS)},
-            "step": statistics.median(sum(row) for row in rows),
-            "fastest": min(sum(row) for row in rows),
-        }
-        for name, rows in samples.items()
+        **{part: statistics.median(row[part] for row in rows) for part in PARTS},
+        "step": seconds,
+        "fastest": min(sum(row.values()) for row in rows),
+        "gflop": need.flops / 1e9,
+        "megabytes": need.bytes / 1e6,
+        "needed": need.seconds(ceilings),
+        "measured/needed": seconds / need.seconds(ceilings),
+        "evaluations/s": evaluations / seconds,
+        "10 000 draws": statistics.median(draws[1:]),
     }
 
 
+def peak_memory(case: Case) -> float:
+    """GB of resident memory at most, of a process that makes three steps of a case and nothing else."""
+    torch.set_num_threads(1)
+    step = Step(case, time.process_time, torch.device("cpu"))
+    for _ in range(WARM_UP + 1):
+        step.run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def peak_memories(cases: list[Case]) -> dict[str, float]:
+    """Of each case in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        return {case.name: peak for case, peak in zip(cases, pool.map(peak_memory, cases), strict=True)}
+
+
+def show(title: str, results: dict[str, dict[str, float]]) -> None:
+    """One line a case."""
+    columns = list(next(iter(results.values())))
+    print(f"\n{title}\n{'':<30}" + "".join(f"{column:>{max(10, len(column) + 2)}}" for column in columns))
+    for name, row in results.items():
+        cells = (
+            f"{row[c]:>{max(10, len(c) + 2)},.{0 if row[c] > 1000 else 1 if row[c] > 10 else 3}f}" for c in columns
+        )
+        print(f"{name:<30}" + "".join(cells))
+
+
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--targets", nargs="+", default=["Funnel", "ManyWell", "GaussianMixture9"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = {kind: sorted(file.stem for file in (EXAMPLES / kind).glob("*.yaml")) for kind in ("presets", "targets")}
+    default_presets, default_targets = ["dgfs", "tb", "pis_lv", "pis_lp"], ["funnel", "many_well", "gaussian_mixture_9"]
+    parser.add_argument("--presets", nargs="+", default=default_presets, choices=choices["presets"], metavar="NAME")
+    parser.add_argument("--targets", nargs="+", default=default_targets, choices=choices["targets"], metavar="NAME")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--threads", type=int, nargs="+", help="by default one, and all that there are")
+    parser.add_argument("--compile", action="store_true", help="each case with compile=True too")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="print nothing but one JSON object")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    results = measure(arguments.targets, arguments.batch_size, arguments.repeats)
+    device = torch.device(arguments.device)
+    threads = arguments.threads or sorted({1, torch.get_num_threads() if device.type == "cpu" else 1})
+    cases = [
+        Case(preset, target, arguments.batch_size, compiled)
+        for preset in arguments.presets
+        for target in arguments.targets
+        for compiled in ([False, True] if arguments.compile else [False])
+    ]
+    machine = {
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "device": str(device),
+    }
+    report: dict[str, Any] = {"machine": machine, "threads": {}}
+    peaks = peak_memories(cases) if device.type == "cpu" else {}
+    for count in threads:
+        torch.set_num_threads(count)
+        ceilings = measure_ceilings(device)
+        results = measure(cases, arguments.repeats, device, count, ceilings)
+        for name, peak in peaks.items():
+            results[name]["peak GB"] = peak
+        report["threads"][count] = {"ceilings": ceilings._asdict(), "cases": results}
+        if not arguments.json:
+            unit = "CPU seconds" if device.type == "cpu" and count == 1 else "seconds of the wall"
+            limits = f"{ceilings.flops / 1e9:.0f} GFLOP/s, copies at {ceilings.bytes / 1e9:.1f} GB/s"
+            show(f"{device}, {count} thread(s), {unit}; matrix products at {limits}", results)
     if arguments.json:
-        print(json.dumps(results, indent=2))
-        return
-    columns = (*PARTS, "step", "fastest")
-    print(f"{'CPU seconds':<18}" + "".join(f"{column:>12}" for column in columns))
-    for name, row in results.items():
-        print(f"{name:<18}" + "".join(f"{row[column]:>12.4f}" for column in columns))
+        print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
