@@ -1,7 +1,6 @@
 """Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
+from diffsampler.assessment import assess_draws
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate, estimate_log_z, judge, reference
+from diffsampler.estimators import LogZEstimate, estimate_log_z, reference
 from diffsampler.module import SamplerModule
-from diffsampler.target import Target
 
-__all__ = ["ExponentialMovingAverage", "Report", "SampleWriter", "format_table"]
+__all__ = ["ExponentialMovingAverage", "Report", "SampleWriter"]
 
 LAST_EVALUATIONS = 5
-NUM_COMPARED = 2000
+UNTRAINED = "  These are the weights before any training: give --ckpt_path to use a trained sampler."
 BOUND_NAMES = {"eubo": "EUBO", "eubo_approximate": "EUBO (approximate)"}
 
 
@@ -81,24 +80,6 @@ class Report(L.Callback):
         evaluated += module.sampler.num_target_evaluations - before
         self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
 
-    def _reference(self, module: SamplerModule) -> tuple[LogZEstimate | None, Tensor | None]:
-        """An independent estimate and its draws: those of the search, or of one made now if that is asked for."""
-        sampler = module.sampler
-        if sampler.reference is not None:
-            return sampler.reference, sampler.coordinates.points
-        if not self.reference:
-            return None, None
-        found = reference(sampler.target, seed=module.seed)
-        return found.estimate, found.x
-
-    def _draws_of_the_target(
-        self, target: Target, n: int, reference_x: Tensor | None, generator: torch.Generator
-    ) -> tuple[Tensor | None, bool]:
-        """Draws of the target, if there are any, and whether they are exact; those of the reference are not."""
-        if target.has_exact_samples:
-            return target.sample(n, generator), True
-        return None if reference_x is None else reference_x[-n:], False
-
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
@@ -111,24 +92,20 @@ class Report(L.Callback):
     def _write(
         self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
     ) -> None:
-        from diffsampler.metrics import rolled_back_log_weight, wasserstein2
+        from diffsampler.metrics import wasserstein2
 
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        target = module.sampler.target
-        reference, reference_x = self._reference(module)
-        generator = module.new_generator("metrics")  # one for both: draws must not share their noise with the walk back
-        drawn, exact = self._draws_of_the_target(target, min(NUM_COMPARED, len(x)), reference_x, generator)
-        rolled_back, bounds, distance = None, {}, {}
-        if drawn is not None:
-            rolled_back = rolled_back_log_weight(module.sampler, drawn, generator)
-            # Rounding moves a draw at an edge of the support out of it.
-            finite = rolled_back[rolled_back.isfinite()]
-            if len(finite):
-                bounds = {"eubo" if exact else "eubo_approximate": float(finite.mean())}
-        if exact:
-            distance = {"wasserstein2": wasserstein2(x[: len(drawn)], drawn.to(x))}
-        verdict = judge(estimate, reference, x, log_weight, reference_x, module.history, rolled_back)
+        sampler, target = module.sampler, module.sampler.target
+        # One for exact draws and walks back: draws must not share their noise with the walk back.
+        generator = module.new_generator("metrics")
+        found = reference(target, seed=module.seed) if self.reference and sampler.reference is None else None
+        found = assess_draws(sampler, x, log_weight, estimate, generator, module.history, found)
+        bounds, distance = {}, {}
+        if found.eubo is not None:
+            bounds = {"eubo" if found.draws_are_exact else "eubo_approximate": found.eubo}
+        if found.draws_are_exact:
+            distance = {"wasserstein2": wasserstein2(x[: len(found.draws)], found.draws.to(x))}
         results = {
             **estimate.to_dict(),
             "true_log_z": target.log_z,
@@ -137,16 +114,14 @@ class Report(L.Callback):
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "diagnostics": {**target.diagnostics(x), **bounds, **distance},
-            "reference": None if reference is None else reference.to_dict(),
-            "verdict": asdict(verdict),
+            "reference": None if found.reference is None else found.reference.to_dict(),
+            "verdict": asdict(found.verdict),
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
         if results["step"] == 0:
-            print("  These are the weights before any training: give --ckpt_path to use a trained sampler.")
-        print(format_table(estimate, target.log_z, reference))
-        print(f"  verdict: {verdict.grade}")
-        print("\n".join(f"    {reason}" for reason in verdict.reasons))
+            print(UNTRAINED)
+        print(found)
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
         print(f"Results: {folder / 'results.json'}")
@@ -162,31 +137,10 @@ class Report(L.Callback):
                 module.history,
                 module.seed,
                 self.coordinates,
-                reference,
+                found.reference,
                 {BOUND_NAMES[name]: value for name, value in bounds.items()},
             )
             print(f"Figures: {', '.join(str(path) for path in paths)}")
-
-
-def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:
-    """The log Z table, in words: estimate, interval, bound, diagnostics, truth and reference where known, warnings."""
-    rows = [
-        ("log Z", f"{estimate.log_z:.4f}"),
-        ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
-        ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
-        ("target evaluations", f"{estimate.num_target_evaluations:,}"),
-    ]
-    if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
-        rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
-    if reference is not None:
-        rows.insert(2, ("reference (SMC)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
-    if not math.isnan(estimate.khat):
-        rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
-    if true_log_z is not None:
-        rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *(f"  warning: {warning}" for warning in estimate.warnings)])
 
 
 def summarise_history(history: list[dict[str, Any]], true_log_z: float | None) -> dict[str, float | int | None] | None:
@@ -222,5 +176,7 @@ class SampleWriter(BasePredictionWriter):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        if module.trained_steps == 0:
+            print(UNTRAINED)
         np.savez(folder / "samples.npz", **arrays)
         print(f"Samples: {folder / 'samples.npz'} (x {arrays['x'].shape}, log_weight {arrays['log_weight'].shape})")

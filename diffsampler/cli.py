@@ -138,6 +138,9 @@ class _CLI(LightningCLI):
         for group, options in (("last_checkpoint", {"filename": "last"}), ("best_checkpoint", best)):
             parser.set_defaults({f"{group}.{key}": value for key, value in {**common, **options}.items()})
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning's own looks for hyperparameters, which these checkpoints have none of, in any file."""
+
     def _set_seed(self) -> None:
         seed = self.config[self.subcommand].seed_everything
         check_count("seed_everything", int(seed) if isinstance(seed, bool) else seed, minimum=0)

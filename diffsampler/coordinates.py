@@ -15,7 +15,7 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators import Annealed, GaussianComponents, LogZEstimate, reference
 from diffsampler.estimators.reference import more_draws
 from diffsampler.streams import new_generator
-from diffsampler.target import CountedTarget, Target, takes_double
+from diffsampler.target import CountedTarget, Target, in_its_dtype
 
 __all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
 
@@ -203,13 +203,14 @@ class TargetInCoordinates(Target):
 
     def log_prob(self, x: Tensor) -> Tensor:
         z = self._in_precision(x)
-        return (self.target.log_prob(self.coordinates(z)) + self.coordinates.log_det.to(z.dtype)).to(x.dtype)
+        log_prob = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob)
+        return (log_prob + self.coordinates.log_det.to(z.dtype)).to(x.dtype)
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self._in_precision(x)
-        log_prob, score = self.target.log_prob_and_score(self.coordinates(z))
+        log_prob, score = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob_and_score)
         log_prob = log_prob + self.coordinates.log_det.to(z.dtype)
-        return log_prob.to(x.dtype), (score @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
+        return log_prob.to(x.dtype), (score.to(z.dtype) @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
 
     def _in_precision(self, x: Tensor) -> Tensor:
-        return x.double() if self.coordinates.precise and takes_double(self.target) else x
+        return x.double() if self.coordinates.precise else x

@@ -37,10 +37,12 @@ def by_smc(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_
     if not sampler.flow.is_untouched:
         return estimate
     warning = (
-        "The flow is as it was made: no loss has trained it, and resampling along it may do harm. Train with "
-        "SubTrajectoryBalance(lamda=1), say, or use method='importance'."
+        "The flow is as it was made: no loss has trained it, resampling along it does harm, and there is no interval. "
+        "Train with SubTrajectoryBalance(lamda=1), say, or use method='importance'."
     )
-    return replace(estimate, warnings=[*estimate.warnings, warning])
+    # What is true of any unbiased estimate, as where weights are too heavy-tailed.
+    low = estimate.log_z - math.log(20)
+    return replace(estimate, low=low, high=math.inf, warnings=[*estimate.warnings, warning])
 
 
 def by_ode(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:

@@ -51,12 +51,12 @@ class CompiledResponse:
     def __call__(self, embedding: Tensor, x: Tensor) -> Response:
         if self._compiled is not None:
             return self._compiled(embedding, x)
+        response = self.eager(embedding, x)  # what is wrong with the target raises here, in its own words
         # Decided by the first call, so that a failure later on is an error and not a quiet change of speed.
         compiled = torch.compile(self.eager)
         try:
-            response = compiled(embedding, x)
+            compiled(embedding, x)
         except Exception as error:
-            response = self.eager(embedding, x)  # what is wrong with the target raises here too, in its own words
             first_line = str(error).strip().partition("\n")[0]
             warnings.warn(f"compile=True has failed, and the run goes on without: {first_line[:300]}", stacklevel=2)
             logging.getLogger(__name__).debug("torch.compile failed", exc_info=error)

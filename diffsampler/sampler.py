@@ -243,20 +243,23 @@ class Sampler(Dynamics):
         return estimate_log_z(log_weight, self.num_target_evaluations, self.counter.num_invalid, draws_per_weight)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Take the weights of a checkpoint that training wrote, for a sampler made of the same parts.
+        """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.
 
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
+        checkpoint = read_checkpoint(path)
         state = {
             key.removeprefix("sampler."): value
-            for key, value in read_checkpoint(path)["state_dict"].items()
+            for key, value in checkpoint["state_dict"].items()
             if key.startswith("sampler.")
         }
         try:
             self.load_state_dict(state)
         except RuntimeError as error:
             raise InputError(f"{path} is of another sampler: {first_mismatch(error)}") from error
+        self.counter.num_evaluations = checkpoint["num_target_evaluations"]
+        self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
 
     def uncounted(self) -> "Sampler":
         """This sampler with a count of its own: what figures and metrics evaluate is no part of what a run costs."""
@@ -282,8 +285,11 @@ class Sampler(Dynamics):
 
     def _walked(self, x: Tensor) -> Tensor:
         """Points of the target as points that the process walks to."""
+        if not isinstance(x, Tensor):
+            raise InputError(f"x must be a tensor with shape (B, {self.target.dim}), got {type(x).__name__}.")
         if x.ndim != 2 or x.shape[1] != self.target.dim:
             raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
+        x = x if x.is_floating_point() else x.to(self.dtype)
         return x if self.coordinates is None else self.coordinates.inverse(x)
 
     def _positions(self, state: Tensor) -> Tensor:

@@ -10,20 +10,23 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
+Values = TypeVar("Values")
+
 __all__ = [
     "CountedTarget",
     "FunctionTarget",
     "Target",
     "checked_log_prob_and_score",
+    "in_its_dtype",
     "naming_the_target",
     "or_zero_density",
-    "takes_double",
 ]
 
 
@@ -69,7 +72,10 @@ class Target(nn.Module, ABC):
             x = x.detach().clone().requires_grad_()
             log_prob = self.log_prob(x)
             if not isinstance(log_prob, Tensor):
-                raise InputError(f"{type(self).__name__}.log_prob must return a tensor, got {type(log_prob).__name__}.")
+                raise InputError(
+                    f"{type(self).__name__}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in "
+                    "torch, or wrap what it returns in torch.as_tensor and say differentiable=False."
+                )
             if not log_prob.requires_grad:
                 raise InputError(
                     f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "
@@ -187,28 +193,72 @@ class CountedTarget:
 
 def checked_log_prob(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
     """log R(x), with shape (*), for x with shape (*, D), and at how many points it is NaN or +inf, with shape ()."""
-    if x.dtype == torch.float64 and not takes_double(target):
-        log_prob, num_invalid = checked_log_prob(target, x.float())
-        return log_prob.double(), num_invalid
-    log_prob = target.log_prob(x)
-    _check(target, x, log_prob)
+    log_prob = _of_points(target, x, in_its_dtype(target, x, target.log_prob))
     return log_prob, log_prob.numel() - (log_prob < math.inf).sum()
 
 
 def checked_log_prob_and_score(target: Target, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log R(x), its gradient, and the number of invalid points, with shapes (*), (*, D) and ()."""
-    if x.dtype == torch.float64 and not takes_double(target):
-        log_prob, score, num_invalid = checked_log_prob_and_score(target, x.float())
-        return log_prob.double(), score.double(), num_invalid
-    log_prob, score = target.log_prob_and_score(x)
-    _check(target, x, log_prob)
+    log_prob, score = in_its_dtype(target, x, target.log_prob_and_score)
+    log_prob = _of_points(target, x, log_prob)
     if score.shape != x.shape:
         raise InputError(
             f"{_name_of(target)}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
         )
+    score = score.to(x.dtype)
     # In few operations, since a rollout does this at every step: what is not finite times 0 is NaN.
     valid = (log_prob + (score * 0).sum(-1) < math.inf) | (log_prob == -math.inf)
     return log_prob, score, log_prob.numel() - valid.sum()
+
+
+def in_its_dtype(target: Target, x: Tensor, call: Callable[[Tensor], Values]) -> Values:
+    """call(x), for a target that may hold constants of one precision only: where x is of another, x is converted.
+
+    What works is found at the first call and kept. An evaluation that fails now and then has nothing to do with it.
+    """
+    works = target.__dict__.setdefault("_dtypes_that_work", {})
+    if x.dtype in works:
+        return call(x.to(works[x.dtype]))
+    other = torch.float32 if x.dtype == torch.float64 else torch.float64
+    try:
+        values, works[x.dtype] = call(x), x.dtype
+    except InputError:
+        raise
+    except Exception as error:
+        try:
+            values = call(x.to(other))
+        except Exception:
+            raise error from None
+        if _succeeds(call, x):
+            raise
+        works[x.dtype] = other
+    return values
+
+
+def _succeeds(call: Callable[[Tensor], Values], x: Tensor) -> bool:
+    try:
+        call(x)
+    except Exception:
+        return False
+    return True
+
+
+def _of_points(target: Target, x: Tensor, log_prob: Tensor) -> Tensor:
+    """The values of a target in the dtype of x, once they are known to be one for each point."""
+    expected = tuple(x.shape[:-1])
+    if not isinstance(log_prob, Tensor):
+        raise InputError(
+            f"{_name_of(target)}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in torch, or "
+            "wrap what it returns in torch.as_tensor and say differentiable=False."
+        )
+    if log_prob.shape != expected:
+        raise InputError(
+            f"{_name_of(target)}.log_prob must return one value per point, shape {expected} for x of shape "
+            f"{tuple(x.shape)}, got {tuple(log_prob.shape)}."
+        )
+    if not log_prob.is_floating_point():
+        raise InputError(f"{_name_of(target)}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
+    return log_prob.to(x.dtype)
 
 
 def _name_of(target: Target) -> str:
@@ -216,34 +266,6 @@ def _name_of(target: Target) -> str:
     while hasattr(target, "target"):  # the user's own, inside changes of coordinates
         target = target.target
     return type(target).__name__
-
-
-def _check(target: Target, x: Tensor, log_prob: Tensor) -> None:
-    expected = tuple(x.shape[:-1])
-    if not isinstance(log_prob, Tensor) or log_prob.shape != expected:
-        got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
-        raise InputError(
-            f"{_name_of(target)}.log_prob must return one value per point, shape {expected} for x of shape "
-            f"{tuple(x.shape)}, got {got}."
-        )
-    if log_prob.dtype != x.dtype:
-        raise InputError(f"{_name_of(target)}.log_prob must return the dtype of x, {x.dtype}, got {log_prob.dtype}.")
-
-
-@torch.no_grad()
-def takes_double(target: Target) -> bool:
-    """Whether a target can be evaluated in float64: those with tensors in float32 are tried, at the origin, once."""
-    known = target.__dict__.get("_takes_double")
-    if known is None:
-        tensors = [*target.buffers(), *target.parameters()]
-        known = True
-        if any(tensor.dtype == torch.float32 for tensor in tensors):
-            try:
-                target.log_prob(torch.zeros(2, target.dim, dtype=torch.float64, device=tensors[0].device))
-            except RuntimeError:
-                known = False
-        target.__dict__["_takes_double"] = known
-    return known
 
 
 @contextmanager

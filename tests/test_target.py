@@ -47,7 +47,6 @@ BAD_FUNCTIONS = [
     ("one value for each coordinate", lambda x: -(x**2), "shape"),
     ("a trailing axis", lambda x: -(x**2).sum(-1, keepdim=True), "shape"),
     ("one value for all points", lambda x: -(x**2).sum(), "shape"),
-    ("another dtype", lambda x: -(x**2).sum(-1).float(), "dtype"),
     ("a number", lambda x: 3.0, "float"),
     ("nothing", lambda x: None, "NoneType"),
 ]
@@ -59,6 +58,44 @@ def test_bad_functions_are_named(case: tuple, drift: type) -> None:
     sampler = Sampler(FunctionTarget(case[1], dim=2), drift=drift, grid=2)
     with pytest.raises(InputError, match=rf"FunctionTarget\.log_prob.*{case[2]}"):
         sampler.sample(5, seed=0)
+
+
+@pytest.mark.parametrize("data", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("asked", [torch.float32, torch.float64], ids=str)
+def test_constants_of_either_precision(data: torch.dtype, asked: torch.dtype) -> None:
+    features = torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 0.5]], dtype=data)
+    target = FunctionTarget(lambda x: -((x @ features.T) ** 2).sum(-1), dim=2)
+    x = torch.tensor([[0.5, -1.0], [2.0, 1.0]], dtype=asked)
+    for _ in range(2):  # found out, then known
+        log_prob, score = CountedTarget(target).log_prob_and_score(x)
+        assert log_prob.dtype == score.dtype == asked
+        torch.testing.assert_close(log_prob, torch.tensor([-4.25, -59.25], dtype=asked))
+    inside = FunctionTarget(lambda x: torch.where(x[..., 0] > 1, 0.0, -math.inf), dim=2)
+    assert CountedTarget(inside).log_prob(x).dtype == asked
+    with pytest.raises(InputError, match=r"floating-point values, got dtype torch\.int64"):
+        CountedTarget(FunctionTarget(lambda x: (x > 0).sum(-1), dim=2)).log_prob(x)
+
+
+def test_a_failure_now_and_then_is_no_matter_of_dtype() -> None:
+    calls = []
+
+    def fragile(x: Tensor) -> Tensor:
+        calls.append(x.dtype)
+        if len(calls) == 1:
+            raise RuntimeError("did not converge")
+        return -(x**2).sum(-1)
+
+    counted = CountedTarget(FunctionTarget(fragile, dim=2))
+    with pytest.raises(RuntimeError, match="did not converge"):
+        counted.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+    counted.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+    assert calls[-1] == torch.float64
+
+
+def test_an_array_is_named() -> None:
+    target = FunctionTarget(lambda x: -(x.numpy() ** 2).sum(-1), dim=2, differentiable=False)
+    with pytest.raises(InputError, match="must return a tensor, got ndarray.*torch.as_tensor"):
+        CountedTarget(target).log_prob(torch.zeros(3, 2))
 
 
 def test_detached_functions_are_named() -> None:

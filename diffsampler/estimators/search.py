@@ -19,6 +19,7 @@ from diffsampler.target import CountedTarget, or_zero_density
 __all__ = ["follow_gradients", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
+NUM_ALIKE = 400
 UNBOUNDED = 1e12  # where no target is
 MAX_BACKTRACKING = 12
 NUM_ELBO_DRAWS = 12
@@ -177,17 +178,15 @@ def _check_somewhere(log_prob: Tensor, name: str) -> None:
 def starts_at_all_radii(
     target: CountedTarget, num_shells: int = 32, num_tried: int = 2000, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Points at every distance from the origin, with shape (P, D): the best of each shell, and four more of it.
+    """Points at every distance from the origin, with shape (P, D): the best of each shell, and two more of it.
 
-    Two of these are alike in all coordinates, positive and negative: shifts of that kind are common, and of high
-    dimensions random points meet no given direction. Points of zero density are left out.
+    And the peaks among points whose coordinates are all alike: shifts of that kind are common, and in high dimensions
+    random points meet no given direction. Points of zero density are left out.
 
     Raises:
         InputError: if the density is zero at all points tried.
     """
     x = _at_all_radii(num_tried, target.target.dim, generator)
-    for shell in x.chunk(num_shells):
-        shell[0], shell[1] = shell[0].abs().mean(), -shell[1].abs().mean()
     log_prob = target.log_prob(x)
     _check_somewhere(log_prob, target.name)
     log_prob = or_zero_density(log_prob)
@@ -195,8 +194,18 @@ def starts_at_all_radii(
     for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
         usable = ~values.isneginf()
         if usable.any():
-            starts += [shell[values.argmax()][None], shell[usable][:4]]
-    return torch.cat(starts)
+            starts += [shell[values.argmax()][None], shell[usable][:2]]
+    return torch.cat([*starts, _peaks_where_all_are_alike(target, x)])
+
+
+def _peaks_where_all_are_alike(target: CountedTarget, like: Tensor) -> Tensor:
+    """The peaks along the diagonal, on either side of the origin, with shape (m, D)."""
+    ends = math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS)
+    radii = torch.logspace(*ends, NUM_ALIKE, dtype=like.dtype, device=like.device)
+    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, like.shape[1])
+    log_prob = or_zero_density(target.log_prob(x))
+    before, here, after = log_prob[:-2], log_prob[1:-1], log_prob[2:]
+    return x[1:-1][(here > before) & (here >= after)]
 
 
 def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor:

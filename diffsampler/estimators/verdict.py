@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, NORMAL_97_5, LogZEstimate
 from diffsampler.resampling import systematic
 
@@ -120,6 +121,10 @@ def _weights(estimate: LogZEstimate) -> list[tuple[int, str]]:
 def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[tuple[int, str]]:
     if reference is None:
         return [(1, "No independent estimate stands beside it: modes that the sampler never visits cannot show.")]
+    if not isinstance(reference, LogZEstimate):
+        raise InputError(
+            f"reference must be a LogZEstimate, such as reference(target).estimate, got {reference!r:.80}."
+        )
     if not math.isfinite(reference.high):
         return [(1, f"The reference, {reference.log_z:.3f}, is no help: it has no interval itself.")]
     difference = estimate.log_z - reference.log_z

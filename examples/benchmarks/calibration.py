@@ -20,10 +20,8 @@ from typing import Any
 
 import torch
 
-from diffsampler import Sampler, fit
-from diffsampler.estimators import GRADES, judge, reference
-from diffsampler.metrics import rolled_back_log_weight
-from diffsampler.streams import new_generator
+from diffsampler import Sampler, assess, fit
+from diffsampler.estimators import GRADES, reference
 from examples.benchmarks.densities import DENSITIES
 
 WRONG = 0.1
@@ -42,11 +40,8 @@ def run(name: str, seed: int, max_steps: int, folder: Path) -> dict[str, Any]:
     sampler = Sampler(target)
     every = max(1, max_steps // 5)
     history = fit(sampler, max_steps, seed, steps_per_epoch=every, enable_progress_bar=False, accelerator="cpu")
-    x, log_weight = sampler.sample(10_000, seed=seed, return_log_weights=True)
-    estimate = sampler.estimate_from(log_weight)
-    points = sampler.coordinates.points
-    rolled_back = rolled_back_log_weight(sampler, points[-2000:], new_generator("metrics", seed))
-    verdict = judge(estimate, sampler.reference, x, log_weight, points, history, rolled_back)
+    found = assess(sampler, seed=seed, history=history)
+    estimate = found.estimate
     seconds = time.process_time() - start
     plain = reference(target, max(100, estimate.num_target_evaluations // EVALUATIONS_A_PARTICLE), seed).estimate
     result = {
@@ -56,7 +51,7 @@ def run(name: str, seed: int, max_steps: int, folder: Path) -> dict[str, Any]:
         "covered": estimate.low <= target.log_z <= estimate.high,
         "ess": estimate.ess,
         "khat": estimate.khat,
-        **asdict(verdict),
+        **asdict(found.verdict),
         "num_target_evaluations": estimate.num_target_evaluations,
         "seconds": seconds,
         "plain_error": plain.log_z - target.log_z,

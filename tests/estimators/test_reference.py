@@ -64,6 +64,21 @@ def test_is_right_without_tuning(make: object) -> None:
     assert error < 0.15 and abs(estimate.log_z - target.log_z) < Z_BOUND * error, estimate
 
 
+@pytest.mark.parametrize(("dim", "shift", "width"), [(10, 5.0, 0.5), (10, -3.0, 0.7), (5, 40.0, 0.2)])
+def test_modes_that_differ_in_all_coordinates_alike(dim: int, shift: float, width: float) -> None:
+    # Of 1000 random directions in ten dimensions one leads to the second mode.
+    target = GaussianMixture([[0.0] * dim, [shift] * dim], [[1.0] * dim, [width**2] * dim], [0.5, 0.5])
+    estimate = reference(target, 1000, seed=0).estimate
+    error = (estimate.high - estimate.low) / (2 * 1.96)
+    assert error < 0.15 and abs(estimate.log_z) < Z_BOUND * error, estimate
+
+
+def test_an_energy_without_its_minus_sign_is_named() -> None:
+    for energy in (lambda x: 0.5 * x.square().sum(-1), lambda x: (x.square() - 1).square().sum(-1)):
+        with pytest.raises(InputError, match="rises without bound.*return minus that"):
+            reference(FunctionTarget(energy, dim=2), seed=0)
+
+
 def test_draws_have_the_masses_of_the_modes() -> None:
     x = reference(two_far_modes(), 2000, seed=1).x
     # Particles of one mode do not visit the other: their share is known as well as Z, to 5 %; four errors.

@@ -1,0 +1,126 @@
+"""An estimate of log Z with all that speaks for and against it: what `fit` and `test` report, from Python too."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.estimators import Annealed, LogZEstimate, Verdict, judge
+from diffsampler.metrics import rolled_back_log_weight
+from diffsampler.sampler import Sampler
+from diffsampler.streams import new_generator
+
+__all__ = ["Assessment", "assess", "assess_draws", "format_table"]
+
+NUM_COMPARED = 2000
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An estimate, its verdict, and what they rest on; print it.
+
+    Attributes:
+        estimate: of log Z, by importance weights.
+        verdict: its grade and the reasons.
+        reference: an independent estimate, or None.
+        true_log_z: that of the target, if it knows.
+        draws: of the target, which the sampler was compared with, or None.
+        draws_are_exact: whether they come from the target itself, not from a search or reference.
+        eubo: the mean log-weight of those draws rolled back, an upper bound on log Z as far as they are exact, or None.
+    """
+
+    estimate: LogZEstimate
+    verdict: Verdict
+    reference: LogZEstimate | None
+    true_log_z: float | None
+    draws: Tensor | None
+    draws_are_exact: bool
+    eubo: float | None
+
+    def __str__(self) -> str:
+        reasons = "\n".join(f"    {reason}" for reason in self.verdict.reasons)
+        table = format_table(self.estimate, self.true_log_z, self.reference)
+        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}"
+
+
+def assess(
+    sampler: Sampler,
+    num_samples: int = 10_000,
+    seed: int = 0,
+    history: Sequence[dict[str, Any]] = (),
+    reference: Annealed | None = None,
+) -> Assessment:
+    """Draw from a trained sampler, estimate log Z and judge the estimate.
+
+    Arguments:
+        sampler: the sampler.
+        num_samples: its draws.
+        seed: of all noise.
+        history: what `fit` returned, to see whether the estimate still drifts.
+        reference: an estimate without learning, by `diffsampler.estimators.reference`; by default that of the
+            sampler's own search. Without any, no estimate is better than doubtful.
+    """
+    generator = new_generator("test", seed, device=sampler.device)
+    x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
+    estimate = sampler.estimate_from(log_weight)
+    generator = new_generator("metrics", seed, device=sampler.device)
+    return assess_draws(sampler, x, log_weight, estimate, generator, history, reference)
+
+
+def assess_draws(
+    sampler: Sampler,
+    x: Tensor,
+    log_weight: Tensor,
+    estimate: LogZEstimate,
+    generator: torch.Generator,
+    history: Sequence[dict[str, Any]] = (),
+    reference: Annealed | None = None,
+) -> Assessment:
+    """Judge an estimate by the draws x, with shape (n, D), and log-weights, with shape (n), that it was made from.
+
+    Arguments:
+        sampler: the sampler.
+        x, log_weight, estimate: its draws, their log-weights, and what these say.
+        generator: the noise of exact draws and of walks back; not that of x.
+        history, reference: as in `assess`.
+    """
+    target = sampler.target
+    known = sampler.reference if reference is None else reference.estimate
+    places = None
+    if known is not None:
+        places = sampler.coordinates.points if reference is None else reference.x
+    exact = target.has_exact_samples
+    n = min(NUM_COMPARED, len(x))
+    draws = target.sample(n, generator) if exact else None if places is None else places[-n:]
+    rolled_back, eubo = None, None
+    if draws is not None:
+        rolled_back = rolled_back_log_weight(sampler, draws, generator)
+        # Rounding moves a draw at an edge of the support out of it.
+        finite = rolled_back[rolled_back.isfinite()]
+        eubo = float(finite.mean()) if len(finite) else None
+    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back)
+    return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo)
+
+
+def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:
+    """The log Z table, in words: estimate, interval, bound, diagnostics, truth and reference where known, warnings."""
+    rows = [
+        ("log Z", f"{estimate.log_z:.4f}"),
+        ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
+        ("ESS", f"{estimate.ess:.1%} of {estimate.num_samples} samples"),
+        ("target evaluations", f"{estimate.num_target_evaluations:,}"),
+    ]
+    if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
+        rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
+    if reference is not None:
+        rows.insert(2, ("reference (SMC)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
+    if not math.isnan(estimate.khat):
+        rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
+    if true_log_z is not None:
+        rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in estimate.warnings)])
