@@ -48,6 +48,7 @@ def build_module(
     behaviour: Behaviour | None = None,
     backward_drift: Callable[[int], Drift] | None = None,
     compile: bool = False,
+    checkpoint_activations: bool = False,
     lr: float = 1e-3,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
@@ -69,6 +70,7 @@ def build_module(
         behaviour: where training states come from; by default OnPolicy, or after a search the points found too.
         backward_drift: the control network of the backward kernel, of processes that learn one; by default as drift.
         compile: whether to compile target and drift for rollouts.
+        checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory.
         lr: learning rate of drift and process.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.
@@ -76,7 +78,7 @@ def build_module(
         weight_decay: L2 penalty on drift and flow.
         max_target_evaluations: training ends when the target was evaluated at so many points.
     """
-    sampler = Sampler(target, process, drift, flow, grid, coordinates, backward_drift, compile)
+    sampler = Sampler(target, process, drift, flow, grid, coordinates, backward_drift, compile, checkpoint_activations)
     return SamplerModule(
         sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay, max_target_evaluations
     )

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from diffsampler.callbacks import format_table
+from diffsampler.assessment import format_table
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators import reference
 from diffsampler.target import CountedTarget, Target, naming_the_target

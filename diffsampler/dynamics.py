@@ -3,8 +3,12 @@
 Everything here is in the sampler's own coordinates.
 """
 
+import sys
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diffsampler.trajectory import Path, Trajectory
 from diffsampler.walker import Walker
@@ -13,10 +17,18 @@ __all__ = ["Dynamics"]
 
 # Rows (steps x trajectories) of one piece of the batched pass: on a CPU, activations of this many stay in cache.
 CPU_CHUNK_ROWS = 6400
+# On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.
+CHECKPOINTED_ROWS = 1 << 18
 
 
 class Dynamics(Walker):
-    """Walks and their densities. Arguments as in `Walker`."""
+    """Walks and their densities. Arguments as in `Walker`.
+
+    Attributes:
+        checkpoint_activations: whether training computes activations twice instead of keeping them.
+    """
+
+    checkpoint_activations: bool = False
 
     def evaluate(self, path: Path, with_flow: bool = True) -> Trajectory:
         """The densities of a path under the current model, with gradients to its parameters.
@@ -95,10 +107,16 @@ class Dynamics(Walker):
 
     def _in_chunks(self, network: nn.Module, embedding: Tensor, x: Tensor, more: Tensor | None) -> Tensor:
         """The network at all states, with shape (K, B, *), for an embedding with shape (K, E)."""
-        size = len(x) if x.device.type != "cpu" else max(1, CPU_CHUNK_ROWS // x.shape[1])
+        size = max(1, self._chunk_rows(x.device) // x.shape[1])
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
+        call = partial(checkpoint, network, use_reentrant=False) if self.checkpoint_activations else network
         embedding = embedding.unsqueeze(1)
-        return torch.cat([network(embedding[part], x[part], None if more is None else more[part]) for part in parts])
+        return torch.cat([call(embedding[part], x[part], None if more is None else more[part]) for part in parts])
+
+    def _chunk_rows(self, device: torch.device) -> int:
+        if device.type == "cpu":
+            return CPU_CHUNK_ROWS
+        return CHECKPOINTED_ROWS if self.checkpoint_activations else sys.maxsize
 
     def _log_flow(self, path: Path, log_prob: Tensor) -> Tensor:
         """log F at interior times, with shape (T - 1, B)."""

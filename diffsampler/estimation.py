@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffsampler.estimators.log_z import LogZEstimate
+from diffsampler.batches import in_batches
+from diffsampler.estimators import LogZEstimate, WeightSummary
 from diffsampler.probability_flow import ProbabilityFlow
 
 if TYPE_CHECKING:
@@ -18,19 +19,24 @@ __all__ = ["METHODS"]
 NUM_GROUPS, SMALLEST_GROUP = 50, 20
 
 
-def by_importance(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
-    """Independent draws, weighed."""
-    _, log_weight = sampler.sample(n, None, True, generator, batch_size)
-    return sampler.estimate_from(log_weight)
+def by_importance(
+    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+) -> LogZEstimate:
+    """Independent draws, weighed; neither draws nor weights are kept."""
+    summary = WeightSummary(n)
+    for count in in_batches(n, batch_size, progress_bar):
+        summary.add(sampler.weighted_rollout(count, generator)[1])
+    return sampler.estimate_from(summary)
 
 
-def by_smc(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
+def by_smc(
+    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+) -> LogZEstimate:
     """Draws that are resampled on the way within groups; the groups' means are weights of their own."""
     group_size = max(SMALLEST_GROUP, min(math.ceil(n / NUM_GROUPS), batch_size))
     num_groups, at_a_time = math.ceil(n / group_size), max(1, batch_size // group_size)
     means = []
-    for start in range(0, num_groups, at_a_time):
-        count = min(at_a_time, num_groups - start)
+    for count in in_batches(num_groups, at_a_time, progress_bar, "groups"):
         _, log_weight = sampler.sequential_rollout(count * group_size, count, generator=generator)
         means.append(log_weight.view(count, -1).logsumexp(-1) - math.log(group_size))
     estimate = sampler.estimate_from(torch.cat(means), group_size)
@@ -45,19 +51,23 @@ def by_smc(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_
     return replace(estimate, low=low, high=math.inf, warnings=[*estimate.warnings, warning])
 
 
-def by_ode(sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int) -> LogZEstimate:
+def by_ode(
+    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+) -> LogZEstimate:
     """Draws of the probability flow, weighed."""
-    flow = ProbabilityFlow(sampler)
-    parts = [flow.sample(min(batch_size, n - start), generator) for start in range(0, n, batch_size)]
-    with torch.no_grad():
-        log_prob = torch.cat([sampler.counter.log_prob(part.x.to(sampler.dtype)).double() for part in parts])
-    estimate = sampler.estimate_from(log_prob - torch.cat([part.log_prob for part in parts]))
-    error = float(torch.cat([part.standard_error for part in parts]).square().mean().sqrt())
+    flow, summary, variance = ProbabilityFlow(sampler), WeightSummary(n), 0.0
+    for count in in_batches(n, batch_size, progress_bar):
+        part = flow.sample(count, generator)
+        with torch.no_grad():
+            log_prob = sampler.counter.log_prob(part.x.to(sampler.dtype)).double()
+        summary.add(log_prob - part.log_prob)
+        variance += float(part.standard_error.square().sum()) / n
+    estimate, error = sampler.estimate_from(summary), math.sqrt(variance)
     if error == 0:
         return estimate
     warning = f"Densities are estimates, with standard errors of {error:.2g} nats that the interval does not know."
     return replace(estimate, warnings=[*estimate.warnings, warning])
 
 
-Method = Callable[["Sampler", int, torch.Generator | None, int], LogZEstimate]
+Method = Callable[["Sampler", int, torch.Generator | None, int, bool], LogZEstimate]
 METHODS: dict[str, Method] = {"importance": by_importance, "smc": by_smc, "ode": by_ode}

@@ -131,6 +131,14 @@ class SamplerModule(L.LightningModule):
             done = max(done, (spent - before) / max(self.max_target_evaluations - before, 1))
         return min(done, 1.0)
 
+    def setup(self, stage: str) -> None:
+        # Autocast would round densities and the target too.
+        if "mixed" in str(self.trainer.precision):
+            raise InputError(
+                f"trainer.precision must be 32-true or 64-true, got {self.trainer.precision}: log-weights need it. For "
+                "networks in bfloat16 take drift=ReducedPrecision, a wrapper."
+            )
+
     # --- training
 
     def on_fit_start(self) -> None:

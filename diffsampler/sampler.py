@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from diffsampler.batches import in_batches
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, TargetInCoordinates
 from diffsampler.dynamics import Dynamics
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.estimation import METHODS
-from diffsampler.estimators import Annealed
-from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
+from diffsampler.estimators import Annealed, WeightSummary
+from diffsampler.estimators.log_z import LogZEstimate, estimate_from_summary
 from diffsampler.grids import Grid, UniformGrid
 from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.probability_flow import ProbabilityFlow
@@ -47,6 +48,8 @@ class Sampler(Dynamics):
             is.
         compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, at
             about half the time a step, after some 20 seconds. Where there is no compiler a warning says so.
+        checkpoint_activations: whether training computes activations twice instead of keeping them: a third more time,
+            and memory for states alone. The same gradients to rounding.
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
@@ -70,6 +73,7 @@ class Sampler(Dynamics):
         coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
         backward_drift: Drift | Callable[[int], Drift] | None = None,
         compile: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         if not isinstance(target, Target):
             raise InputError(
@@ -104,6 +108,7 @@ class Sampler(Dynamics):
         counter.num_evaluations += spent
         grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
         super().__init__(counter, process, drift, backward_drift, flow, grid, compile)
+        self.checkpoint_activations = checkpoint_activations
         self.target = target
         self.coordinates = coordinates
         self.self_chosen = self_chosen
@@ -157,8 +162,9 @@ class Sampler(Dynamics):
         return_log_weights: bool = False,
         generator: torch.Generator | None = None,
         batch_size: int = 10_000,
+        progress_bar: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """n draws of the sampler, with shape (n, D), in bounded working memory.
+        """n draws of the sampler, with shape (n, D), in working memory that does not grow with n.
 
         Arguments:
             n: the number of draws.
@@ -167,14 +173,17 @@ class Sampler(Dynamics):
                 of the target, and E[exp(log_w)] = Z.
             generator: the source of all noise, instead of a seed.
             batch_size: draws made at a time.
+            progress_bar: whether to show how far it is.
         """
         generator = self._generator(seed, generator)
         x = torch.empty(check_count("n", n), self.target.dim, dtype=self.dtype, device=self.device)
         log_weight = torch.empty(n, dtype=torch.float64, device=self.device)
         check_count("batch_size", batch_size)
-        for start in range(0, n, batch_size):
-            part = slice(start, min(start + batch_size, n))
-            x[part], log_weight[part] = self.weighted_rollout(part.stop - part.start, generator)
+        done = 0
+        for count in in_batches(n, batch_size, progress_bar):
+            part = slice(done, done + count)
+            x[part], log_weight[part] = self.weighted_rollout(count, generator)
+            done += count
         return (x, log_weight) if return_log_weights else x
 
     def estimate_log_z(
@@ -184,8 +193,9 @@ class Sampler(Dynamics):
         generator: torch.Generator | None = None,
         batch_size: int = 10_000,
         method: Literal["importance", "smc", "ode"] = "importance",
+        progress_bar: bool = False,
     ) -> LogZEstimate:
-        """log Z with its 95 % interval and diagnostics.
+        """log Z with its 95 % interval and diagnostics; by importance weights, in memory that does not grow with draws.
 
         Arguments:
             num_samples: draws of the sampler; "smc" rounds up to whole groups.
@@ -196,6 +206,7 @@ class Sampler(Dynamics):
                 (`sequential_rollout`), in 50 groups of at least 20 whose means are the weights of the estimate;
                 its `elbo` is the groups' bound, which is tighter. "ode" weighs draws of the probability flow, which is
                 another sampler made of the same networks.
+            progress_bar: whether to show how far it is.
 
         Raises:
             InputError: if no draw has a usable density, or the method cannot be had.
@@ -205,7 +216,7 @@ class Sampler(Dynamics):
         generator = self._generator(seed, generator)
         if method not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-        return METHODS[method](self, num_samples, generator, batch_size)
+        return METHODS[method](self, num_samples, generator, batch_size, progress_bar)
 
     def log_prob(
         self,
@@ -238,9 +249,12 @@ class Sampler(Dynamics):
         log_prob = density.log_prob if self.coordinates is None else density.log_prob - self.coordinates.log_det
         return (log_prob, density.standard_error) if return_standard_error else log_prob
 
-    def estimate_from(self, log_weight: Tensor, draws_per_weight: int = 1) -> LogZEstimate:
+    def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-        return estimate_log_z(log_weight, self.num_target_evaluations, self.counter.num_invalid, draws_per_weight)
+        weights = (
+            log_weight if isinstance(log_weight, WeightSummary) else WeightSummary(len(log_weight)).add(log_weight)
+        )
+        return estimate_from_summary(weights, self.num_target_evaluations, self.counter.num_invalid, draws_per_weight)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.

@@ -9,7 +9,7 @@ adapting. Each is the other's reference.
 
 import torch
 
-from diffsampler.callbacks import format_table
+from diffsampler.assessment import format_table
 from diffsampler.coordinates import LaplaceCoordinates, TargetInCoordinates
 from diffsampler.estimators import GaussianComponents, judge, smc
 from targets import CoxProcess

@@ -323,3 +323,34 @@ def test_reference_says_what_is_wrong(arguments, message, capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def truncated(checkpoint: Path) -> bytes:
+    return checkpoint.read_bytes()[:20_000]
+
+
+def pickled_module(checkpoint: Path) -> bytes:
+    torch.save(torch.nn.Linear(2, 2), checkpoint)
+    return checkpoint.read_bytes()
+
+
+def saved_list(checkpoint: Path) -> bytes:
+    torch.save([1, 2], checkpoint)
+    return checkpoint.read_bytes()
+
+
+def test_damaged_and_foreign_checkpoints_end_in_one_line(capsys):
+    main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false", *SMALL])
+    checkpoint = Path("runs/Gaussian/version_0/checkpoints/last.ckpt")
+    contents = [truncated(checkpoint), b"", b"hello", pickled_module(checkpoint), saved_list(checkpoint)]
+    for command in ("fit", "test", "predict"):
+        for content in contents:
+            checkpoint.write_bytes(content)
+            message = error_of(capsys, command, "--ckpt_path", str(checkpoint))
+            assert "is damaged or no checkpoint" in message or "was not written by diffsampler" in message
+
+
+def test_predict_says_that_nothing_was_trained(capsys):
+    arguments = ["--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--data.num_predict_samples=20"]
+    main(["predict", *arguments, "--model.grid=4", "--trainer.accelerator=cpu"])
+    assert "weights before any training" in capsys.readouterr().out

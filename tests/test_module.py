@@ -336,6 +336,8 @@ def test_checkpoints_load_into_a_sampler(tmp_path):
     checkpoint = checkpointed(sampler, tmp_path, max_steps=4, lr=1e-2)
     other = Sampler(gaussian(), grid=3)
     other.load_checkpoint(checkpoint)
+    # What `fit` itself has spent, and not the validation after its last checkpoint, is in the file.
+    assert other.num_target_evaluations == sampler.num_target_evaluations > 0
     assert torch.equal(sampler.sample(5, seed=1), other.sample(5, seed=1))
     with pytest.raises(InputError, match=r"of another sampler: .*flow"):
         Sampler(gaussian(), flow=None).load_checkpoint(checkpoint)

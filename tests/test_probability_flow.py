@@ -89,7 +89,9 @@ def test_periodic_density_integrates_to_one() -> None:
     density = sampler.log_prob(angles).exp()
     assert density.std() > 1e-3 and abs(float(density.mean()) * 2 * math.pi - 1) < 1e-4
     x = (
-        ProbabilityFlow(random_sampler(VonMisesMixture(1), 1.0, process=Torus(1.4), drift=PeriodicMLP, flow=None))
+        ProbabilityFlow(
+            random_sampler(VonMisesMixture(1), 0.5, process=Torus(1.4), drift=PeriodicMLP, flow=None, grid=4)
+        )
         .sample(50)
         .x
     )
@@ -152,5 +154,9 @@ def test_refuses_in_words() -> None:
     with pytest.raises(InputError, match="x must be finite, got 1 points that are not"):
         Sampler(correlated_gaussian(), grid=4).log_prob(torch.tensor([[0.0, 0.0], [1.0, math.nan]]))
     assert Sampler(correlated_gaussian(), grid=4).log_prob(torch.zeros(0, 2)).shape == (0,)
+    with pytest.raises(InputError, match=r"x must be a tensor with shape \(B, 2\), got ndarray"):
+        Sampler(correlated_gaussian(), grid=4).log_prob(torch.zeros(3, 2).numpy())
+    sampler, x = Sampler(correlated_gaussian(), grid=4), torch.tensor([[1, 0], [0, 2]])
+    assert torch.equal(sampler.log_prob(x), sampler.log_prob(x.double()))
     with pytest.raises(InputError, match="num_probes must be"):
         Sampler(correlated_gaussian(), grid=4).log_prob(torch.zeros(3, 2), num_probes=1)

@@ -370,3 +370,26 @@ def test_state_dict_restores_the_sampler() -> None:
     first, second = random_sampler(two_modes(), grid=4), Sampler(two_modes(), grid=4)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.sample(5, seed=1), second.sample(5, seed=1))
+
+
+@pytest.mark.parametrize("chunk", [6400, 20], ids=["in one piece", "in many"])
+def test_activations_computed_twice_give_the_same_gradients(chunk, monkeypatch):
+    monkeypatch.setattr("diffsampler.dynamics.CPU_CHUNK_ROWS", chunk)
+    gradients, kept = [], []
+    for checkpoint_activations in (False, True):
+        torch.manual_seed(0)
+        sampler = Sampler(correlated_gaussian(), grid=12, checkpoint_activations=checkpoint_activations)
+        path = sampler.rollout(10, new_generator())
+        rows = []
+
+        def keep(tensor, rows=rows):
+            rows.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = SubTrajectoryBalance()(sampler.evaluate(path))
+        loss.backward()
+        kept.append(sum(rows))
+        gradients.append(torch.cat([p.grad.flatten() for p in sampler.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    assert kept[1] < 0.5 * kept[0]

@@ -144,11 +144,15 @@ def test_estimate(generator: torch.Generator) -> None:
     # A 4.5 sigma interval (a false alarm of 7e-6); counts are those of a rollout, no more.
     target = correlated_gaussian()
     sampler = Sampler(target, AnnealedLangevin(2.0), FourierMLP, grid=16)
+    untouched = sampler.estimate_log_z(100, seed=3, method="smc")
+    assert any("no loss has trained it" in warning for warning in untouched.warnings) and untouched.high == math.inf
+    with torch.no_grad():  # as if something had trained it
+        sampler.flow.network.perceptron.output.bias.add_(1e-9)
     before = sampler.num_target_evaluations
     estimate = sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc")
     assert estimate.num_samples == 5000  # fifty groups of 100, twenty at a time
     assert sampler.num_target_evaluations - before == 5000 * 17
-    assert any("no loss has trained it" in warning for warning in estimate.warnings)
+    assert not any("no loss has trained it" in warning for warning in estimate.warnings)
     assert abs(estimate.log_z - target.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z)
     assert estimate.elbo <= estimate.log_z and 0 < estimate.ess <= 1.5 and not math.isnan(estimate.khat)
     assert sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc").log_z == estimate.log_z

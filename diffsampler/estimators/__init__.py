@@ -7,6 +7,7 @@ from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.reference import reference
 from diffsampler.estimators.tempering import Annealed, ais, reverse_ais, smc
 from diffsampler.estimators.verdict import GRADES, Verdict, judge
+from diffsampler.estimators.weights import WeightSummary
 
 __all__ = [
     "GRADES",
@@ -16,6 +17,7 @@ __all__ = [
     "LogZEstimate",
     "RandomWalkMove",
     "Verdict",
+    "WeightSummary",
     "ais",
     "estimate_log_z",
     "judge",

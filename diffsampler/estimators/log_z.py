@@ -3,13 +3,12 @@
 import math
 from dataclasses import asdict, dataclass, field
 
-import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators.pareto import pareto_khat
+from diffsampler.estimators.weights import WeightSummary
 
-__all__ = ["LogZEstimate", "estimate_log_z"]
+__all__ = ["LogZEstimate", "estimate_from_summary", "estimate_log_z"]
 
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
@@ -67,24 +66,26 @@ def estimate_log_z(
     Raises:
         InputError: if no weight is positive and finite.
     """
-    n = log_weight.numel()
-    log_weight = log_weight.double()
-    invalid = log_weight.isnan() | log_weight.isposinf()
-    num_invalid = int(invalid.sum())
-    log_weight = torch.where(invalid, -math.inf, log_weight)
-    num_zero = int(log_weight.isneginf().sum())
+    summary = WeightSummary(log_weight.numel()).add(log_weight)
+    return estimate_from_summary(summary, num_target_evaluations, num_invalid_evaluations, draws_per_weight)
+
+
+def estimate_from_summary(
+    summary: WeightSummary,
+    num_target_evaluations: int = 0,
+    num_invalid_evaluations: int = 0,
+    draws_per_weight: int = 1,
+) -> LogZEstimate:
+    """The same from weights that were added up batch by batch. Arguments as in `estimate_log_z`."""
+    n, num_zero, num_invalid = summary.num, summary.num_zero, summary.num_invalid
     if num_zero == n:
         raise InputError(
             f"No log Z: of {n} samples, {num_invalid} have a log_prob that is NaN or +inf, and {n - num_invalid} have "
             "density zero. Check the target, or move it to where the sampler starts."
         )
-    log_sum = log_weight.logsumexp(0)
-    log_z = float(log_sum) - math.log(n)
-    normalised = (log_weight - log_sum).exp()
-    ess = float(1 / (n * normalised.square().sum()))
+    log_z, ess, khat = summary.log_sum - math.log(n), summary.ess, summary.khat
     # Var(mean w) / mean(w)^2 = (n sum p^2 - 1) / (n - 1) for weights normalised to sum to 1.
     standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
-    khat = pareto_khat(log_weight)
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
     if khat > KHAT_REFUSE or not math.isfinite(standard_error):
         low, high = log_z - math.log(20), math.inf
@@ -93,7 +94,7 @@ def estimate_log_z(
         low=low,
         high=high,
         # log E[w] = log P(w > 0) + log E[w | w > 0], and Jensen's inequality for the second.
-        elbo=float(log_weight[~log_weight.isneginf()].mean()) + math.log1p(-num_zero / n),
+        elbo=summary.sum_of_logs / (n - num_zero) + math.log1p(-num_zero / n),
         # Of n m draws with a mean as uncertain as this; m = 1 gives ess back.
         ess=1 / (1 + (n * draws_per_weight - 1) * standard_error**2) if n > 1 else ess,
         khat=khat,
@@ -101,7 +102,7 @@ def estimate_log_z(
         num_target_evaluations=num_target_evaluations,
         warnings=[
             *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
-            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, float(normalised.max()), draws_per_weight),
+            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, summary.largest_share, draws_per_weight),
         ],
     )
 

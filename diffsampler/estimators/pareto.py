@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["pareto_khat"]
+__all__ = ["pareto_khat", "pareto_khat_of_largest", "tail_length"]
 
 MAX_SPAN = 700.0  # nats; exp(-700) is close to the smallest float64.
 MIN_EXCESSES = 5
+MIN_WEIGHTS = 25
 
 
 def pareto_khat(log_weight: Tensor) -> float:
@@ -27,10 +28,18 @@ def pareto_khat(log_weight: Tensor) -> float:
         log_weight: log importance weights, with shape (n); -inf is a weight of zero.
     """
     n = log_weight.numel()
-    if n < 25:
+    return pareto_khat_of_largest(log_weight.double().sort().values[-tail_length(n) - 1 :], n)
+
+
+def tail_length(n: int) -> int:
+    """How many of n weights are the tail that the Pareto distribution is fitted to."""
+    return math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
+
+
+def pareto_khat_of_largest(largest: Tensor, n: int) -> float:
+    """The same for n weights of which the largest log-weights, one more than `tail_length(n)`, are given, ascending."""
+    if n < MIN_WEIGHTS:
         return math.nan
-    tail_length = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
-    largest = log_weight.double().sort().values[-tail_length - 1 :]
     positive = largest[largest > -math.inf]
     if len(positive) and positive[-1] - positive[0] > MAX_SPAN:
         return math.inf

@@ -1,6 +1,6 @@
 """Peak memory of one DGFS training step on ManyWell-32, batch 256, for growing numbers of steps T.
 
-`python -m examples.benchmarks.memory [--steps 250 500 1000] [--batch_size 256]`
+`python -m examples.benchmarks.memory [--steps 250 500 1000] [--batch_size 256] [--checkpoint_activations]`
 
 Each T runs in a process of its own; the figure is its peak resident memory, and what it exceeds T = 1 by.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 
-def peak_of_step(num_steps: int, batch_size: int) -> float:
+def peak_of_step(num_steps: int, batch_size: int, checkpoint_activations: bool) -> float:
     """Run one step here and return the peak resident memory of this process, in GB."""
     import torch
 
@@ -20,7 +20,7 @@ def peak_of_step(num_steps: int, batch_size: int) -> float:
     from targets import ManyWell
 
     torch.set_num_threads(1)
-    sampler = Sampler(ManyWell(32), grid=num_steps)
+    sampler = Sampler(ManyWell(32), grid=num_steps, checkpoint_activations=checkpoint_activations)
     SubTrajectoryBalance()(sampler.evaluate(sampler.rollout(batch_size))).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
@@ -30,12 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", nargs="+", type=int, default=[250, 500, 1000])
     parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--checkpoint_activations", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        print(peak_of_step(arguments.child, arguments.batch_size))
+        print(peak_of_step(arguments.child, arguments.batch_size, arguments.checkpoint_activations))
         return
-    command = [sys.executable, "-m", "examples.benchmarks.memory", "--batch_size", str(arguments.batch_size), "--child"]
+    command = [sys.executable, "-m", "examples.benchmarks.memory", "--batch_size", str(arguments.batch_size)]
+    command += ["--checkpoint_activations"] if arguments.checkpoint_activations else []
+    command += ["--child"]
     peaks = {}
     for num_steps in [1, *arguments.steps]:
         peaks[num_steps] = float(subprocess.run([*command, str(num_steps)], capture_output=True, check=True).stdout)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diffsampler import InputError
-from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.estimators import LogZEstimate, WeightSummary, estimate_log_z, pareto_khat
+from diffsampler.estimators.log_z import estimate_from_summary
 
 
 def heavy(n: int, shape: float, seed: int = 0) -> Tensor:
@@ -155,7 +156,31 @@ def test_to_dict_is_strict_json(log_weight: list[float]) -> None:
 
 @pytest.mark.parametrize(("khat", "claims", "warns"), [(0.49, True, False), (0.65, True, True), (0.75, False, True)])
 def test_khat_decides_what_is_claimed(khat: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffsampler.estimators.log_z.pareto_khat", lambda log_weight: khat)
+    monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda largest, n: khat)
     log_weight = 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
     estimate = estimate_log_z(log_weight)
     assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) == warns
+
+
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_weights_in_batches_say_what_all_of_them_say(spread: float, generator: torch.Generator) -> None:
+    log_weight = spread * torch.randn(5000, generator=generator) + 700.0
+    log_weight[:3] = torch.tensor([math.nan, -math.inf, math.inf])
+    at_once, summary = estimate_log_z(log_weight), WeightSummary(5000)
+    for part in log_weight.split(37):
+        summary.add(part)
+    in_batches = estimate_from_summary(summary)
+    assert in_batches.warnings == at_once.warnings
+    for key, value in vars(at_once).items():
+        if key != "warnings":
+            assert getattr(in_batches, key) == pytest.approx(value, rel=1e-10), key
+    assert in_batches.khat == pareto_khat(log_weight.nan_to_num(-math.inf, -math.inf, -math.inf))
+    # Only the tail is kept.
+    assert len(summary._largest) == math.ceil(3 * math.sqrt(5000)) + 1
+
+
+def test_memory_does_not_grow_with_the_number_of_weights() -> None:
+    summary = WeightSummary(10**9)
+    summary.add(torch.zeros(1000))
+    assert summary.num == 1000 and summary.ess == pytest.approx(1) and summary.log_sum == pytest.approx(math.log(1000))
+    assert summary._num_kept < 10**5

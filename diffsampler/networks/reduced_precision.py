@@ -1,0 +1,41 @@
+"""A drift network in bfloat16, inside densities in full precision."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsampler.networks.drift import Drift, FourierMLP
+from diffsampler.networks.wrapper import DriftWrapper
+
+__all__ = ["ReducedPrecision"]
+
+
+class ReducedPrecision(DriftWrapper):
+    """The wrapped drift with its matrix products in bfloat16, and its control in the dtype of states: for a GPU.
+
+    States, kernels, the target and log-weights stay as they are. A rollout weighs the very control that it has
+    walked by, so that its log-weights are as exact as without. Where a path is evaluated again, as in training, its
+    control is rounded anew: log w then differs by some 1e-2 nats.
+
+    Arguments:
+        dim: the dimension D.
+        network: makes the wrapped drift from the dimension; inside `LangevinDrift`, say, so that scores stay exact.
+    """
+
+    wraps_widths = True
+
+    def __init__(self, dim: int, network: Callable[[int], Drift] = FourierMLP) -> None:
+        super().__init__(dim, network)
+
+    @property
+    def learns_width(self) -> bool:
+        return self.network.learns_width
+
+    def embed(self, t: Tensor) -> Tensor:
+        return self.network.embed(t)
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            control = self.network(embedding, x, score)
+        return control.to(x.dtype)
