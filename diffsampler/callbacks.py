@@ -53,6 +53,11 @@ class ExponentialMovingAverage(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
+def _folder_of(trainer: L.Trainer) -> Path:
+    """Of the run; to be called on every rank, since `log_dir` is a broadcast."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
 class Report(L.Callback):
     """Prints the log Z table and writes `results.json` and the figures, at the end of `fit` and of `test`.
 
@@ -70,6 +75,9 @@ class Report(L.Callback):
         self.coordinates = coordinates
         self.reference = reference
 
+    def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
+        self.folder = _folder_of(trainer)
+
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
         evaluated, num_invalid = module.count_evaluations()
@@ -81,7 +89,7 @@ class Report(L.Callback):
         self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
-        last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        last = self.folder / "checkpoints" / "last.ckpt"
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
             print(f"\nStopped. Go on with: diffsampler fit --ckpt_path {last}")
 
@@ -94,7 +102,7 @@ class Report(L.Callback):
     ) -> None:
         from diffsampler.metrics import wasserstein2
 
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         sampler, target = module.sampler, module.sampler.target
         # One for exact draws and walks back: draws must not share their noise with the walk back.
@@ -165,6 +173,10 @@ class SampleWriter(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__("epoch")
 
+    def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        self.folder = _folder_of(trainer)
+
     def write_on_epoch_end(
         self, trainer: L.Trainer, module: SamplerModule, predictions: list[dict[str, Tensor]], batch_indices: Any
     ) -> None:
@@ -174,7 +186,7 @@ class SampleWriter(BasePredictionWriter):
         }
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         if module.trained_steps == 0:
             print(UNTRAINED)

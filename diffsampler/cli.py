@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -209,8 +210,13 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; a mistake of the user's ends in one line on stderr and exit code 2."""
     # A console script has no working folder on its path: without this, my_file.MyTarget is not found.
     sys.path.insert(0, os.getcwd())
-    args = list(sys.argv[1:] if args is None else args)
-    sys.argv[1:] = []
+    if args is None:
+        # Left as they are: Lightning starts further ranks by the same command.
+        args = sys.argv[1:]
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+    else:
+        sys.argv[1:] = []
+    args = list(args)
     silence_lightning()
     try:
         if args[:1] == ["reference"]:

@@ -30,6 +30,7 @@ NOT_FOR_USERS = (
     r".*Experiment logs directory .* exists",
     r".*could not find the monitored key",
     r".*The dirpath has changed",
+    r".*all_gather is deprecated",
 )
 
 
