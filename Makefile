@@ -24,7 +24,7 @@ format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 
 benchmark: $(VENV)/.ready
-	$(BIN)/python -m examples.benchmarks.step_time
+	$(BIN)/python -m examples.benchmarks.step_time --targets funnel --repeats 10 --threads 1
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

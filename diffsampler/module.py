@@ -256,6 +256,8 @@ class SamplerModule(L.LightningModule):
             self.history.append({"step": self.global_step, **estimate.to_dict()})
             self._check_collapse()
         figures = {"elbo": estimate.elbo, "log_z": estimate.log_z, "ess": estimate.ess, "khat": estimate.khat}
+        # What `EarlyStopping(monitor="val/interval_width", stopping_threshold=...)` of Lightning waits for.
+        figures["interval_width"] = estimate.high - estimate.low
         if self.sampler.target.log_z is not None:
             figures["log_z_error"] = estimate.log_z - self.sampler.target.log_z
         for name, value in figures.items():

@@ -1,6 +1,7 @@
 """Benchmarks: what turns runs into the published table, and that each starts."""
 
 import csv
+import json
 import math
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.benchmarks import accuracy, calibration
+from examples.benchmarks import accuracy, calibration, step_time, time_to_accuracy
+from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
 
 ROOT = Path(__file__).parents[1]
@@ -108,3 +110,42 @@ def test_calibration_runs_and_resumes(
     assert "within 0.1 of the truth" in first and len(list(tmp_path.glob("*.json"))) == 1
     calibration.main()
     assert capsys.readouterr().out == first
+
+
+def test_the_need_of_a_step_is_that_of_its_products() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(8, 4, requires_grad=True), torch.randn(100, 8)
+    need = measure_need(lambda: (x @ weight).square().sum().backward())
+    # Forward and the gradient of the weight, of 100 x 8 x 4 multiply-adds each; x and the product are kept.
+    assert need.flops == 2 * 2 * 100 * 8 * 4
+    size = torch.get_default_dtype().itemsize
+    assert need.bytes == (100 * 8 + 100 * 4) * size
+    assert Need(10, 6).seconds(Ceilings(5.0, 3.0)) == 2.0 + 4.0
+
+
+def test_step_times_and_their_need(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["step_time", "--presets", "dgfs", "pis_lp", "vargrad_lp_ls", "--targets", "funnel", "--json"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--repeats", "2", "--threads", "1", "--batch_size", "8"])
+    monkeypatch.setattr(step_time, "NUM_DRAWS", 20)
+    monkeypatch.setattr(step_time, "peak_memories", lambda cases: {case.name: 0.5 for case in cases})
+    step_time.main()
+    report = json.loads(capsys.readouterr().out)
+    cases = report["threads"]["1"]["cases"]
+    assert list(cases) == ["dgfs funnel", "pis_lp funnel", "vargrad_lp_ls funnel"]
+    for row in cases.values():
+        assert row["measured/needed"] > 1 and row["evaluations/s"] > 0 and row["10 000 draws"] > 0
+        assert row["step"] >= 0.5 * sum(row[part] for part in step_time.PARTS)
+    # Path-wise gradients need no second pass.
+    assert cases["pis_lp funnel"]["evaluate"] == 0 < cases["dgfs funnel"]["evaluate"]
+
+
+def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["time_to_accuracy", "--targets", "gaussian_mixture_9", "--presets", "default", "tb", "--seeds", "0"]
+    small = ["--max_steps", "12", "--evaluate_every", "2", "--batch_size", "8"]
+    monkeypatch.setattr("sys.argv", [*arguments, *small, "--tolerance", "1000"])
+    time_to_accuracy.main()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len(lines) == 2 and all(line.split()[5] == "10" for line in lines), lines
+    monkeypatch.setattr("sys.argv", [*arguments[:-3], "tb", "--seeds", "0", *small, "--tolerance", "1e-9"])
+    time_to_accuracy.main()
+    assert "not within 12 steps" in capsys.readouterr().out

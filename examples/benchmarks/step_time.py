@@ -49,15 +49,20 @@ class Case(NamedTuple):
         """Of its row."""
         return f"{self.preset} {self.target}" + (" compiled" if self.compile else "")
 
-    def build(self, device: torch.device) -> SamplerModule:
+    def build(self, device: torch.device, seed: int = 0) -> SamplerModule:
         """The module that the files make, on a device."""
         settings = {"compile": self.compile}
         for kind, name in (("presets", self.preset), ("targets", self.target)):
-            settings |= yaml.safe_load((EXAMPLES / kind / f"{name}.yaml").read_text())["model"]
+            settings |= settings_of(kind, name)
         parser = ArgumentParser()
         parser.add_function_arguments(build_module)
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build_module(**parser.instantiate_classes(parser.parse_object(settings))).to(device)
+
+
+def settings_of(kind: str, name: str) -> dict[str, Any]:
+    """What a file of examples/ says of the model."""
+    return yaml.safe_load((EXAMPLES / kind / f"{name}.yaml").read_text())["model"]
 
 
 class Step:
