@@ -354,3 +354,13 @@ def test_predict_says_that_nothing_was_trained(capsys):
     arguments = ["--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--data.num_predict_samples=20"]
     main(["predict", *arguments, "--model.grid=4", "--trainer.accelerator=cpu"])
     assert "weights before any training" in capsys.readouterr().out
+
+
+def test_early_stopping_of_readme_waits_for_the_interval():
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (block,) = (part for part in readme.split("```yaml\n")[1:] if "EarlyStopping" in part)
+    Path("stop.yaml").write_text(block.split("```")[0].replace("0.05", "1000.0"))
+    small = [argument for argument in SMALL if "max_steps" not in argument]
+    arguments = ["--model.target=Gaussian", "--model.target.mean=[0.5]", "--config=stop.yaml", "--report.figures=false"]
+    main(["fit", *arguments, "--trainer.max_steps=20", *small])
+    assert json.loads(Path("runs/Gaussian/version_0/results.json").read_text())["step"] == 2
