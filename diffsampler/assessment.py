@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.estimators import Annealed, LogZEstimate, Verdict, judge
 from diffsampler.metrics import rolled_back_log_weight
 from diffsampler.sampler import Sampler
@@ -55,6 +56,9 @@ def assess(
 ) -> Assessment:
     """Draw from a trained sampler, estimate log Z and judge the estimate.
 
+    Raises:
+        InputError: if no draw has a usable density, or the reference is another thing.
+
     Arguments:
         sampler: the sampler.
         num_samples: its draws.
@@ -88,6 +92,8 @@ def assess_draws(
         history, reference: as in `assess`.
     """
     target = sampler.target
+    if reference is not None and not isinstance(reference, Annealed):
+        raise InputError(f"reference must be what reference(target) returns, with its draws, got {reference!r:.80}.")
     known = sampler.reference if reference is None else reference.estimate
     places = None
     if known is not None:

@@ -74,6 +74,7 @@ class Report(L.Callback):
         self.figures = figures
         self.coordinates = coordinates
         self.reference = reference
+        self.folder: Path | None = None
 
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         self.folder = _folder_of(trainer)
@@ -89,8 +90,10 @@ class Report(L.Callback):
         self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
+        if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
+            return
         last = self.folder / "checkpoints" / "last.ckpt"
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
+        if last.is_file():
             print(f"\nStopped. Go on with: diffsampler fit --ckpt_path {last}")
 
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:

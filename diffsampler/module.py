@@ -132,8 +132,8 @@ class SamplerModule(L.LightningModule):
         return min(done, 1.0)
 
     def setup(self, stage: str) -> None:
-        # Autocast would round densities and the target too.
-        if "mixed" in str(self.trainer.precision):
+        # Any other would round densities and the target too.
+        if str(self.trainer.precision) not in {"32-true", "64-true"}:
             raise InputError(
                 f"trainer.precision must be 32-true or 64-true, got {self.trainer.precision}: log-weights need it. For "
                 "networks in bfloat16 take drift=ReducedPrecision, a wrapper."
@@ -155,7 +155,8 @@ class SamplerModule(L.LightningModule):
             # Every rank must start from the same log Z: DDP shares gradients, not values.
             self.sampler.initialise_log_z(self.gather_rows(log_weight))
         elif len(self._restored_generators) == self.trainer.world_size:
-            self.generator.set_state(self._restored_generators[self.global_rank].cpu())
+            # A copy: torch crashes on a view into the states of all ranks.
+            self.generator.set_state(self._restored_generators[self.global_rank].cpu().clone())
 
     def on_train_start(self) -> None:
         self._num_lost, self._lost_since = 0, self.global_step
@@ -330,10 +331,14 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
-        # The counts are those of all ranks together: one of them goes on with the sum.
-        if self.global_rank == 0:
-            self.sampler.counter.num_evaluations = checkpoint["num_target_evaluations"]
-            self.sampler.counter.num_invalid = checkpoint["num_invalid_evaluations"]
+        # The counts are those of all ranks together: each goes on with its share, since ranks spend alike.
+        counter = self.sampler.counter
+        counter.num_evaluations = self._share_of(checkpoint["num_target_evaluations"])
+        counter.num_invalid = self._share_of(checkpoint["num_invalid_evaluations"])
+
+    def _share_of(self, total: int) -> int:
+        share, rest = divmod(total, self.trainer.world_size)
+        return share + (rest if self.global_rank == 0 else 0)
 
     @property
     def trained_steps(self) -> int:

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
-from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -36,33 +36,37 @@ def respond(target: Target | None, drift: Drift, embedding: Tensor, x: Tensor) -
 class CompiledResponse:
     """`respond` by torch.compile, for batches of any size; eager where that fails, after a warning.
 
-    It compiles at the first call, for some 20 seconds, and once more where devices or dtypes change. Copies start
-    anew.
-
-    Arguments:
-        target: the target, or None.
-        drift: the drift.
+    It compiles at the second call, for some 10 to 20 seconds, and once more for batches of other sizes, devices or
+    dtypes. Copies start anew.
     """
 
-    def __init__(self, target: Target | None, drift: Drift) -> None:
-        self.eager = partial(respond, target, drift)
-        self._compiled: Callable[[Tensor, Tensor], Response] | None = None
+    def __init__(self) -> None:
+        self._chosen: Callable[..., Response] | None = None
 
-    def __call__(self, embedding: Tensor, x: Tensor) -> Response:
-        if self._compiled is not None:
-            return self._compiled(embedding, x)
-        response = self.eager(embedding, x)  # what is wrong with the target raises here, in its own words
-        # Decided by the first call, so that a failure later on is an error and not a quiet change of speed.
-        compiled = torch.compile(self.eager)
+    def __call__(self, target: Target | None, drift: Drift, embedding: Tensor, x: Tensor) -> Response:
+        """As `respond`."""
+        if self._chosen is None:  # what is wrong with the target raises now, in its own words
+            self._chosen = self._compile
+            return respond(target, drift, embedding, x)
+        return self._chosen(target, drift, embedding, x)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there was a compiler, and it has done its work."""
+        return self._chosen not in (None, respond, self._compile)
+
+    def _compile(self, *args: Any) -> Response:
+        # torch counts compilations for each code object, and gives up at eight: samplers must not share one.
+        compiled = torch.compile(FunctionType(respond.__code__.replace(), respond.__globals__))
         try:
-            compiled(embedding, x)
+            response = compiled(*args)
         except Exception as error:
             first_line = str(error).strip().partition("\n")[0]
             warnings.warn(f"compile=True has failed, and the run goes on without: {first_line[:300]}", stacklevel=2)
             logging.getLogger(__name__).debug("torch.compile failed", exc_info=error)
-            compiled = self.eager
-        self._compiled = compiled
+            response, compiled = respond(*args), respond
+        self._chosen = compiled
         return response
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"eager": self.eager, "_compiled": None}
+        return {"_chosen": None}

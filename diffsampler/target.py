@@ -7,10 +7,11 @@ once for shape and dtype, and watched for non-finite values.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,10 @@ class Target(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), with shape (*), for x with shape (*, D). -inf where the density is zero."""
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Target":
+        self.__dict__.pop("_dtypes_that_work", None)
+        return super()._apply(*args, **kwargs)
 
     def score(self, x: Tensor) -> Tensor:
         """The gradient of `log_prob`, with shape (*, D)."""
@@ -214,33 +219,23 @@ def checked_log_prob_and_score(target: Target, x: Tensor) -> tuple[Tensor, Tenso
 def in_its_dtype(target: Target, x: Tensor, call: Callable[[Tensor], Values]) -> Values:
     """call(x), for a target that may hold constants of one precision only: where x is of another, x is converted.
 
-    What works is found at the first call and kept. An evaluation that fails now and then has nothing to do with it.
+    What works is found at the first call and kept, until the target's own tensors change.
     """
     works = target.__dict__.setdefault("_dtypes_that_work", {})
-    if x.dtype in works:
-        return call(x.to(works[x.dtype]))
-    other = torch.float32 if x.dtype == torch.float64 else torch.float64
+    key = call.__name__, x.dtype
+    if key in works:
+        return call(x.to(works[key]))
     try:
-        values, works[x.dtype] = call(x), x.dtype
-    except InputError:
-        raise
-    except Exception as error:
+        values, works[key] = call(x), x.dtype
+    except RuntimeError as error:
+        if not re.search("dtype|scalar type", str(error)):
+            raise
+        other = torch.float32 if x.dtype == torch.float64 else torch.float64
         try:
-            values = call(x.to(other))
+            values, works[key] = call(x.to(other)), other
         except Exception:
             raise error from None
-        if _succeeds(call, x):
-            raise
-        works[x.dtype] = other
     return values
-
-
-def _succeeds(call: Callable[[Tensor], Values], x: Tensor) -> bool:
-    try:
-        call(x)
-    except Exception:
-        return False
-    return True
 
 
 def _of_points(target: Target, x: Tensor, log_prob: Tensor) -> Tensor:

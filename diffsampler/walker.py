@@ -5,7 +5,6 @@ Everything here is in the sampler's own coordinates.
 
 import math
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.resampling import resample_groups
 from diffsampler.response import CompiledResponse, respond
-from diffsampler.target import CountedTarget, or_zero_density
+from diffsampler.target import CountedTarget, Target, or_zero_density
 from diffsampler.trajectory import Path
 
 __all__ = ["Walker"]
@@ -72,8 +71,7 @@ class Walker(Policy):
         super().__init__(counter.target.dim, process, drift, backward_drift, flow)
         self.counter = counter
         self.grid = grid
-        asked = counter.target if self.uses_score else None
-        self._respond = CompiledResponse(asked, self.drift) if compile else partial(respond, asked, self.drift)
+        self._respond = CompiledResponse() if compile else respond
 
     @property
     def dtype(self) -> torch.dtype:
@@ -230,10 +228,11 @@ class Walker(Policy):
         Who sends rows back goes on with those trajectories instead.
         """
         embedding = self.drift.embed(times.to(self.dtype))
+        asked = self.counter.target if self.uses_score else None
         kernel, last = None, len(times) - 1
         for k in range(len(times)):
             needs_control = k < last or self.process.shares_control
-            visit = _Visit(x, *self._met_at(embedding[k], x, needs_control, differentiable), kernel)
+            visit = _Visit(x, *self._met_at(asked, embedding[k], x, needs_control, differentiable), kernel)
             rows = yield visit
             if k < last:
                 visit = visit if rows is None else visit.take(rows)
@@ -251,15 +250,15 @@ class Walker(Policy):
             rows = yield visit
 
     def _met_at(
-        self, embedding: Tensor, x: Tensor, needs_control: bool, differentiable: bool
+        self, asked: Target | None, embedding: Tensor, x: Tensor, needs_control: bool, differentiable: bool
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """log R, score and control at x, each as far as it is needed."""
         if needs_control and not differentiable:
-            log_prob, score, num_invalid, control = self._respond(embedding, x)
+            log_prob, score, num_invalid, control = self._respond(asked, self.drift, embedding, x)
             if num_invalid is not None:
                 self.counter.count(log_prob.numel(), num_invalid)
             return log_prob, score, control
-        log_prob, score = self._target_at(x, differentiable) if self.uses_score else (None, None)
+        log_prob, score = self._target_at(x, differentiable) if asked is not None else (None, None)
         if not needs_control:
             return log_prob, score, None
         return log_prob, score, self.drift(embedding, x, None if score is None else score.detach())

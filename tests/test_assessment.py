@@ -51,3 +51,5 @@ def test_a_reference_is_not_its_estimate() -> None:
     assert math.isfinite(estimate.log_z)
     with pytest.raises(InputError, match=r"reference must be a LogZEstimate, such as reference\(target\)\.estimate"):
         judge(estimate, reference(Gaussian([0.0], 1.0), 200, seed=0))
+    with pytest.raises(InputError, match=r"reference must be what reference\(target\) returns"):
+        assess(exact_sampler(), 50, reference=estimate)

@@ -46,6 +46,14 @@ def test_two_ranks_fit_test_and_predict(tmp_path: Path) -> None:
         assert abs(estimate["log_z"]) < 4.5 / 1.96 * (estimate["high"] - estimate["log_z"])
     assert 0.8 < (both["high"] - both["low"]) / (one["high"] - one["low"]) < 1.25
 
+    # A budget of both ranks together, of which the checkpoint's share counts: they stop at the same step.
+    spent = trained["num_target_evaluations"]
+    more = ["--trainer.max_steps=200", f"--model.max_target_evaluations={spent + 3000}", "--data.num_test_samples=11"]
+    diffsampler(tmp_path, "fit", "--ckpt_path", checkpoint, *more, "--report.figures=false")
+    resumed = json.loads((tmp_path / "runs/Gaussian/version_1/results.json").read_text())
+    # Two batches of 16 trajectories of six states, twice where they are resampled, and validations of 102.
+    assert 6 < resumed["step"] < 25 and resumed["num_target_evaluations"] < spent + 3000 + 2000
+
     diffsampler(tmp_path, "predict", "--ckpt_path", checkpoint, "--data.num_predict_samples=3001")
     samples = np.load(tmp_path / RUN / "samples.npz")
     assert samples["x"].shape == (3002, 2) and samples["log_weight"].shape == (3002,)

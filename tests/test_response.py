@@ -51,7 +51,7 @@ def test_compiled_rollouts_are_the_plain_ones(target, parts) -> None:
             torch.testing.assert_close(paths[0].score, paths[1].score, rtol=1e-3, atol=1e-4, equal_nan=True)
         draws = [sampler.sample(n, seed=2, return_log_weights=True)[1] for sampler in (plain, compiled)]
         torch.testing.assert_close(*draws, rtol=1e-4, atol=1e-3, equal_nan=True)
-    assert compiled._respond._compiled is not compiled._respond.eager
+    assert compiled._respond.is_compiled
     assert plain.num_target_evaluations == compiled.num_target_evaluations > 0
     assert plain.counter.num_invalid == compiled.counter.num_invalid
     assert (plain.counter.num_invalid > 0) == isinstance(target, FunctionTarget)
@@ -63,8 +63,27 @@ def test_a_compiled_sampler_trains_and_is_copied() -> None:
     assert len(history) == 1 and history[0]["log_z"] is not None
     draws = compiled.sample(5, seed=0)
     for twin in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
-        assert twin._respond.eager.args[1] is twin.drift
+        assert not twin._respond.is_compiled
         torch.testing.assert_close(twin.sample(5, seed=0), draws)
+
+
+def test_many_samplers_and_a_drift_that_is_replaced() -> None:
+    # torch gives up after eight compilations of one function.
+    samplers = [Sampler(Funnel(dim), grid=2, compile=True) for dim in range(2, 14)]
+    for sampler in samplers:
+        sampler.sample(3, seed=0)
+    assert all(sampler._respond.is_compiled for sampler in samplers)
+    assert len({id(sampler._respond._chosen) for sampler in samplers}) == len(samplers)
+    plain, compiled = pair(Funnel(3))
+    for sampler in (plain, compiled):
+        sampler.sample(3, seed=0)
+        torch.manual_seed(3)
+        sampler.drift = FourierMLP(3)
+        with torch.no_grad():
+            sampler.drift.perceptron.output.weight.normal_()
+        path = sampler.rollout(5, torch.Generator().manual_seed(1))
+        weights = sampler.weighted_rollout(5, torch.Generator().manual_seed(1))[1]
+        torch.testing.assert_close(sampler.evaluate(path).log_weight, weights, rtol=1e-4, atol=1e-3)
 
 
 def test_without_a_compiler_it_goes_on_eagerly(tmp_path) -> None:
@@ -75,6 +94,7 @@ def test_without_a_compiler_it_goes_on_eagerly(tmp_path) -> None:
         "torch.manual_seed(0); compiled = Sampler(Funnel(3), grid=4, compile=True)\n"
         "assert torch.equal(plain.sample(9, seed=1), compiled.sample(9, seed=1))\n"
         "assert plain.num_target_evaluations == compiled.num_target_evaluations\n"
+        "assert not compiled._respond.is_compiled\n"
     )
     environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     environment["PYTHONPATH"] = str(ROOT)

@@ -76,6 +76,20 @@ def test_constants_of_either_precision(data: torch.dtype, asked: torch.dtype) ->
         CountedTarget(FunctionTarget(lambda x: (x > 0).sum(-1), dim=2)).log_prob(x)
 
 
+def test_constants_that_change_their_precision() -> None:
+    class Own(Target):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.register_buffer("matrix", torch.eye(2, dtype=torch.float32), persistent=False)
+
+        def log_prob(self, x: Tensor) -> Tensor:
+            return -(x @ self.matrix).square().sum(-1)
+
+    target, x = Own(), torch.ones(3, 2, dtype=torch.float64)
+    assert CountedTarget(target).log_prob(x).dtype == torch.float64
+    assert torch.equal(CountedTarget(target.double()).log_prob(x), torch.full((3,), -2.0, dtype=torch.float64))
+
+
 def test_a_failure_now_and_then_is_no_matter_of_dtype() -> None:
     calls = []
 

@@ -57,5 +57,6 @@ def test_trains_with_widths_too() -> None:
 
 
 def test_autocast_of_everything_is_refused() -> None:
-    with pytest.raises(InputError, match="trainer.precision must be 32-true or 64-true, got bf16-mixed.*Reduced"):
-        fit(Sampler(correlated_gaussian(), grid=3), max_steps=1, precision="bf16-mixed", accelerator="cpu")
+    for precision in ("bf16-mixed", "bf16-true"):
+        with pytest.raises(InputError, match=f"trainer.precision must be 32-true or 64-true, got {precision}.*Reduced"):
+            fit(Sampler(correlated_gaussian(), grid=3), max_steps=1, precision=precision, accelerator="cpu")
