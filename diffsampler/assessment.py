@@ -56,9 +56,6 @@ def assess(
 ) -> Assessment:
     """Draw from a trained sampler, estimate log Z and judge the estimate.
 
-    Raises:
-        InputError: if no draw has a usable density, or the reference is another thing.
-
     Arguments:
         sampler: the sampler.
         num_samples: its draws.
@@ -66,6 +63,9 @@ def assess(
         history: what `fit` returned, to see whether the estimate still drifts.
         reference: an estimate without learning, by `diffsampler.estimators.reference`; by default that of the
             sampler's own search. Without any, no estimate is better than doubtful.
+
+    Raises:
+        InputError: if no draw has a usable density, or the reference is another thing.
     """
     generator = new_generator("test", seed, device=sampler.device)
     x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)

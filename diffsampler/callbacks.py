@@ -14,6 +14,7 @@ from torch import Tensor
 from diffsampler.assessment import assess_draws
 from diffsampler.errors import InputError
 from diffsampler.estimators import LogZEstimate, estimate_log_z, reference
+from diffsampler.metrics import wasserstein2
 from diffsampler.module import SamplerModule
 
 __all__ = ["ExponentialMovingAverage", "Report", "SampleWriter"]
@@ -103,8 +104,6 @@ class Report(L.Callback):
     def _write(
         self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
     ) -> None:
-        from diffsampler.metrics import wasserstein2
-
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         sampler, target = module.sampler, module.sampler.target

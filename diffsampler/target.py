@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_count
 
-Values = TypeVar("Values")
-
 __all__ = [
     "CountedTarget",
     "FunctionTarget",
@@ -29,6 +27,8 @@ __all__ = [
     "naming_the_target",
     "or_zero_density",
 ]
+
+Values = TypeVar("Values")
 
 
 class Target(nn.Module, ABC):

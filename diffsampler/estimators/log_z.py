@@ -8,7 +8,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.estimators.weights import WeightSummary
 
-__all__ = ["LogZEstimate", "estimate_from_summary", "estimate_log_z"]
+__all__ = ["LogZEstimate", "estimate_log_z"]
 
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
@@ -48,7 +48,10 @@ class LogZEstimate:
 
 
 def estimate_log_z(
-    log_weight: Tensor, num_target_evaluations: int = 0, num_invalid_evaluations: int = 0, draws_per_weight: int = 1
+    log_weight: Tensor | WeightSummary,
+    num_target_evaluations: int = 0,
+    num_invalid_evaluations: int = 0,
+    draws_per_weight: int = 1,
 ) -> LogZEstimate:
     """Estimate log Z from log importance weights.
 
@@ -57,7 +60,8 @@ def estimate_log_z(
     inequality, P(estimate >= 20 Z) <= 1/20, so the interval is then [log_z - log 20, inf).
 
     Arguments:
-        log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported.
+        log_weight: with shape (n). -inf is a weight of zero; NaN and +inf count as zero too, and are reported. Or
+            their sums, of weights that came in batches.
         num_target_evaluations: what the weights cost.
         num_invalid_evaluations: at how many of those the target was not a number, or its score was not.
         draws_per_weight: of the sampler, where a weight is the mean of a group of them: `ess` is then that of as many
@@ -66,17 +70,10 @@ def estimate_log_z(
     Raises:
         InputError: if no weight is positive and finite.
     """
-    summary = WeightSummary(log_weight.numel()).add(log_weight)
-    return estimate_from_summary(summary, num_target_evaluations, num_invalid_evaluations, draws_per_weight)
-
-
-def estimate_from_summary(
-    summary: WeightSummary,
-    num_target_evaluations: int = 0,
-    num_invalid_evaluations: int = 0,
-    draws_per_weight: int = 1,
-) -> LogZEstimate:
-    """The same from weights that were added up batch by batch. Arguments as in `estimate_log_z`."""
+    if isinstance(log_weight, WeightSummary):
+        summary = log_weight
+    else:
+        summary = WeightSummary(log_weight.numel()).add(log_weight)
     n, num_zero, num_invalid = summary.num, summary.num_zero, summary.num_invalid
     if num_zero == n:
         raise InputError(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffsampler import InputError
 from diffsampler.estimators import LogZEstimate, WeightSummary, estimate_log_z, pareto_khat
-from diffsampler.estimators.log_z import estimate_from_summary
 
 
 def heavy(n: int, shape: float, seed: int = 0) -> Tensor:
@@ -169,7 +168,7 @@ def test_weights_in_batches_say_what_all_of_them_say(spread: float, generator: t
     at_once, summary = estimate_log_z(log_weight), WeightSummary(5000)
     for part in log_weight.split(37):
         summary.add(part)
-    in_batches = estimate_from_summary(summary)
+    in_batches = estimate_log_z(summary)
     assert in_batches.warnings == at_once.warnings
     for key, value in vars(at_once).items():
         if key != "warnings":
