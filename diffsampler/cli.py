@@ -49,7 +49,7 @@ def build_module(
     behaviour: Behaviour | None = None,
     backward_drift: Callable[[int], Drift] | None = None,
     compile: bool = False,
-    checkpoint_activations: bool = False,
+    checkpoint_activations: bool | None = None,
     lr: float = 1e-3,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
@@ -71,7 +71,8 @@ def build_module(
         behaviour: where training states come from; by default OnPolicy, or after a search the points found too.
         backward_drift: the control network of the backward kernel, of processes that learn one; by default as drift.
         compile: whether to compile target and drift for rollouts.
-        checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory.
+        checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory; by
+            default where a batch has more than half a million states.
         lr: learning rate of drift and process.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.

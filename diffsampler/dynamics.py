@@ -19,16 +19,19 @@ __all__ = ["Dynamics"]
 CPU_CHUNK_ROWS = 6400
 # On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.
 CHECKPOINTED_ROWS = 1 << 18
+# Above this many rows activations are not kept: at width 64, two networks keep some 3 KB a row.
+MAX_KEPT_ROWS = 1 << 19
 
 
 class Dynamics(Walker):
     """Walks and their densities. Arguments as in `Walker`.
 
     Attributes:
-        checkpoint_activations: whether training computes activations twice instead of keeping them.
+        checkpoint_activations: whether training computes activations twice instead of keeping them; None for: where
+            a batch has more than half a million states.
     """
 
-    checkpoint_activations: bool = False
+    checkpoint_activations: bool | None = None
 
     def evaluate(self, path: Path, with_flow: bool = True) -> Trajectory:
         """The densities of a path under the current model, with gradients to its parameters.
@@ -107,16 +110,13 @@ class Dynamics(Walker):
 
     def _in_chunks(self, network: nn.Module, embedding: Tensor, x: Tensor, more: Tensor | None) -> Tensor:
         """The network at all states, with shape (K, B, *), for an embedding with shape (K, E)."""
-        size = max(1, self._chunk_rows(x.device) // x.shape[1])
+        asked = self.checkpoint_activations
+        checkpointed = len(x) * x.shape[1] > MAX_KEPT_ROWS if asked is None else asked
+        size = max(1, _chunk_rows(x.device, checkpointed) // x.shape[1])
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
-        call = partial(checkpoint, network, use_reentrant=False) if self.checkpoint_activations else network
+        call = partial(checkpoint, network, use_reentrant=False) if checkpointed else network
         embedding = embedding.unsqueeze(1)
         return torch.cat([call(embedding[part], x[part], None if more is None else more[part]) for part in parts])
-
-    def _chunk_rows(self, device: torch.device) -> int:
-        if device.type == "cpu":
-            return CPU_CHUNK_ROWS
-        return CHECKPOINTED_ROWS if self.checkpoint_activations else sys.maxsize
 
     def _log_flow(self, path: Path, log_prob: Tensor) -> Tensor:
         """log F at interior times, with shape (T - 1, B)."""
@@ -125,3 +125,9 @@ class Dynamics(Walker):
             return x.new_empty(0, x.shape[1])
         embedding = self.flow.embed(path.times[1:-1].to(self.dtype))
         return self._in_chunks(self.flow, embedding, x, self._interpolation(t, x, log_prob[1:-1]))
+
+
+def _chunk_rows(device: torch.device, checkpointed: bool) -> int:
+    if device.type == "cpu":
+        return CPU_CHUNK_ROWS
+    return CHECKPOINTED_ROWS if checkpointed else sys.maxsize

@@ -49,7 +49,8 @@ class Sampler(Dynamics):
         compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, in
             two thirds of the time, after some 20 seconds. Where there is no compiler a warning says so.
         checkpoint_activations: whether training computes activations twice instead of keeping them, in a quarter more
-            time, and memory for states alone. The same gradients to rounding.
+            time, and memory for states alone; the same gradients to rounding. By default it does where a batch has
+            more than half a million states (trajectories times steps).
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
@@ -73,7 +74,7 @@ class Sampler(Dynamics):
         coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
         backward_drift: Drift | Callable[[int], Drift] | None = None,
         compile: bool = False,
-        checkpoint_activations: bool = False,
+        checkpoint_activations: bool | None = None,
     ) -> None:
         if not isinstance(target, Target):
             raise InputError(

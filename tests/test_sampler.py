@@ -375,21 +375,29 @@ def test_state_dict_restores_the_sampler() -> None:
 @pytest.mark.parametrize("chunk", [6400, 20], ids=["in one piece", "in many"])
 def test_activations_computed_twice_give_the_same_gradients(chunk, monkeypatch):
     monkeypatch.setattr("diffsampler.dynamics.CPU_CHUNK_ROWS", chunk)
-    gradients, kept = [], []
-    for checkpoint_activations in (False, True):
-        torch.manual_seed(0)
-        sampler = Sampler(correlated_gaussian(), grid=12, checkpoint_activations=checkpoint_activations)
-        path = sampler.rollout(10, new_generator())
-        rows = []
+    (kept, gradient), (kept_twice, gradient_twice) = _activations_and_gradient(False), _activations_and_gradient(True)
+    torch.testing.assert_close(gradient, gradient_twice, rtol=1e-10, atol=1e-12)
+    assert kept_twice < 0.5 * kept
 
-        def keep(tensor, rows=rows):
-            rows.append(tensor.numel())
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = SubTrajectoryBalance()(sampler.evaluate(path))
-        loss.backward()
-        kept.append(sum(rows))
-        gradients.append(torch.cat([p.grad.flatten() for p in sampler.parameters() if p.grad is not None]))
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
-    assert kept[1] < 0.5 * kept[0]
+def test_large_batches_do_not_keep_their_activations(monkeypatch):
+    assert _activations_and_gradient(None)[0] == _activations_and_gradient(False)[0]
+    monkeypatch.setattr("diffsampler.dynamics.MAX_KEPT_ROWS", 100)
+    assert _activations_and_gradient(None)[0] == _activations_and_gradient(True)[0]
+
+
+def _activations_and_gradient(checkpoint_activations: bool | None) -> tuple[int, torch.Tensor]:
+    """How many numbers the graph of a step keeps, for 10 trajectories of 12 steps, and the step's gradient."""
+    torch.manual_seed(0)
+    sampler = Sampler(correlated_gaussian(), grid=12, checkpoint_activations=checkpoint_activations)
+    path = sampler.rollout(10, new_generator())
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = SubTrajectoryBalance()(sampler.evaluate(path))
+    loss.backward()
+    return sum(kept), torch.cat([p.grad.flatten() for p in sampler.parameters() if p.grad is not None])

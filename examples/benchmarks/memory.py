@@ -1,6 +1,6 @@
 """Peak memory of one DGFS training step on ManyWell-32, batch 256, for growing numbers of steps T.
 
-`python -m examples.benchmarks.memory [--steps 250 500 1000] [--batch_size 256] [--checkpoint_activations]`
+`python -m examples.benchmarks.memory [--steps 250 500 1000] [--batch_size 256] [--checkpoint_activations true]`
 
 Each T runs in a process of its own; the figure is its peak resident memory, and what it exceeds T = 1 by.
 """
@@ -10,8 +10,10 @@ import resource
 import subprocess
 import sys
 
+CHOICES = {"auto": None, "true": True, "false": False}
 
-def peak_of_step(num_steps: int, batch_size: int, checkpoint_activations: bool) -> float:
+
+def peak_of_step(num_steps: int, batch_size: int, checkpoint_activations: bool | None) -> float:
     """Run one step here and return the peak resident memory of this process, in GB."""
     import torch
 
@@ -30,15 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", nargs="+", type=int, default=[250, 500, 1000])
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--checkpoint_activations", action="store_true")
+    parser.add_argument("--checkpoint_activations", choices=CHOICES, default="auto")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        print(peak_of_step(arguments.child, arguments.batch_size, arguments.checkpoint_activations))
+        print(peak_of_step(arguments.child, arguments.batch_size, CHOICES[arguments.checkpoint_activations]))
         return
     command = [sys.executable, "-m", "examples.benchmarks.memory", "--batch_size", str(arguments.batch_size)]
-    command += ["--checkpoint_activations"] if arguments.checkpoint_activations else []
-    command += ["--child"]
+    command += ["--checkpoint_activations", arguments.checkpoint_activations, "--child"]
     peaks = {}
     for num_steps in [1, *arguments.steps]:
         peaks[num_steps] = float(subprocess.run([*command, str(num_steps)], capture_output=True, check=True).stdout)
