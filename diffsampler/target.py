@@ -195,6 +195,16 @@ class CountedTarget:
         self.num_evaluations += num_evaluations
         self._num_invalid = self._num_invalid + num_invalid
 
+    @contextmanager
+    def counting_apart(self) -> Iterator[Callable[[], tuple[int, Tensor]]]:
+        """Leave out what is evaluated in this context; what it yields says how much that is, and how much invalid."""
+        before = self.num_evaluations, self._num_invalid
+        self._num_invalid = 0
+        try:
+            yield lambda: (self.num_evaluations - before[0], torch.as_tensor(self._num_invalid))
+        finally:
+            self.num_evaluations, self._num_invalid = before
+
 
 def checked_log_prob(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
     """log R(x), with shape (*), for x with shape (*, D), and at how many points it is NaN or +inf, with shape ()."""

@@ -5,11 +5,13 @@ Everything here is in the sampler's own coordinates.
 
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from diffsampler.cuda_graph import GraphedRollout
 from diffsampler.errors import InputError, check_count
 from diffsampler.grids import Grid
 from diffsampler.kernels import Kernel
@@ -55,7 +57,7 @@ class Walker(Policy):
         counter: the target as the process sees it.
         process, drift, backward_drift, flow: as in `Policy`.
         grid: the time grid.
-        compile: whether target and drift are compiled for rollouts.
+        compile: whether target and drift are compiled for rollouts, and these are CUDA graphs on a GPU.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Walker(Policy):
         self.counter = counter
         self.grid = grid
         self._respond = CompiledResponse() if compile else respond
+        self._graphed = GraphedRollout() if compile else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,10 +97,10 @@ class Walker(Policy):
                 model, not under this.
         """
         times = self._times(generator)
-        path = self._empty_path(times, n, self.uses_score)
-        for _ in self._recorded(self._walk(times, self._start(n, generator), generator, noise_scale), path):
-            pass
-        return path
+        if self._graphed is None or noise_scale != 1.0:
+            return self._roll_out(n, times, generator, noise_scale)
+        tensors = [*self.parameters(), *self.buffers()]
+        return self._graphed(partial(self._roll_out, n), tensors, self.counter, (n, len(times)), times, generator)
 
     @torch.no_grad()
     def walk_back(self, x: Tensor, generator: torch.Generator | None = None, times: Tensor | None = None) -> Path:
@@ -211,6 +214,14 @@ class Walker(Policy):
             self.log_z.copy_(usable.logsumexp(0) - math.log(len(log_weight)))
 
     # --- steps
+
+    def _roll_out(
+        self, n: int, times: Tensor, generator: torch.Generator | None = None, noise_scale: float = 1.0
+    ) -> Path:
+        path = self._empty_path(times, n, self.uses_score)
+        for _ in self._recorded(self._walk(times, self._start(n, generator), generator, noise_scale), path):
+            pass
+        return path
 
     def _start(self, n: int, generator: torch.Generator | None) -> Tensor:
         return self.process.sample_prior(n, self.dim, generator, self.dtype, self.device)
