@@ -47,7 +47,8 @@ class Sampler(Dynamics):
         backward_drift: the control of the backward kernel, of processes that learn one; by default made as the drift
             is.
         compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, in
-            two thirds of the time, after some 20 seconds. Where there is no compiler a warning says so.
+            two thirds of the time, after some 20 seconds. Where there is no compiler a warning says so. On a GPU
+            rollouts of training are CUDA graphs besides.
         checkpoint_activations: whether training computes activations twice instead of keeping them, in a quarter more
             time, and memory for states alone; the same gradients to rounding. By default it does where a batch has
             more than half a million states (trajectories times steps).
