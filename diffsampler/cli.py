@@ -50,7 +50,7 @@ def build_module(
     backward_drift: Callable[[int], Drift] | None = None,
     compile: bool = False,
     checkpoint_activations: bool | None = None,
-    lr: float = 1e-3,
+    lr: float | None = None,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
     final_lr_factor: float = 0.01,
@@ -73,7 +73,7 @@ def build_module(
         compile: whether to compile target and drift for rollouts.
         checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory; by
             default where a batch has more than half a million states.
-        lr: learning rate of drift and process.
+        lr: learning rate of drift and process; by default 1e-3, or 3e-3 for a target alone.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.

@@ -19,6 +19,7 @@ from diffsampler.target import naming_the_target
 
 __all__ = ["SamplerModule"]
 
+DEFAULT_LR = 1e-3
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
 MAX_LOST, FEW_LOST = 0.1, 2
@@ -35,7 +36,7 @@ class SamplerModule(L.LightningModule):
         sampler: the sampler to train.
         loss: by default `SubTrajectoryBalance()`, or that of `diffsampler.recipe` for a sampler of a target alone.
         behaviour: by default `OnPolicy()`, or that of the recipe.
-        lr: Adam's learning rate for drift and process.
+        lr: Adam's learning rate for drift and process; by default 1e-3, or that of `diffsampler.recipe` with its loss.
         flow_lr: for the flow network.
         log_z_lr: for the scalar log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves at the end of training.
@@ -58,7 +59,7 @@ class SamplerModule(L.LightningModule):
         sampler: Sampler,
         loss: Loss | None = None,
         behaviour: Behaviour | None = None,
-        lr: float = 1e-3,
+        lr: float | None = None,
         flow_lr: float = 1e-2,
         log_z_lr: float = 1e-1,
         final_lr_factor: float = 0.01,
@@ -68,8 +69,9 @@ class SamplerModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.sampler = sampler
+        default_lr = DEFAULT_LR
         if sampler.self_chosen and loss is None and behaviour is None:
-            loss, behaviour = default_training()
+            loss, behaviour, default_lr = default_training()
         loss = SubTrajectoryBalance() if loss is None else loss
         self.loss = check_instance("loss", loss, Loss, "SubTrajectoryBalance()")
         behaviour = OnPolicy() if behaviour is None else behaviour
@@ -77,7 +79,7 @@ class SamplerModule(L.LightningModule):
         self.loss.check(sampler, self.behaviour)
         self.behaviour.check(sampler)
         self.loss.adapt(sampler)
-        self.lr = check_positive("lr", lr)
+        self.lr = check_positive("lr", default_lr if lr is None else lr)
         self.flow_lr = check_positive("flow_lr", flow_lr)
         self.log_z_lr = check_positive("log_z_lr", log_z_lr)
         self.final_lr_factor = check_positive("final_lr_factor", final_lr_factor)

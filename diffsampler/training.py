@@ -40,7 +40,7 @@ def fit(
     seed: int = 0,
     loss: Loss | None = None,
     behaviour: Behaviour | None = None,
-    lr: float = 1e-3,
+    lr: float | None = None,
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
     batch_size: int = 256,
@@ -59,7 +59,8 @@ def fit(
         seed: of all noise in training.
         loss: by default `SubTrajectoryBalance()`, or that of `diffsampler.recipe` for a sampler of a target alone.
         behaviour: by default `OnPolicy()`, or that of the recipe.
-        lr: learning rate of drift and process; all rates fall along half a cosine to a hundredth.
+        lr: learning rate of drift and process, by default 1e-3, or 3e-3 for a sampler of a target alone; all rates
+            fall along half a cosine to a hundredth.
         flow_lr: learning rate of the flow.
         log_z_lr: learning rate of log Z.
         batch_size: trajectories of a step.

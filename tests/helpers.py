@@ -49,6 +49,7 @@ from diffsampler.networks import (
     LearnedVariance,
     PeriodicFlow,
     PeriodicMLP,
+    PreconditionedMLP,
 )
 from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
 from diffsampler.processes import (
@@ -148,7 +149,14 @@ PRIORS: list[tuple[str, Callable[[], Prior]]] = [
     ("GaussianPrior", lambda: GaussianPrior(0.3, 1.5)),
     ("GaussianMixturePrior", lambda: GaussianMixturePrior(3, 0.8, 1.2)),
 ]
-DRIFTS: list[type[Drift]] = [FourierMLP, GaussianBridgeMLP, LangevinDrift, LearnedVariance, CoordinatewiseDrift]
+DRIFTS: list[type[Drift]] = [
+    FourierMLP,
+    PreconditionedMLP,
+    GaussianBridgeMLP,
+    LangevinDrift,
+    LearnedVariance,
+    CoordinatewiseDrift,
+]
 FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
 
 

@@ -8,6 +8,7 @@ from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinDrift
 from diffsampler.networks.learned_variance import LearnedVariance
 from diffsampler.networks.periodic import PeriodicFlow, PeriodicMLP
+from diffsampler.networks.preconditioned import PreconditionedMLP
 from diffsampler.networks.reduced_precision import ReducedPrecision
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "LearnedVariance",
     "PeriodicFlow",
     "PeriodicMLP",
+    "PreconditionedMLP",
     "ReducedPrecision",
 ]

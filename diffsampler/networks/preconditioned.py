@@ -1,0 +1,45 @@
+"""A perceptron whose output has the size of a control at every time."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.networks.drift import FourierMLP
+from diffsampler.processes import PinnedBrownian, Process
+
+__all__ = ["PreconditionedMLP"]
+
+# Of the target's variance along its narrowest mode, in units of the process: narrower ones are for training to learn.
+NARROW = 0.01
+
+
+class PreconditionedMLP(FourierMLP):
+    """u(t, x) = (p / (1 - q + 0.01))^(1/2) m(t, x), with m a perceptron as in `FourierMLP`.
+
+    p and q are the process's (`Process.gaussian_control`). To a target of narrow modes the control grows as
+    (1 - q)^(-1/2) towards the end, until the remaining noise is as narrow as they are. A perceptron whose output stays
+    of order 1 learns it several times faster than one that must learn this growth, too.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models, Karras et al., 2022, arXiv:2206.00364,
+            section 5: why the outputs of a denoiser are scaled.
+
+    Arguments:
+        dim, width, depth, frequencies: as in `FourierMLP`.
+    """
+
+    def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+        super().__init__(dim, width, depth, frequencies)
+        self.dim = dim
+        # Brownian motion of unit scale, unless a sampler says otherwise.
+        self._gaussian_control = PinnedBrownian().gaussian_control
+
+    def adapt(self, process: Process) -> None:
+        self._gaussian_control = process.gaussian_control
+
+    def embed(self, t: Tensor) -> Tensor:
+        p, q = self._gaussian_control(t.unsqueeze(-1))
+        size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, self.dim)
+        return torch.cat([size, super().embed(t)], -1)
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        return embedding[..., : self.dim] * super().forward(embedding[..., self.dim :], x)
