@@ -161,13 +161,18 @@ def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:
         sampler = Sampler(correlated_gaussian(), **parts)
         assert sampler.coordinates is None and not sampler.self_chosen
     module = SamplerModule(Sampler(correlated_gaussian(), grid=7))
-    assert isinstance(module.loss, SubTrajectoryBalance)
+    assert isinstance(module.loss, SubTrajectoryBalance) and module.lr == 1e-3
     # One's own loss on what the search finds.
     module = SamplerModule(Sampler(correlated_gaussian()), TrajectoryBalance())
-    assert isinstance(module.loss, TrajectoryBalance) and isinstance(module.behaviour, OnPolicy)
+    assert isinstance(module.loss, TrajectoryBalance) and isinstance(module.behaviour, OnPolicy) and module.lr == 1e-3
     sampler = Sampler(correlated_gaussian(), process=VariancePreserving(), coordinates=SearchedCoordinates, flow=None)
     fit(sampler, max_steps=2, loss=LogVariance(), batch_size=8, num_eval_samples=50, **QUIET)
     assert sampler.coordinates.is_found
+
+
+def test_the_recipe_brings_its_learning_rate() -> None:
+    assert SamplerModule(Sampler(correlated_gaussian())).lr == 3e-3
+    assert SamplerModule(Sampler(correlated_gaussian()), lr=5e-4).lr == 5e-4
 
 
 def test_command_line_with_a_target_alone(
