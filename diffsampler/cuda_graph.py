@@ -125,7 +125,7 @@ def _default_noise_of(generator: torch.Generator | None, device: torch.device) -
     if generator is None:
         yield
         return
-    default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[generator.device.index]
+    default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]
     before = default.get_state()
     default.set_state(generator.get_state())
     yield

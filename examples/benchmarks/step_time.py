@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 import targets  # noqa: F401  (found by short name)
 from diffsampler.cli import build_module
@@ -57,7 +57,14 @@ class Case(NamedTuple):
         parser = ArgumentParser()
         parser.add_function_arguments(build_module)
         torch.manual_seed(seed)
-        return build_module(**parser.instantiate_classes(parser.parse_object(settings))).to(device)
+        return build_module(**instantiated(parser, settings)).to(device)
+
+
+def instantiated(parser: ArgumentParser, settings: dict[str, Any]) -> Namespace:
+    """What a parser makes of settings."""
+    # jsonargparse 4.49 has a new name for it, and warns of the old one.
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    return instantiate(parser.parse_object(settings))
 
 
 def settings_of(kind: str, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 
 from diffsampler import Sampler, fit
 from diffsampler.target import Target
-from examples.benchmarks.step_time import EXAMPLES, Case, settings_of
+from examples.benchmarks.step_time import EXAMPLES, Case, instantiated, settings_of
 
 HELD = 5
 DEFAULT = "default"
@@ -56,7 +56,7 @@ def target_of(name: str) -> Target:
     """The target of a file of examples/targets/, without its coordinates."""
     parser = ArgumentParser()
     parser.add_argument("--target", type=Target)
-    return parser.instantiate_classes(parser.parse_object({"target": settings_of("targets", name)["target"]})).target
+    return instantiated(parser, {"target": settings_of("targets", name)["target"]}).target
 
 
 def run(preset: str, target: str, arguments: argparse.Namespace, seed: int) -> Reached | None:
