@@ -70,10 +70,10 @@ def build_module(
         loss: by default SubTrajectoryBalance, or after a search maximum likelihood, then LogVariance.
         behaviour: where training states come from; by default OnPolicy, or after a search the points found too.
         backward_drift: the control network of the backward kernel, of processes that learn one; by default as drift.
-        compile: whether to compile target and drift for rollouts.
+        compile: whether to compile target and drift for rollouts, and to record training's as CUDA graphs on a GPU.
         checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory; by
-            default where a batch has more than half a million states.
-        lr: learning rate of drift and process; by default 1e-3, or 3e-3 for a target alone.
+            default on a CPU, where a batch has more than a quarter of a million states.
+        lr: learning rate of drift and process; by default 1e-3, or 3e-3 for a target and nothing else.
         flow_lr: learning rate of the flow network.
         log_z_lr: learning rate of log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
@@ -101,6 +101,10 @@ class _SaveConfigOnFit(SaveConfigCallback):
 
 class _Parser(LightningArgumentParser):
     """Reports a mistake in one line. The parsers of nested classes are of this type too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A mistyped option that begins like another one is a mistake, not that one.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:

@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,28 +15,29 @@ from diffsampler.trajectory import Path
 
 __all__ = ["GraphedRollout", "record_cuda_graph"]
 
-# Rollouts of a kind before one is recorded: by then compilers have run, and what happens once has happened.
+# Plain rollouts of a kind before one is recorded: by then compilers and libraries have made what they make once.
 WARM_UP = 3
 
 RollOut = Callable[[Tensor, torch.Generator | None], Path]
-Record = Callable[[Callable[[], Path]], tuple[Callable[[], None], Path]]
+Record = Callable[[Callable[[], Path], torch.device], tuple[Callable[[], None], Path]]
 
 
-def record_cuda_graph(call: Callable[[], Path]) -> tuple[Callable[[], None], Path]:
+def record_cuda_graph(call: Callable[[], Path], device: torch.device) -> tuple[Callable[[], None], Path]:
     """What repeats a call on a GPU, and the tensors that every repetition writes to.
 
-    Noise must come from the GPU's default generator, which all versions of torch record.
+    Noise must come from the device's default generator, which all versions of torch record.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        path = call()
+    # The second context brings the stream back if recording fails.
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            path = call()
     return graph.replay, path
 
 
 class _Recording(NamedTuple):
-    """A repetition; where it reads parameters and times, and leaves its path; what it counts for."""
+    """A repetition, where it reads its times and leaves its path, and what it counts for."""
 
-    addresses: list[int]
     times: Tensor
     replay: Callable[[], None]
     path: Path
@@ -43,12 +45,21 @@ class _Recording(NamedTuple):
     num_invalid: Tensor
 
 
+@dataclass
+class _Kind:
+    """Rollouts of one shape, with parameters in one place."""
+
+    addresses: list[int]
+    num_plain: int = 0
+    recording: _Recording | None = None
+
+
 class GraphedRollout:
     """Rollouts whose kernels are recorded once and then started together; the same numbers as without.
 
-    There is one recording for each number of trajectories and steps, made anew where parameters have moved in memory;
-    what Python decides inside a target stays as it was then. Where recording fails, since a target brings numbers back
-    to the host for one, rollouts go on without, after a warning. Copies start anew.
+    There is one recording for each kind of rollout, made anew where parameters have moved in memory. What Python
+    decides on the way, inside a target for one, stays as it was. Where a rollout cannot be recorded, since a target
+    brings numbers back to the host, rollouts go on without, after a warning. Copies start anew.
 
     Arguments:
         record: makes the repetition of a call.
@@ -63,7 +74,7 @@ class GraphedRollout:
     def __call__(
         self,
         roll_out: RollOut,
-        tensors: Iterable[Tensor],
+        tensors: list[Tensor],
         counter: CountedTarget,
         kind: tuple[int, ...],
         times: Tensor,
@@ -75,40 +86,58 @@ class GraphedRollout:
             roll_out: the plain rollout, at given times and with the noise of a generator.
             tensors: what it reads beside times.
             counter: of its target evaluations.
-            kind: all that decides the shapes of a rollout.
+            kind: what decides shapes and what Python does.
             times: the grid.
             generator: the source of all noise.
         """
-        self._num_calls[kind] = self._num_calls.get(kind, 0) + 1
-        if self._failed or times.device.type != self._device_type or self._num_calls[kind] <= WARM_UP:
+        if self._failed or times.device.type != self._device_type or torch.is_inference_mode_enabled():
             return roll_out(times, generator)
         addresses = [tensor.data_ptr() for tensor in tensors]
-        recording = self._recordings.get(kind)
-        if recording is None or recording.addresses != addresses:
+        seen = self._seen.get(kind)
+        if seen is None or seen.addresses != addresses:
+            seen = self._seen[kind] = _Kind(addresses)
+        if seen.num_plain < WARM_UP:
+            seen.num_plain += 1
+            return roll_out(times, generator)
+        if seen.recording is None:
             try:
-                recording = self._recordings[kind] = self._make(roll_out, counter, times, addresses)
+                seen.recording = self._make(roll_out, counter, times)
             except Exception as error:
                 self._failed = True
                 first_line = str(error).strip().partition("\n")[0]
                 warnings.warn(f"No CUDA graph of a rollout, the run goes on without: {first_line[:300]}", stacklevel=2)
                 logging.getLogger(__name__).debug("recording a rollout failed", exc_info=error)
                 return roll_out(times, generator)
+        return self._repeat(seen.recording, counter, times, generator)
+
+    def _make(self, roll_out: RollOut, counter: CountedTarget, times: Tensor) -> _Recording:
+        times = times.clone()
+        with _default_noise_kept(times.device):
+            with _no_waiting(times.device):
+                roll_out(times, None)  # a recording that fails would leave allocator and noise in disorder
+            with counter.counting_apart() as counted:
+                replay, path = self._record(lambda: roll_out(times, None), times.device)
+                return _Recording(times, replay, path, *counted())
+
+    @staticmethod
+    def _repeat(
+        recording: _Recording, counter: CountedTarget, times: Tensor, generator: torch.Generator | None
+    ) -> Path:
         recording.times.copy_(times)
-        with _default_noise_of(generator, times.device):
+        if generator is None:
             recording.replay()
-        counter.count(recording.num_evaluations, recording.num_invalid.clone())
+        else:
+            with _default_noise_kept(times.device):
+                default = _default_generator(times.device)
+                default.set_state(generator.get_state())
+                recording.replay()
+                generator.set_state(default.get_state())
+        counter.count(recording.num_evaluations, recording.num_invalid)
         path = recording.path
         return Path(times, *(None if part is None else part.clone() for part in (path.x, path.log_prob, path.score)))
 
-    def _make(self, roll_out: RollOut, counter: CountedTarget, times: Tensor, addresses: list[int]) -> _Recording:
-        times = times.clone()
-        with counter.counting_apart() as counted:
-            replay, path = self._record(lambda: roll_out(times, None))
-            return _Recording(addresses, times, replay, path, *counted())
-
     def _forget(self) -> None:
-        self._recordings: dict[tuple[int, ...], _Recording] = {}
-        self._num_calls: dict[tuple[int, ...], int] = {}
+        self._seen: dict[tuple[int, ...], _Kind] = {}
         self._failed = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,14 +149,23 @@ class GraphedRollout:
 
 
 @contextmanager
-def _default_noise_of(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
-    """The default generator of a device goes on where another one is, and takes that one along; then it goes back."""
-    if generator is None:
+def _no_waiting(device: torch.device) -> Iterator[None]:
+    """Where the host would wait for a GPU, and so nothing could be recorded, torch raises a RuntimeError instead."""
+    if device.type != "cuda":
         yield
         return
-    default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]
-    before = default.get_state()
-    default.set_state(generator.get_state())
-    yield
-    generator.set_state(default.get_state())
-    default.set_state(before)
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def _default_noise_kept(device: torch.device) -> AbstractContextManager[None]:
+    """After this context a device's default generator is where it was."""
+    return torch.random.fork_rng([] if device.type == "cpu" else [device.index])
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    return torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]

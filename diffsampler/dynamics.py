@@ -19,16 +19,16 @@ __all__ = ["Dynamics"]
 CPU_CHUNK_ROWS = 6400
 # On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.
 CHECKPOINTED_ROWS = 1 << 18
-# Above this many rows activations are not kept: at width 64, two networks keep some 3 KB a row.
-MAX_KEPT_ROWS = 1 << 19
+# Above this many rows a CPU does not keep activations: they are 4 to 9 KB a row in the default networks.
+MAX_KEPT_ROWS = 1 << 18
 
 
 class Dynamics(Walker):
     """Walks and their densities. Arguments as in `Walker`.
 
     Attributes:
-        checkpoint_activations: whether training computes activations twice instead of keeping them; None for: where
-            a batch has more than half a million states.
+        checkpoint_activations: whether training computes activations twice instead of keeping them; None for: on a
+            CPU, where a batch has more than a quarter of a million states.
     """
 
     checkpoint_activations: bool | None = None
@@ -111,7 +111,7 @@ class Dynamics(Walker):
     def _in_chunks(self, network: nn.Module, embedding: Tensor, x: Tensor, more: Tensor | None) -> Tensor:
         """The network at all states, with shape (K, B, *), for an embedding with shape (K, E)."""
         asked = self.checkpoint_activations
-        checkpointed = len(x) * x.shape[1] > MAX_KEPT_ROWS if asked is None else asked
+        checkpointed = (x.device.type == "cpu" and len(x) * x.shape[1] > MAX_KEPT_ROWS) if asked is None else asked
         size = max(1, _chunk_rows(x.device, checkpointed) // x.shape[1])
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
         call = partial(checkpoint, network, use_reentrant=False) if checkpointed else network

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import TypeVar
 
-__all__ = ["InputError", "check_count", "check_instance", "check_non_negative", "check_positive"]
+__all__ = ["InputError", "check_count", "check_flag", "check_instance", "check_non_negative", "check_positive"]
 
 Part = TypeVar("Part")
 
@@ -23,6 +23,13 @@ def check_count(name: str, value: int, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
     return int(value)
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}.")
+    return value
 
 
 def check_positive(name: str, value: float | Sequence[float]) -> float | Sequence[float]:

@@ -254,6 +254,7 @@ class SamplerModule(L.LightningModule):
                 raise
             rank_zero_warn(f"Step {self.global_step}: {error}")
             self.log("val/elbo", -math.inf, batch_size=1)
+            self.log("val/interval_width", math.inf, batch_size=1)
             return
         if fitting:
             self.history.append({"step": self.global_step, **estimate.to_dict()})

@@ -12,7 +12,7 @@ from diffsampler.batches import in_batches
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, TargetInCoordinates
 from diffsampler.dynamics import Dynamics
-from diffsampler.errors import InputError, check_count, check_instance
+from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS
 from diffsampler.estimators import Annealed, WeightSummary
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
@@ -48,10 +48,12 @@ class Sampler(Dynamics):
             is.
         compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, in
             two thirds of the time, after some 20 seconds. Where there is no compiler a warning says so. On a GPU
-            rollouts of training are CUDA graphs besides.
+            training's own rollouts (those of `OnPolicy`) are CUDA graphs besides: what Python decides inside a target
+            stays as it was when they were recorded.
         checkpoint_activations: whether training computes activations twice instead of keeping them, in a quarter more
-            time, and memory for states alone; the same gradients to rounding. By default it does where a batch has
-            more than half a million states (trajectories times steps).
+            time, and memory for states alone; the same gradients to rounding. By default it does on a CPU where a
+            batch has more than a quarter of a million states (trajectories times steps). Losses that do not take
+            densities in one pass, path-wise reverse KL and maximum likelihood on some transitions, keep theirs.
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
@@ -109,7 +111,9 @@ class Sampler(Dynamics):
         counter = CountedTarget(process.extend(walked))
         counter.num_evaluations += spent
         grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
-        super().__init__(counter, process, drift, backward_drift, flow, grid, compile)
+        super().__init__(counter, process, drift, backward_drift, flow, grid, check_flag("compile", compile))
+        if checkpoint_activations is not None:
+            check_flag("checkpoint_activations", checkpoint_activations)
         self.checkpoint_activations = checkpoint_activations
         self.target = target
         self.coordinates = coordinates

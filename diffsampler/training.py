@@ -31,6 +31,7 @@ NOT_FOR_USERS = (
     r".*could not find the monitored key",
     r".*The dirpath has changed",
     r".*all_gather is deprecated",
+    r".*It is recommended to use `self.log",  # on several ranks: what is logged has been gathered
 )
 
 
@@ -59,8 +60,8 @@ def fit(
         seed: of all noise in training.
         loss: by default `SubTrajectoryBalance()`, or that of `diffsampler.recipe` for a sampler of a target alone.
         behaviour: by default `OnPolicy()`, or that of the recipe.
-        lr: learning rate of drift and process, by default 1e-3, or 3e-3 for a sampler of a target alone; all rates
-            fall along half a cosine to a hundredth.
+        lr: learning rate of drift and process, by default 1e-3, or 3e-3 for a target alone, with loss and behaviour
+            by default too; all rates fall along half a cosine to a hundredth.
         flow_lr: learning rate of the flow.
         log_z_lr: learning rate of log Z.
         batch_size: trajectories of a step.

@@ -100,7 +100,8 @@ class Walker(Policy):
         if self._graphed is None or noise_scale != 1.0:
             return self._roll_out(n, times, generator, noise_scale)
         tensors = [*self.parameters(), *self.buffers()]
-        return self._graphed(partial(self._roll_out, n), tensors, self.counter, (n, len(times)), times, generator)
+        kind = (n, len(times), self.training)
+        return self._graphed(partial(self._roll_out, n), tensors, self.counter, kind, times, generator)
 
     @torch.no_grad()
     def walk_back(self, x: Tensor, generator: torch.Generator | None = None, times: Tensor | None = None) -> Path:
@@ -344,4 +345,4 @@ class Walker(Policy):
         return Path(times, x, log_prob, score)
 
     def _times(self, generator: torch.Generator | None) -> Tensor:
-        return self.grid.times(generator).to(self.device)
+        return self.grid.times(generator).to(self.device, non_blocking=True)

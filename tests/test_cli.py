@@ -175,6 +175,7 @@ def test_every_target_has_a_config():
         (["--model.target=Funnel", "--model.flow=none"], ["model.flow: unknown name 'none'", "ForwardLookingFlow"]),
         (["--model.target=Funnel", "--model.grid=10.5"], ["model.grid: expected Grid or int, got '10.5'"]),
         (["--model.target=Funnel", "--mode.lr=1"], ["--mode.lr", "accepted are trainer, model, data"]),
+        (["--model.target=Funnel", "--model.compil=true"], ["--model.compil", "accepted are"]),
         (["--model.target=Funnel", "--model.seed=3"], ["--model.seed"]),
         (["--model.target=Funnel", "--seed_everything=-1"], ["seed_everything must be", "-1"]),
         (
@@ -315,6 +316,7 @@ def test_reference_prints_and_writes_log_z(capsys):
         (["--target=Funnel", "--num_particles=5"], "num_particles must be"),
         (["--target=Funnel", "--output=nowhere/r.json"], "output must be a file in a folder that exists"),
         (["--target=Funnel", "--particles=5"], "unrecognized argument --particles"),
+        (["--target=Funnel", "--num_part=500"], "unrecognized argument --num_part"),
     ],
 )
 def test_reference_says_what_is_wrong(arguments, message, capsys):

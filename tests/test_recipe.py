@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from diffsampler.cli import main
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages, SubTrajectoryBalance, TrajectoryBalance
 from diffsampler.module import SamplerModule
-from diffsampler.networks import LangevinDrift, LearnedVariance
+from diffsampler.networks import FourierMLP, LangevinDrift, LearnedVariance
 from diffsampler.processes import Underdamped, VariancePreserving
 from targets import Gaussian
 
@@ -168,6 +169,13 @@ def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:
     sampler = Sampler(correlated_gaussian(), process=VariancePreserving(), coordinates=SearchedCoordinates, flow=None)
     fit(sampler, max_steps=2, loss=LogVariance(), batch_size=8, num_eval_samples=50, **QUIET)
     assert sampler.coordinates.is_found
+
+
+def test_parameters_of_the_recipe_before_this_drift_are_refused() -> None:
+    # Of the same shapes, but they are another function.
+    old = LearnedVariance(2, partial(FourierMLP, width=128), width=128)
+    with pytest.raises(RuntimeError, match="narrow"):
+        Sampler(two_modes()).drift.load_state_dict(old.state_dict())
 
 
 def test_the_recipe_brings_its_learning_rate() -> None:

@@ -321,6 +321,10 @@ def test_refuses_other_bad_input() -> None:
         Sampler(lambda x: -(x**2).sum(-1))
     with pytest.raises(InputError, match="num_steps"):
         Sampler(correlated_gaussian(), grid=0)
+    with pytest.raises(InputError, match="compile must be True or False, got 'false'"):
+        Sampler(correlated_gaussian(), compile="false")
+    with pytest.raises(InputError, match="checkpoint_activations must be True or False, got 3"):
+        Sampler(correlated_gaussian(), checkpoint_activations=3)
     with pytest.raises(InputError, match="seed or generator"):
         Sampler(correlated_gaussian(), grid=2).sample(3, seed=1, generator=new_generator())
 

@@ -1,4 +1,4 @@
-"""A perceptron whose output has the size of a control at every time."""
+"""A perceptron whose output is scaled to the size that a control has at every time."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ class PreconditionedMLP(FourierMLP):
 
     p and q are the process's (`Process.gaussian_control`). To a target of narrow modes the control grows as
     (1 - q)^(-1/2) towards the end, until the remaining noise is as narrow as they are. A perceptron whose output stays
-    of order 1 learns it several times faster than one that must learn this growth, too.
+    of order 1 learns it several times faster than one that must learn this growth, too. The factor is that of
+    `VariancePreserving` and `PinnedBrownian`; for other processes it is no more than a guess.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models, Karras et al., 2022, arXiv:2206.00364,
@@ -30,6 +31,8 @@ class PreconditionedMLP(FourierMLP):
     def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__(dim, width, depth, frequencies)
         self.dim = dim
+        # In checkpoints: those of `FourierMLP` look the same otherwise, and are another function.
+        self.register_buffer("narrow", torch.tensor(NARROW))
         # Brownian motion of unit scale, unless a sampler says otherwise.
         self._gaussian_control = PinnedBrownian().gaussian_control
 
@@ -38,7 +41,7 @@ class PreconditionedMLP(FourierMLP):
 
     def embed(self, t: Tensor) -> Tensor:
         p, q = self._gaussian_control(t.unsqueeze(-1))
-        size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, self.dim)
+        size = (p / (1 - q + self.narrow)).sqrt().to(t.dtype).expand(*t.shape, self.dim)
         return torch.cat([size, super().embed(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:

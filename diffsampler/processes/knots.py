@@ -19,8 +19,9 @@ def interpolate(values: Tensor, t: Tensor) -> Tensor:
     num_pieces = len(values) - 1
     position = (t.squeeze(-1) if t.ndim else t) * num_pieces
     left = position.floor().clamp(max=num_pieces - 1)
-    index = left.long()
-    return torch.lerp(values[index], values[index + 1], (position - left).unsqueeze(-1).to(values.dtype))
+    index = left.long().unsqueeze(-1)  # of a single number indexing would ask the host
+    at_left, at_right = values[index].squeeze(-2), values[index + 1].squeeze(-2)
+    return torch.lerp(at_left, at_right, (position - left).unsqueeze(-1).to(values.dtype))
 
 
 class Annealing(nn.Module):
