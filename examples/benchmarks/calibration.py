@@ -8,7 +8,6 @@ and not repeated. Prints, of all runs: how many are within 0.1 of the truth, the
 graded trustworthy, and how many of those are wrong.
 """
 
-import argparse
 import json
 import logging
 import statistics
@@ -22,6 +21,7 @@ import torch
 
 from diffsampler import Sampler, assess, fit
 from diffsampler.estimators import GRADES, reference
+from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.densities import DENSITIES
 
 WRONG = 0.1
@@ -82,11 +82,11 @@ def summarise(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--densities", nargs="+", default=list(DENSITIES), choices=list(DENSITIES), metavar="NAME")
-    parser.add_argument("--max_steps", type=int, default=2000)
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
+    parser.add_argument("--max_steps", type=count, default=2000, help="training steps")
+    parser.add_argument("--jobs", type=count, default=1, help="runs side by side, one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/calibration"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)

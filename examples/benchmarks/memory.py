@@ -10,6 +10,8 @@ import resource
 import subprocess
 import sys
 
+from examples.benchmarks.arguments import count, make_parser
+
 CHOICES = {"auto": None, "true": True, "false": False}
 
 
@@ -29,10 +31,12 @@ def peak_of_step(num_steps: int, batch_size: int, checkpoint_activations: bool |
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", nargs="+", type=int, default=[250, 500, 1000])
-    parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--checkpoint_activations", choices=CHOICES, default="auto")
+    parser = make_parser(__doc__)
+    parser.add_argument("--steps", nargs="+", type=count, default=[250, 500, 1000], help="of a trajectory")
+    parser.add_argument("--batch_size", type=count, default=256, help="trajectories")
+    parser.add_argument(
+        "--checkpoint_activations", choices=CHOICES, default="auto", help="auto is None in Python, null in a file"
+    )
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:

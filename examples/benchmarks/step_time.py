@@ -9,7 +9,6 @@ machine's measured ceilings; target evaluations a second, 10 000 draws with log-
 repeats, interleaved over all cases. On one thread seconds are CPU seconds; on more, or on a GPU, they are of the wall.
 """
 
-import argparse
 import json
 import platform
 import resource
@@ -24,10 +23,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
 
 import targets  # noqa: F401  (found by short name)
 from diffsampler.cli import build_module
 from diffsampler.module import SamplerModule
+from examples.benchmarks.arguments import count, make_parser
+from examples.benchmarks.arguments import device as device_type
 from examples.benchmarks.cost_model import Ceilings, measure_ceilings, measure_need
 
 EXAMPLES = Path(__file__).parents[1]
@@ -132,21 +134,24 @@ def clock_of(device: torch.device, threads: int) -> Callable[[], float]:
 
 
 def measure(
-    cases: list[Case], repeats: int, device: torch.device, threads: int, ceilings: Ceilings
-) -> dict[str, dict[str, float]]:
-    """The figures of each case but its memory."""
+    cases: list[Case], repeats: int, device: torch.device, threads: int
+) -> tuple[dict[str, dict[str, float]], Ceilings]:
+    """The figures of each case but its memory, and the machine's ceilings: the best of before and after."""
     torch.set_num_threads(threads)
+    before = measure_ceilings(device)
     steps = [Step(case, clock_of(device, threads), device) for case in cases]
     rows: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
     draws: dict[str, list[float]] = {case.name: [] for case in cases}
-    for repeat in range(WARM_UP + repeats):
+    for repeat in tqdm(range(WARM_UP + repeats), "steps", leave=False, disable=None):
         for step in steps:
             row = step.run()
             if repeat >= WARM_UP:
                 rows[step.case.name].append(row)
             if repeat < 1 + max(3, repeats // 10):
                 draws[step.case.name].append(step.draw())
-    return {step.case.name: figures(step, rows[step.case.name], draws[step.case.name], ceilings) for step in steps}
+    ceilings = Ceilings(*map(max, before, measure_ceilings(device)))
+    found = {step.case.name: figures(step, rows[step.case.name], draws[step.case.name], ceilings) for step in steps}
+    return found, ceilings
 
 
 def figures(step: Step, rows: list[dict[str, float]], draws: list[float], ceilings: Ceilings) -> dict[str, float]:
@@ -195,19 +200,21 @@ def show(title: str, results: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     choices = {kind: sorted(file.stem for file in (EXAMPLES / kind).glob("*.yaml")) for kind in ("presets", "targets")}
     default_presets, default_targets = ["dgfs", "tb", "pis_lv", "pis_lp"], ["funnel", "many_well", "gaussian_mixture_9"]
     parser.add_argument("--presets", nargs="+", default=default_presets, choices=choices["presets"], metavar="NAME")
     parser.add_argument("--targets", nargs="+", default=default_targets, choices=choices["targets"], metavar="NAME")
-    parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--threads", type=int, nargs="+", help="by default one, and all that there are")
+    parser.add_argument("--batch_size", type=count, default=256, help="trajectories a step")
+    parser.add_argument("--repeats", type=count, default=30, help="steps of each case")
+    parser.add_argument("--threads", type=count, nargs="+", help="None: one, and all that there are")
     parser.add_argument("--compile", action="store_true", help="each case with compile=True too")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", type=device_type, default="cuda" if torch.cuda.is_available() else "cpu", help="of all"
+    )
     parser.add_argument("--json", action="store_true", help="print nothing but one JSON object")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    device = arguments.device
     threads = arguments.threads or sorted({1, torch.get_num_threads() if device.type == "cpu" else 1})
     cases = [
         Case(preset, target, arguments.batch_size, compiled)
@@ -222,17 +229,16 @@ def main() -> None:
     }
     report: dict[str, Any] = {"machine": machine, "threads": {}}
     peaks = peak_memories(cases) if device.type == "cpu" else {}
-    for count in threads:
-        torch.set_num_threads(count)
-        ceilings = measure_ceilings(device)
-        results = measure(cases, arguments.repeats, device, count, ceilings)
+    for num_threads in threads:
+        torch.set_num_threads(num_threads)
+        results, ceilings = measure(cases, arguments.repeats, device, num_threads)
         for name, peak in peaks.items():
             results[name]["peak GB"] = peak
-        report["threads"][count] = {"ceilings": ceilings._asdict(), "cases": results}
+        report["threads"][num_threads] = {"ceilings": ceilings._asdict(), "cases": results}
         if not arguments.json:
-            unit = "CPU seconds" if device.type == "cpu" and count == 1 else "seconds of the wall"
+            unit = "CPU seconds" if device.type == "cpu" and num_threads == 1 else "seconds of the wall"
             limits = f"{ceilings.flops / 1e9:.0f} GFLOP/s, copies at {ceilings.bytes / 1e9:.1f} GB/s"
-            show(f"{device}, {count} thread(s), {unit}; matrix products at {limits}", results)
+            show(f"{device}, {num_threads} thread(s), {unit}; matrix products at {limits}", results)
     if arguments.json:
         print(json.dumps(report, indent=2))
 

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 
 from diffsampler import Sampler, fit
 from diffsampler.target import Target
+from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.step_time import EXAMPLES, Case, instantiated, settings_of
 
 HELD = 5
@@ -85,16 +86,16 @@ def run(preset: str, target: str, arguments: argparse.Namespace, seed: int) -> R
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     names = {kind: sorted(file.stem for file in (EXAMPLES / kind).glob("*.yaml")) for kind in ("presets", "targets")}
     four = ["gaussian_mixture_9", "gaussian_mixture_25", "funnel", "many_well"]
     parser.add_argument("--targets", nargs="+", default=four, choices=names["targets"], metavar="NAME")
     choices = [DEFAULT, *names["presets"]]
     parser.add_argument("--presets", nargs="+", default=[DEFAULT], choices=choices, metavar="NAME")
-    parser.add_argument("--tolerance", type=float, default=0.02)
-    parser.add_argument("--max_steps", type=int, default=2000)
-    parser.add_argument("--evaluate_every", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--tolerance", type=float, default=0.02, help="the error to reach")
+    parser.add_argument("--max_steps", type=count, default=2000, help="training steps at most")
+    parser.add_argument("--evaluate_every", type=count, default=20, help="steps between evaluations")
+    parser.add_argument("--batch_size", type=count, default=256, help="trajectories a step")
     parser.add_argument("--lr", type=float, help="instead of the preset's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
