@@ -67,6 +67,7 @@ def test_a_compiled_sampler_trains_and_is_copied() -> None:
         torch.testing.assert_close(twin.sample(5, seed=0), draws)
 
 
+@pytest.mark.slow  # a dozen compilations
 def test_many_samplers_and_a_drift_that_is_replaced() -> None:
     # torch gives up after eight compilations of one function.
     samplers = [Sampler(Funnel(dim), grid=2, compile=True) for dim in range(2, 14)]
