@@ -1,8 +1,6 @@
 """Rollouts as CUDA graphs: thousands of small kernels, started by one call."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffsampler.errors import warn_of
 from diffsampler.target import CountedTarget
 from diffsampler.trajectory import Path
 
@@ -74,7 +73,7 @@ class GraphedRollout:
     def __call__(
         self,
         roll_out: RollOut,
-        tensors: list[Tensor],
+        tensors: Iterable[Tensor],
         counter: CountedTarget,
         kind: tuple[int, ...],
         times: Tensor,
@@ -104,9 +103,7 @@ class GraphedRollout:
                 seen.recording = self._make(roll_out, counter, times)
             except Exception as error:
                 self._failed = True
-                first_line = str(error).strip().partition("\n")[0]
-                warnings.warn(f"No CUDA graph of a rollout, the run goes on without: {first_line[:300]}", stacklevel=2)
-                logging.getLogger(__name__).debug("recording a rollout failed", exc_info=error)
+                warn_of("No CUDA graph of a rollout, the run goes on without", error)
                 return roll_out(times, generator)
         return self._repeat(seen.recording, counter, times, generator)
 

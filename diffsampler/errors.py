@@ -1,21 +1,38 @@
-"""The one error that is the user's to fix, and the checks that raise it.
+"""The one error that is the user's to fix, the checks that raise it, and a warning of what is not.
 
 Every message names the argument, what was given and what is accepted, in one line: the command line prints it as it
 is.
 """
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TypeVar
 
-__all__ = ["InputError", "check_count", "check_flag", "check_instance", "check_non_negative", "check_positive"]
+__all__ = [
+    "InputError",
+    "check_count",
+    "check_flag",
+    "check_instance",
+    "check_non_negative",
+    "check_positive",
+    "warn_of",
+]
 
 Part = TypeVar("Part")
 
 
 class InputError(ValueError):
     """An argument, a configuration or a target that cannot be used as given."""
+
+
+def warn_of(what: str, error: Exception) -> None:
+    """Warn in one line of what has failed, where work goes on without; the traceback goes to the debug log."""
+    first_line = str(error).strip().partition("\n")[0]
+    warnings.warn(f"{what}: {first_line[:300]}", stacklevel=3)
+    logging.getLogger(__name__).debug(what, exc_info=error)
 
 
 def check_count(name: str, value: int, minimum: int = 1) -> int:

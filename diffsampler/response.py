@@ -1,7 +1,5 @@
 """What a step of a rollout asks at every state, target and drift together, and the same compiled."""
 
-import logging
-import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -9,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffsampler.errors import warn_of
 from diffsampler.networks import Drift
 from diffsampler.target import Target, checked_log_prob_and_score
 
@@ -61,9 +60,7 @@ class CompiledResponse:
         try:
             response = compiled(*args)
         except Exception as error:
-            first_line = str(error).strip().partition("\n")[0]
-            warnings.warn(f"compile=True has failed, and the run goes on without: {first_line[:300]}", stacklevel=2)
-            logging.getLogger(__name__).debug("torch.compile failed", exc_info=error)
+            warn_of("compile=True has failed, and the run goes on without", error)
             response, compiled = respond(*args), respond
         self._chosen = compiled
         return response

@@ -6,6 +6,7 @@ Everything here is in the sampler's own coordinates.
 import math
 from collections.abc import Callable, Generator
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -99,7 +100,7 @@ class Walker(Policy):
         times = self._times(generator)
         if self._graphed is None or noise_scale != 1.0:
             return self._roll_out(n, times, generator, noise_scale)
-        tensors = [*self.parameters(), *self.buffers()]
+        tensors = chain(self.parameters(), self.buffers())  # walked on a GPU only
         kind = (n, len(times), self.training)
         return self._graphed(partial(self._roll_out, n), tensors, self.counter, kind, times, generator)
 

@@ -230,7 +230,6 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine, "threads": {}}
     peaks = peak_memories(cases) if device.type == "cpu" else {}
     for num_threads in threads:
-        torch.set_num_threads(num_threads)
         results, ceilings = measure(cases, arguments.repeats, device, num_threads)
         for name, peak in peaks.items():
             results[name]["peak GB"] = peak
