@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffsampler import InputError
 from examples.benchmarks import accuracy, calibration, step_time, time_to_accuracy
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
@@ -110,6 +111,66 @@ def test_calibration_runs_and_resumes(
     assert "within 0.1 of the truth" in first and len(list(tmp_path.glob("*.json"))) == 1
     calibration.main()
     assert capsys.readouterr().out == first
+
+
+def test_calibration_by_the_reference_and_of_a_target_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["calibration", "--seeds", "0", "--folder", str(tmp_path), "--reference"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--densities", "Gumbel, 1-d"])
+    calibration.main()
+    said = capsys.readouterr().out
+    assert "the 95 % interval holds the truth" in said and calibration.GRADES[0] not in said
+    (tmp_path / "brought_for_a_test.py").write_text(OWN_TARGET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.argv", [*arguments, "--target", "brought_for_a_test.Mine"])
+    calibration.main()
+    assert "log Z: 1.1" in capsys.readouterr().out and len(list(tmp_path.glob("reference/*.json"))) == 2
+    for wrong in (["--target", "brought_for_a_test.Yours"], ["--densities", "none"], ["--improper", "--reference"]):
+        monkeypatch.setattr("sys.argv", [*arguments, *wrong])
+        with pytest.raises(SystemExit):
+            calibration.main()
+
+
+OWN_TARGET = """
+from diffsampler import Target
+
+
+class Mine(Target):
+    def __init__(self):
+        super().__init__(2)
+
+    def log_prob(self, x):
+        return -x.square().sum(-1)
+"""
+
+
+def test_table_of_calibration() -> None:
+    run = {"name": "a", "how": "fit", "seed": 0, "true_log_z": 1.0, "refused": None, "log_z": 1.01, "low": 1.0}
+    run |= {"high": 1.02, "ess": 0.5, "num_target_evaluations": 1000, "seconds": 3.0, "grade": calibration.GRADES[0]}
+    wrong = {**run, "name": "b", "log_z": 2.0, "low": 1.9, "high": 2.1}
+    doubtful = {**run, "grade": calibration.GRADES[1]}
+    refused = {key: run[key] for key in ("how", "seed", "true_log_z", "seconds")} | {"name": "c", "refused": "No."}
+    text = calibration.summarise([run, wrong, doubtful, refused])
+    assert "wrong by more than 0.1 and graded trustworthy: 1 of 4 runs" in text
+    assert "within 0.1 of the truth: 50% (2 of 4)" in text and "refused: 1" in text
+    assert "holds the truth: 50% (1 of 2)" in text and "within 0.05, graded trustworthy: 50% (1 of 2)" in text
+    assert "refused: No." in text.split("worst:")[1].splitlines()[1]
+    improper = {**refused, "name": "flat ridge, 2-d", "true_log_z": None}
+    odd = {**run, "name": "Cauchy, 1-d"}
+    assert calibration.refusal_line(improper).endswith("refused: No. [along (1, -1)]")
+    text = calibration.summarise_refusals([improper, odd])
+    assert "without an integral: refused by fit: 100% (1 of 1)" in text and "refused by fit: 0% (0 of 1)" in text
+
+
+def test_a_refusal_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise InputError("It has no integral.")
+
+    monkeypatch.setattr(calibration, "reference", refuse)
+    run = calibration.Run("flat ridge, 2-d", "reference", 0)
+    found = calibration.perform(run, tmp_path)
+    assert found["refused"] == "It has no integral." and calibration.perform(run, tmp_path) == found
 
 
 def test_the_need_of_a_step_is_that_of_its_products() -> None:

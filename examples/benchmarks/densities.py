@@ -31,10 +31,14 @@ def gaussian(mean: float, covariance: Tensor, log_z: float = 0.0, differentiable
     return FunctionTarget(log_prob, len(factor), log_z, differentiable=differentiable)
 
 
+def directions(dim: int, seed: int) -> Tensor:
+    """Random orthogonal directions, the columns of a matrix with shape (D, D)."""
+    return torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed)).double())[0]
+
+
 def rotated(variances: Tensor, seed: int) -> Tensor:
     """A covariance with these eigenvalues, in random directions."""
-    noise = torch.randn(len(variances), len(variances), generator=torch.Generator().manual_seed(seed)).double()
-    rotation = torch.linalg.qr(noise)[0]
+    rotation = directions(len(variances), seed)
     return rotation @ torch.diag(variances) @ rotation.T
 
 
@@ -75,15 +79,15 @@ def skew_normal() -> Target:
     return FunctionTarget(lambda x: (math.log(2) + normal(x) + torch.special.log_ndtr(6 * x)).sum(-1), 5, 0.0)
 
 
-def funnel() -> Target:
-    """Neal's, in six dimensions, with a standard deviation of 2."""
+def funnel(dim: int = 6, std: float = 2.0) -> Target:
+    """Neal's, with this standard deviation of the log-variance."""
 
     def log_prob(x: Tensor) -> Tensor:
         v = x[..., :1]
         rest = -0.5 * x[..., 1:].square() * (-v).exp() - 0.5 * v - 0.5 * math.log(2 * math.pi)
-        return normal(x[..., 0], std=2.0) + rest.sum(-1)
+        return normal(x[..., 0], std=std) + rest.sum(-1)
 
-    return FunctionTarget(log_prob, 6, 0.0)
+    return FunctionTarget(log_prob, dim, 0.0)
 
 
 def half_normal() -> Target:
