@@ -155,9 +155,14 @@ def far_modes() -> Draws:
     return mixture([[float(m) for m in mean] for mean in means], [1.1, 0.55, 2.2, 0.45, 1.6], [0.2] * 5)
 
 
-def skewed() -> Draws:
-    v, log_prob = normals([0.0], [1.6])
-    rest = Normal(torch.zeros(N, 9), (v / 2).exp() * 1.1)
+def log_normal() -> Draws:
+    y, log_prob = normals([0.0, 1.0], [1.2, 2.4])
+    return y.exp(), log_prob - y.sum(-1)
+
+
+def skewed(dim: int, std: float) -> Draws:
+    v, log_prob = normals([0.0], [std])
+    rest = Normal(torch.zeros(N, dim - 1), (v / 2).exp() * 1.1)
     y = rest.sample()
     return torch.cat([v, y], -1), log_prob + rest.log_prob(y).sum(-1)
 
@@ -179,15 +184,22 @@ KNOWN_DRAWS: dict[str, Callable[[], Draws]] = {
     "two near modes, 64-d": lambda: mixture([[0.0] * 64, [0.75] * 64], [1.04, 0.83], [0.6, 0.4]),
     "mode on a face, 5-d": face,
     "Student t product, 5-d": lambda: scattered([0.0, 5.0, -20.0, 100.0, 1.0], [1.0, 0.1, 3.0, 20.0, 0.5], 2.0),
-    "funnel, 10-d": skewed,
+    "funnel, 10-d": lambda: skewed(10, 1.6),
     "bent, 4-d": lambda: ancestral(
         lambda x: (30.0, 3.2),
         lambda x: (0.2 * (x[:, 0] - 30) ** 2 - 50, 0.32),
         lambda x: (0.0, 0.6),
         lambda x: (7.0, 4.4),
     ),
-    "Student t of 2 degrees, 5-d": lambda: scattered([3.0] * 5, [2.5] * 5, 1.2),
-    "Student t of 3 degrees, 5-d": lambda: scattered([3.0] * 5, [2.5] * 5, 1.5),
+    "banana, 6-d": lambda: ancestral(
+        *[lambda x: (0.0, 1.6)] * 3, *(lambda x, i=i: (x[:, i] ** 2 - 2.25, 0.55) for i in range(3))
+    ),
+    "funnel, 6-d": lambda: skewed(6, 2.1),
+    "two far modes, 8-d": lambda: mixture([[-6.0] * 8, [4.0] * 8], [1.1, 0.65], [0.5, 0.5]),
+    "three unequal modes, 4-d": lambda: mixture(
+        [[0.0] * 4, [8.0, 0.0, 3.0, 0.0], [-3.0, 9.0, 0.0, -5.0]], [2.2, 0.44, 1.1], [0.4, 0.3, 0.3]
+    ),
+    "log-normal, 2-d": log_normal,
     "Laplace, 3-d": lambda: scattered([0.0, 4.0, 0.0], [1.0, 0.1, 30.0], 3.0),
     "stretched exponential, 2-d": lambda: scattered([0.0, 0.0], [4.0, 40.0], 1.0),
 }
@@ -225,6 +237,50 @@ def test_stated_log_z_agrees_with_midpoints(name: str, low: float, high: float, 
     assert abs(total - target.log_z) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("log-gamma, 10-d", -40.0, 6.0),
+        ("skew normal, 5-d", -9.0, 9.0),
+        ("half-normal, 6-d", 0.0, 9.0),
+        ("logit of beta, 8-d", -60.0, 60.0),
+        ("double wells, 8-d", -9.0, 9.0),
+    ],
+)
+def test_stated_log_z_of_products_agrees_with_midpoints(name: str, low: float, high: float) -> None:
+    # Along each coordinate in turn, the others held.
+    target, num = NAMED[name](), 10_000
+    step, centre = (high - low) / num, torch.full((target.dim,), 0.5)
+    total = (1 - target.dim) * float(target.log_prob(centre))
+    for i in range(target.dim):
+        x = centre.repeat(num, 1)
+        x[:, i] = low + step * (torch.arange(num) + 0.5)
+        total += float(target.log_prob(x).logsumexp(0)) + math.log(step)
+    assert abs(total - target.log_z) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "centre"),
+    [
+        ("Student t, 8-d", 0.0),
+        ("Student t of 2 degrees, 5-d", 3.0),
+        ("Student t of 3 degrees, 5-d", 3.0),
+        ("tail of 1/x^2, 2-d", 0.0),
+    ],
+)
+def test_stated_log_z_of_spheres_agrees_with_a_sum_over_radii(name: str, centre: float) -> None:
+    target, step = {**NAMED, **ODD, **ALL_IMPROPER}[name](), 0.01
+    log_radius = torch.arange(-12.0, 16.0, step)
+    x = torch.full((len(log_radius), target.dim), centre)
+    x[:, 0] += log_radius.exp()
+    log_surface = math.log(2) + target.dim / 2 * math.log(math.pi) - math.lgamma(target.dim / 2)
+    terms = target.log_prob(x) + target.dim * log_radius + log_surface + math.log(step)
+    if target.log_z is None:  # as much from each factor of the radius, for ever
+        assert abs(float(terms[-1] - terms[-500])) < 1e-6
+    else:
+        assert abs(float(terms.logsumexp(0)) - target.log_z) < 1e-4
+
+
 @pytest.mark.parametrize("name", [name for name in ODD if "1-d" in name])
 def test_stated_log_z_of_heavy_tails_agrees_with_quantiles(name: str) -> None:
     # Midpoints in the quantiles of a Cauchy: heavier tails than all but its own, on which the ratio is bounded.
@@ -236,7 +292,17 @@ def test_stated_log_z_of_heavy_tails_agrees_with_quantiles(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["badly scaled regression, 24-d", "condition 1e6 about 200, 30-d", "constant of 1e8, 2-d"]
+    "name",
+    [
+        "shifted by 100, 4-d",
+        "scales from 1e-3 to 1e3, 7-d",
+        "condition 1e7 about 50, 20-d",
+        "linear regression, 15-d",
+        "autoregression, 64-d",
+        "badly scaled regression, 24-d",
+        "condition 1e6 about 200, 30-d",
+        "constant of 1e8, 2-d",
+    ],
 )
 def test_stated_log_z_of_gaussians_agrees_with_their_curvature(name: str) -> None:
     target = NAMED[name]()

@@ -160,15 +160,18 @@ def summarise(results: list[dict[str, Any]]) -> str:
             f"of the runs within {ACCURATE}, graded {GRADES[0]}: {share(accurate, lambda r: r['grade'] == GRADES[0])}",
         ]
     else:
-        lines.append(f"the 95 % interval holds the truth: {share(made, is_covered)}")
+        endless = sum(math.isinf(result["high"]) for result in made)
+        lines.append(f"the 95 % interval holds the truth: {share(made, is_covered)}; without an upper end: {endless}")
     lines.append(f"refused: {len(results) - len(made)}")
     if made:
         errors = [abs(error_of(result)) for result in made]
+        seconds = [result["seconds"] for result in made]
         evaluations = statistics.median(result["num_target_evaluations"] for result in made)
+        until = " to the end of fit" if made[0]["how"] == "fit" else ""
         lines += [
             f"absolute error: mean {statistics.mean(errors):.3f}, median {statistics.median(errors):.4f}",
-            f"median CPU seconds: {statistics.median(result['seconds'] for result in made):.1f} "
-            f"(at most {max(result['seconds'] for result in made):.1f}); target evaluations: {evaluations:,.0f}",
+            f"median CPU seconds{until}: {statistics.median(seconds):.1f} (at most {max(seconds):.1f}); "
+            f"target evaluations: {evaluations:,.0f}",
         ]
     worst = sorted(results, key=lambda result: -abs(error_of(result)))[:NUM_WORST]
     lines += ["worst:", *(f"    {line(result)}" for result in worst)]
@@ -250,7 +253,7 @@ def main() -> None:
         folder = folder / mode if getattr(arguments, mode) else folder
     folder.mkdir(parents=True, exist_ok=True)
     tell = refusal_line if arguments.improper else line
-    if not arguments.improper:
+    if not arguments.improper and (arguments.target is None or load(arguments.target).log_z is not None):
         print(f"{'density':33s} seed     error    ESS  evaluations   CPU s  verdict    (*: outside the 95 % interval)")
     results = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
