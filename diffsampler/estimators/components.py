@@ -47,6 +47,16 @@ class GaussianComponents:
             torch.cat([(1 - share) * self.log_weight.exp(), share * other.log_weight.exp()]),
         )
 
+    def joined_by(self, other: "GaussianComponents", chosen: Tensor) -> "GaussianComponents":
+        """And the chosen components of the other, at half of all weight."""
+        weights = other.log_weight[chosen].exp()
+        other = GaussianComponents(other.loc[chosen], other.factor[chosen], weights)
+        return self.mixed_with(other, 0.5)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
+        return self._log_joint(x)[0].norm(dim=-1).amin(0)
+
     @classmethod
     def fitted_to(cls, x: Tensor, weight: Tensor | None = None, widening: float = 1.0) -> "GaussianComponents":
         """One component with the mean of points x, with shape (n, D), and `widening` times their spread.
@@ -88,12 +98,32 @@ class GaussianComponents:
             x[mine] = self.loc[k] + noise[mine] @ self.factor[k].T
         return x
 
+    @property
+    def centre(self) -> Tensor:
+        """A point of its support, with shape (D)."""
+        return self.loc[0]
+
+    def walk(self, x: Tensor, angle: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A move that leaves the mixture unchanged: within a component that x may come from, by `angle`, (n)."""
+        share = self._log_joint(x)[1].softmax(0)
+        label = torch.multinomial(share.T, 1, generator=generator).squeeze(-1)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device).unsqueeze(-1)
+        loc, turned = self.loc[label], (self.factor[label] @ noise).squeeze(-1)
+        return loc + angle.cos().unsqueeze(-1) * (x - loc) + angle.sin().unsqueeze(-1) * turned
+
+    def label(self, x: Tensor) -> Tensor:
+        """The component that each point belongs to most likely, with shape (n)."""
+        return self._log_joint(x)[1].argmax(0)
+
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density, with shape (n), and its gradient, for x with shape (n, D)."""
-        # Whitened residuals of all components at once, with shape (K, n, D).
-        z = (x - self.loc.unsqueeze(1)) @ self.inverse.mT
-        joint = (self.log_weight - self.log_det).unsqueeze(-1) - 0.5 * z.square().sum(-1)
-        joint = joint - self.loc.shape[1] * HALF_LOG_TWO_PI
+        z, joint = self._log_joint(x)
         log_prob = joint.logsumexp(0)
         share = joint.softmax(0)
         return log_prob, -(share.unsqueeze(-1) * (z @ self.inverse)).sum(0)
+
+    def _log_joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whitened residuals with shape (K, n, D), and log of weight and density of each component, (K, n)."""
+        z = (x - self.loc.unsqueeze(1)) @ self.inverse.mT
+        joint = (self.log_weight - self.log_det).unsqueeze(-1) - 0.5 * z.square().sum(-1)
+        return z, joint - self.loc.shape[1] * HALF_LOG_TWO_PI

@@ -30,6 +30,8 @@ class LogZEstimate:
         num_samples: draws of the sampler.
         num_target_evaluations: points at which the target was evaluated so far, training included.
         warnings: what a careful reader should know, a sentence each.
+        unseen: of an estimate by several searches, the share of the mass that one of them alone has found: as much
+            may have been found by none.
     """
 
     log_z: float
@@ -41,6 +43,7 @@ class LogZEstimate:
     num_samples: int
     num_target_evaluations: int
     warnings: list[str] = field(default_factory=list)
+    unseen: float = 0.0
 
     def to_dict(self) -> dict[str, float | int | list[str] | None]:
         """The fields for JSON; numbers that JSON has no word for (inf, NaN) become None."""

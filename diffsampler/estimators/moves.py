@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.proposal import Proposal
 from diffsampler.kernels import noise_like
 from diffsampler.mcmc import leapfrog
 from diffsampler.target import CountedTarget, Target, or_zero_density
@@ -18,12 +19,14 @@ __all__ = [
     "HamiltonianMove",
     "Move",
     "Particles",
+    "PriorMove",
     "RandomWalkMove",
     "Rung",
     "default_move",
 ]
 
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
+INDEPENDENT = 0.3
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,13 @@ class Particles:
 class AnnealedPath:
     """Evaluates target and prior together; what is no number counts as zero density."""
 
-    def __init__(self, target: CountedTarget, prior: GaussianComponents, move: "Move") -> None:
+    def __init__(self, target: CountedTarget, prior: GaussianComponents | Proposal, move: "Move") -> None:
         self.target, self.prior, self.move = target, prior, move
 
     def at(self, x: Tensor) -> Particles:
         """The particles in x; those that have diverged get the density zero, without asking the target."""
         diverged = ~x.isfinite().all(-1)
-        x = torch.where(diverged.unsqueeze(-1), self.prior.loc[0], x)
+        x = torch.where(diverged.unsqueeze(-1), self.prior.centre, x)
         if self.move.uses_score:
             log_prob, score = self.target.log_prob_and_score(x)
             score = score.nan_to_num(0.0, 0.0, 0.0)
@@ -78,11 +81,13 @@ class Rung:
         beta: in (0, 1].
         factor: a square root of the covariance of the particles there, with shape (D, D): the units of a move.
         step_size: in those units.
+        walk_size: of moves that leave the prior unchanged, in (0, 1].
     """
 
     beta: float
     factor: Tensor
     step_size: float
+    walk_size: float = 1.0
 
 
 class Move(ABC):
@@ -168,6 +173,33 @@ class RandomWalkMove(Move):
         noise = noise_like(x, generator)
         proposals = path.at(x + rung.step_size * (noise @ rung.factor.T))
         return proposals, proposals.tempered(rung.beta)[0] - particles.tempered(rung.beta)[0]
+
+
+class PriorMove(Move):
+    """A step that leaves the prior unchanged, accepted by how the target differs from it: good where they are alike.
+
+    A third of the proposals are independent draws, which go from mode to mode; the rest turn towards one.
+    """
+
+    uses_score = False
+    target_acceptance = 0.3
+
+    def initial_step_size(self, dim: int) -> float:
+        return 1.0
+
+    def propose(
+        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
+    ) -> tuple[Particles, Tensor]:
+        x, prior = particles.x, path.prior
+        options = {"generator": generator, "dtype": x.dtype, "device": x.device}
+        angle = (0.5 * math.pi * min(rung.walk_size, 1.0)) * torch.rand(len(x), **options).sqrt()
+        fresh = torch.rand(len(x), **options) < INDEPENDENT
+        moved = torch.where(fresh.unsqueeze(-1), prior.sample(len(x), generator), prior.walk(x, angle, generator))
+        proposals = path.at(moved)
+        log_ratio = rung.beta * (
+            (proposals.log_prob - proposals.log_prior) - (particles.log_prob - particles.log_prior)
+        )
+        return proposals, log_ratio
 
 
 def default_move(target: Target) -> tuple[Move, int]:

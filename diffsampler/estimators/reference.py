@@ -1,27 +1,48 @@
-"""The plain reference: search, then tempered SMC, without learning and without tuning."""
+"""The plain reference: independent searches that agree, then importance weights or tempered SMC, without learning."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
-from diffsampler.estimators.moves import AnnealedPath, default_move
-from diffsampler.estimators.search import (
-    follow_gradients,
-    follow_population,
-    starts_at_all_radii,
-    unexplained_peaks,
-)
+from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z
+from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
+from diffsampler.estimators.proposal import Proposal
+from diffsampler.estimators.refine import Round, refine, weigh
+from diffsampler.estimators.replicate import replicate
+from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
-from diffsampler.target import CountedTarget, Target
+from diffsampler.resampling import systematic
+from diffsampler.target import CountedTarget, Target, or_zero_density
 
-__all__ = ["more_draws", "reference"]
+__all__ = ["Replicates", "more_draws", "reference"]
 
-NUM_PATHS = 48
-NUM_SCATTERED = 12_000
-BROAD_SHARE = 0.4
+MAX_SEARCHES = 6
+MANY_EVALUATIONS = 1_000_000  # beyond, no search is added
+COVERED = math.log(300.0)  # how much less often than its mass a search may draw what it has found
+SETTLED = 0.01  # share of the mass that one search alone may have found
+USEFUL_ESS, USEFUL_KHAT = 0.05, 0.7
+DRAWS_A_PARTICLE = 5
+NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
+DISAGREE = 3.0  # standard errors between two searches
+NEGLIGIBLE = 0.02  # nats
+
+
+@dataclass(frozen=True)
+class Replicates(Annealed):
+    """What several independent searches have found together.
+
+    Attributes:
+        log_prob: of the target at the points, with shape (n).
+        log_zs: what each search by itself estimates, with its standard error.
+    """
+
+    log_prob: Tensor | None = None
+    log_zs: tuple[tuple[float, float], ...] = ()
 
 
 @torch.no_grad()
@@ -31,16 +52,20 @@ def reference(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Annealed:
-    """log Z and draws of a density of which nothing is known, in 20 000 evaluations and 50 to 200 for each particle.
+) -> Replicates:
+    """log Z and draws of a density of which nothing is known, by searches that know nothing of each other.
 
-    Quasi-Newton paths from starts at all distances find Gaussians around modes; a small SMC run, started from those and
-    from a broad Gaussian over them all, finds what they missed; paths from its particles start the final run. Targets
-    with `differentiable=False` do with populations and random walks instead.
+    Each search finds Gaussians around modes, in a way of its own (`KINDS`), explores from them by tempered SMC, and
+    fits bent Gaussians to what it has drawn, weighs, fits and draws again. Searches are added until none finds what no
+    other has. What all have found is the proposal of a last round: importance weights, or, where they are too uneven,
+    three runs of SMC.
+
+    References:
+        Bayesian stopping rules for multistart global optimization methods, Boender & Rinnooy Kan, 1987.
 
     Arguments:
         target: the density.
-        num_particles: of the final run; half as many explore.
+        num_particles: of each SMC run; importance weights take five times as many draws.
         seed: of a fresh generator.
         generator: the source of all noise, instead of a seed.
         progress: is told the fraction of the work that is done, now and then.
@@ -54,44 +79,144 @@ def reference(
         generator = torch.Generator(_device_of(counter.target))
         generator.seed() if seed is None else generator.manual_seed(seed)
     tell = (lambda done: None) if progress is None else progress
-    move, num_moves = default_move(counter.target)
-
-    def climb(prior: GaussianComponents, n: int, start: float, end: float) -> Annealed:
-        return smc(
-            counter, prior, n, num_moves, move, generator=generator, progress=lambda b: tell(start + b * (end - start))
-        )
-
-    if not counter.target.differentiable:
-        found = follow_population(counter, generator=generator)
-    else:
-        found = follow_gradients(counter, starts_at_all_radii(counter, generator=generator), generator)
-    tell(0.1)
-    broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=2.5)
-    if counter.target.differentiable:
-        peaks = unexplained_peaks(counter, broad.sample(NUM_SCATTERED, generator), found.widened(2.0))
-        if len(peaks):
-            found = found.mixed_with(follow_gradients(counter, peaks, generator), 0.5)
-            broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=2.5)
-    explored = climb(found.widened(1.5).mixed_with(broad, BROAD_SHARE), num_particles // 2, 0.1, 0.4)
-    around = GaussianComponents.fitted_to(explored.x, widening=1.3)
-    if counter.target.differentiable:
-        found = follow_gradients(counter, explored.resampled(NUM_PATHS, generator), generator).widened(1.3)
-        tell(0.5)
-        around = found.mixed_with(around, 0.5)
-    return climb(around, num_particles, 0.5, 1.0)
+    rounds: list[Round] = []
+    unseen = 1.0
+    while len(rounds) < MAX_SEARCHES:
+        k, kind = len(rounds), KINDS[len(rounds) % len(KINDS)]
+        # Two are expected; of more, none takes the bar back.
+        start, end = (0.4 * k, 0.4 * (k + 1)) if k < 2 else (0.8, 0.8)
+        rounds.append(replicate(counter, kind, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
+        if len(rounds) >= 2:
+            expensive = counter.num_evaluations > MANY_EVALUATIONS
+            unseen = _found_once(rounds)
+            if (unseen < SETTLED and _agree(rounds)) or expensive:
+                break
+    pooled = rounds[0].proposal
+    for k, one in enumerate(rounds[1:], start=2):
+        pooled = pooled.mixed_with(one.proposal, 1 / k)
+    last = refine(counter, pooled, generator, max_rounds=4)
+    tell(0.9)
+    found = _by_weights(counter, last, num_particles, generator)
+    if found is None:
+        found = _by_smc(counter, last.proposal, num_particles, generator)
+    tell(1.0)
+    return _with_spread(found, rounds, unseen)
 
 
 @torch.no_grad()
 def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.Generator | None = None) -> Tensor:
     """n points: the draws of an annealed estimate, and where further moves take them, with shape (n, D)."""
+    x = found.resampled(min(n, len(found.x)), generator)
     move, num_moves = default_move(target.target)
     path = AnnealedPath(target, found.prior, move)
-    particles, points = path.at(found.x), [found.x]
-    while len(points) * len(found.x) < n:
-        for _ in range(num_moves // 2):
-            particles, _ = move.apply(path, particles, found.ladder[-1], generator)
+    particles, points = path.at(x), []
+    rung = found.ladder[-1] if found.ladder else Rung(1.0, GaussianComponents.fitted_to(x).factor[0], 0.5)
+    while len(points) * len(x) < n:
+        particles, _ = PriorMove().apply(path, particles, rung, generator)
+        particles, _ = move.apply(path, particles, rung, generator)
         points.append(particles.x)
     return torch.cat(points)[-n:]
+
+
+def _found_once(rounds: list[Round]) -> float:
+    """The share of the mass that one search alone covers: Good and Turing's estimate of what none has found.
+
+    A point is covered by a search whose proposal draws it not much less often than the target would.
+    """
+    x = torch.cat([one.x for one in rounds])
+    log_prob = torch.cat([one.log_prob for one in rounds])
+    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds])
+    log_weight = log_prob - (log_q.logsumexp(0) - math.log(len(rounds)))
+    log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
+    covered = (log_prob - log_z - log_q < COVERED).sum(0)
+    weight = log_weight.softmax(0)
+    return float(weight[covered <= 1].sum())
+
+
+def _agree(rounds: list[Round]) -> bool:
+    """Whether estimates of single searches differ by no more than their errors."""
+    best = sorted(rounds, key=lambda one: one.standard_error)[:2]
+    error = math.hypot(best[0].standard_error, best[1].standard_error)
+    return abs(best[0].log_z - best[1].log_z) < DISAGREE * error + NEGLIGIBLE
+
+
+def _by_weights(
+    target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator | None
+) -> Replicates | None:
+    if last.ess < USEFUL_ESS or last.khat > USEFUL_KHAT:
+        return None
+    final = weigh(target, last.proposal, DRAWS_A_PARTICLE * num_particles, generator)
+    estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid)
+    if estimate.ess < USEFUL_ESS or not math.isfinite(estimate.high):
+        return None
+    rows = systematic(final.log_weight, len(final.x), generator)
+    rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
+    equal = torch.zeros_like(final.log_weight)
+    return Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
+
+
+def _by_smc(
+    target: CountedTarget, proposal: Proposal, num_particles: int, generator: torch.Generator | None
+) -> Replicates:
+    move, num_moves = default_move(target.target)
+    runs = [smc(target, proposal, num_particles, num_moves, move, generator=generator) for _ in range(NUM_FINAL)]
+    log_z = torch.tensor([run.estimate.log_z for run in runs], dtype=torch.float64)
+    claimed = torch.tensor([_variance(run.estimate) for run in runs])
+    # Between and within: three runs are too few for the one, and each may be blind to the other.
+    variance = float(claimed.mean() + log_z.var()) / len(runs)
+    mean = float(log_z.logsumexp(0)) - math.log(len(runs))
+    half = NORMAL_97_5 * math.sqrt(variance)
+    n = num_particles * len(runs)
+    estimate = replace(
+        runs[-1].estimate,
+        log_z=mean,
+        low=mean - (half if math.isfinite(half) else math.log(20)),
+        high=mean + half,
+        elbo=mean,
+        ess=1 / (1 + (n - 1) * variance),
+        num_samples=n,
+        num_target_evaluations=target.num_evaluations,
+    )
+    x = torch.cat([run.x for run in runs])
+    log_prob = or_zero_density(target.log_prob(x))
+    return Replicates(estimate, x, torch.zeros_like(log_prob), proposal, runs[-1].ladder, runs[-1].acceptance, log_prob)
+
+
+def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Replicates:
+    """The same, with an interval that knows of what searches disagree about."""
+    estimate, warnings = found.estimate, list(found.estimate.warnings)
+    between = _spread(found, rounds)
+    half = NORMAL_97_5 * math.sqrt(_variance(estimate) + between**2)
+    if unseen >= SETTLED:
+        warnings.append(
+            f"{unseen:.1%} of the mass was found by one of {len(rounds)} searches alone: there may be more."
+        )
+    # What one search alone has found may have a counterpart that none has.
+    missing = -math.log1p(-min(unseen, 0.9))
+    low, high = estimate.log_z - half - missing, estimate.log_z + half + missing
+    if not math.isfinite(estimate.high):
+        low, high = estimate.low - missing, estimate.high
+    estimate = replace(estimate, low=low, high=high, unseen=unseen, warnings=warnings)
+    return replace(found, estimate=estimate, log_zs=tuple((one.log_z, one.standard_error) for one in rounds))
+
+
+def _spread(found: Replicates, rounds: list[Round]) -> float:
+    """The standard error that the searches' own estimates suggest, beyond what they claim themselves.
+
+    What a search has not covered explains why its estimate is lower: that is no disagreement.
+    """
+    log_z, excess = found.estimate.log_z, 0.0
+    log_prob = found.log_prob
+    for one in rounds:
+        covered = (log_prob - log_z - one.proposal.log_prob(found.x) < COVERED).double().mean()
+        difference = one.log_z - log_z - math.log(max(float(covered), 1e-9))
+        excess += difference**2 - one.standard_error**2
+    return math.sqrt(max(excess, 0.0)) / len(rounds)
+
+
+def _variance(estimate: LogZEstimate) -> float:
+    """Of the estimate whose 95 % interval this is."""
+    return ((estimate.high - estimate.low) / (2 * NORMAL_97_5)) ** 2
 
 
 def _device_of(target: Target) -> torch.device:

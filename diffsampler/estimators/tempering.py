@@ -14,7 +14,8 @@ from torch import Tensor
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings
-from diffsampler.estimators.moves import AnnealedPath, HamiltonianMove, Move, Particles, Rung
+from diffsampler.estimators.moves import AnnealedPath, HamiltonianMove, Move, Particles, PriorMove, Rung
+from diffsampler.estimators.proposal import Proposal
 from diffsampler.resampling import systematic
 from diffsampler.target import CountedTarget, Target
 
@@ -41,7 +42,7 @@ class Annealed:
     estimate: LogZEstimate
     x: Tensor
     log_weight: Tensor
-    prior: GaussianComponents
+    prior: GaussianComponents | Proposal
     ladder: list[Rung]
     acceptance: float
 
@@ -53,7 +54,7 @@ class Annealed:
 @torch.no_grad()
 def smc(
     target: Target | CountedTarget,
-    prior: GaussianComponents,
+    prior: GaussianComponents | Proposal,
     num_particles: int = 1000,
     num_moves: int = 2,
     move: Move | None = None,
@@ -121,7 +122,7 @@ def smc(
 @torch.no_grad()
 def ais(
     target: Target | CountedTarget,
-    prior: GaussianComponents,
+    prior: GaussianComponents | Proposal,
     ladder: list[Rung],
     num_particles: int = 1000,
     num_moves: int = 1,
@@ -161,7 +162,7 @@ def ais(
 @torch.no_grad()
 def reverse_ais(
     target: Target | CountedTarget,
-    prior: GaussianComponents,
+    prior: GaussianComponents | Proposal,
     ladder: list[Rung],
     x: Tensor,
     num_moves: int = 1,
@@ -217,7 +218,8 @@ class _Climb:
     def __init__(self, path: AnnealedPath, particles: Particles, num_moves: int, step_size: float = 1.0) -> None:
         self.path, self.particles, self.num_moves = path, particles, num_moves
         self.rungs: list[Rung] = []
-        self.step_size, self.acceptance = step_size, 0.0
+        self.step_size, self.walk_size, self.acceptance = step_size, 1.0, 0.0
+        self.prior_move = PriorMove()
 
     @property
     def beta(self) -> float:
@@ -235,7 +237,7 @@ class _Climb:
             step = left if len(self.rungs) == MAX_RUNGS else step_at_ess(ratio, left, ess_threshold)
             weight = (step * (ratio - ratio.max())).exp()
             factor = GaussianComponents.fitted_to(self.particles.x, weight).factor[0]
-            rung = Rung(1.0 if step == left else self.beta + step, factor, self.step_size)
+            rung = Rung(1.0 if step == left else self.beta + step, factor, self.step_size, self.walk_size)
         step = rung.beta - self.beta
         self.rungs.append(rung)
         return torch.where(ratio.isneginf(), ratio, step * ratio)
@@ -245,21 +247,23 @@ class _Climb:
         for _ in range(self.num_moves):
             rung = self.rungs[-1]
             self.particles, self.acceptance = self.path.move.apply(self.path, self.particles, rung, generator)
+            self.particles, walked = self.prior_move.apply(self.path, self.particles, rung, generator)
             if adapt:
                 self.step_size *= math.exp(self.acceptance - self.path.move.target_acceptance)
-                self.rungs[-1] = replace(rung, step_size=self.step_size)
+                self.walk_size = min(1.0, self.walk_size * math.exp(walked - self.prior_move.target_acceptance))
+                self.rungs[-1] = replace(rung, step_size=self.step_size, walk_size=self.walk_size)
 
 
 def _path(
     target: Target | CountedTarget,
-    prior: GaussianComponents,
+    prior: GaussianComponents | Proposal,
     move: Move | None,
     seed: int | None,
     generator: torch.Generator | None,
 ) -> tuple[AnnealedPath, torch.Generator | None]:
     counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
     if seed is not None:
-        generator = torch.Generator(prior.loc.device).manual_seed(seed)
+        generator = torch.Generator(prior.centre.device).manual_seed(seed)
     return AnnealedPath(counter, prior, HamiltonianMove() if move is None else move), generator
 
 

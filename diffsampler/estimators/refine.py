@@ -1,0 +1,145 @@
+"""Proposals that learn from what they have drawn, until importance weights say that nothing is left to learn."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsampler.estimators.log_z import KHAT_WARN
+from diffsampler.estimators.pareto import pareto_khat
+from diffsampler.estimators.proposal import Proposal, fit_proposal
+from diffsampler.estimators.tempering import smc, step_at_ess
+from diffsampler.target import CountedTarget, or_zero_density
+
+__all__ = ["Round", "refine", "weigh"]
+
+NUM_DRAWS = 2000
+MAX_ROUNDS = 20
+REMEMBERED = 4
+OVERRELAXED = 1.6
+FIT_ESS = 0.15  # of the points that a proposal is fitted to
+LOST = 0.01  # an effective sample size at which weights say nothing
+GOOD_ESS = 0.3
+SETTLING, PATIENCE = 3, 5  # rounds
+MOVING, DRIFTING = 4.5, 2.0  # standard errors
+PRECISE = 0.05  # nats
+
+
+@dataclass(frozen=True)
+class Round:
+    """A proposal and its weighted draws.
+
+    Attributes:
+        proposal: what the draws come from.
+        x: with shape (n, D).
+        log_prob: of the target there, with shape (n).
+        log_weight: log R - log proposal, with shape (n).
+    """
+
+    proposal: Proposal
+    x: Tensor
+    log_prob: Tensor
+    log_weight: Tensor
+
+    @property
+    def log_z(self) -> float:
+        """The log of the mean weight."""
+        return float(self.log_weight.logsumexp(0)) - math.log(len(self.log_weight))
+
+    @property
+    def ess(self) -> float:
+        """The effective sample size, as a fraction."""
+        log_weight = self.log_weight
+        return math.exp(float(2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0))) / len(log_weight)
+
+    @property
+    def standard_error(self) -> float:
+        """Of log Z, by the delta method."""
+        return math.sqrt(max(1 / self.ess - 1, 0.0) / len(self.log_weight))
+
+    @property
+    def khat(self) -> float:
+        """The Pareto shape of the largest weights."""
+        return pareto_khat(self.log_weight)
+
+
+def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Generator | None = None) -> Round:
+    """n draws of a proposal, and their weights."""
+    x = proposal.sample(n, generator)
+    far = ~x.isfinite().all(-1)
+    x[far] = proposal.centre
+    log_prob = torch.where(far, -math.inf, or_zero_density(target.log_prob(x)))
+    return Round(proposal, x, log_prob, log_prob - proposal.log_prob(x))
+
+
+def refine(
+    target: CountedTarget,
+    proposal: Proposal,
+    generator: torch.Generator | None = None,
+    num_draws: int = NUM_DRAWS,
+    max_rounds: int = MAX_ROUNDS,
+    progress: Callable[[float], None] | None = None,
+) -> Round:
+    """Draw, weigh, fit, and draw again.
+
+    Each proposal is fitted to the draws of several rounds, weighted by what they say together. A rising effective
+    sample size is no proof that all is found: rounds go on as long as log Z moves.
+
+    References:
+        Adaptive multiple importance sampling, Cornuet, Marin, Mira & Robert, 2012.
+
+    Arguments:
+        target: the density.
+        proposal: where to begin.
+        generator: the source of all noise.
+        num_draws: in each round.
+        max_rounds: at most.
+        progress: is told the fraction of the work that is done.
+
+    Returns:
+        The best of the last rounds.
+    """
+    rounds: list[Round] = []
+    for k in range(max_rounds):
+        rounds.append(weigh(target, proposal, num_draws, generator))
+        if progress is not None:
+            progress((k + 1) / max_rounds)
+        if _is_settled(rounds) or k + 1 == max_rounds:
+            break
+        if rounds[-1].log_weight.isneginf().all():
+            break
+        proposal = _fitted(rounds[-REMEMBERED:])
+    return max(rounds[-PATIENCE:], key=lambda one: one.ess)
+
+
+def _is_settled(rounds: list[Round]) -> bool:
+    """Whether the last rounds agree: about log Z, and that nothing more is to be had."""
+    if len(rounds) < SETTLING:
+        return False
+    last = rounds[-SETTLING:]
+    log_z = torch.tensor([one.log_z for one in last])
+    noise = max(one.standard_error for one in last)
+    still = float(log_z.max() - log_z.min()) < MOVING * noise and float(log_z[-1] - log_z[0]) < DRIFTING * noise
+    if all(one.ess > GOOD_ESS and one.khat < KHAT_WARN for one in last):
+        return still
+    if len(rounds) <= PATIENCE:
+        return False
+    better = max(one.ess for one in rounds[-PATIENCE:]) > 1.2 * max(one.ess for one in rounds[:-PATIENCE])
+    return still and not better and noise < PRECISE
+
+
+def _fitted(rounds: list[Round]) -> Proposal:
+    """To the draws of all of them, as draws of the mixture of their proposals."""
+    x = torch.cat([one.x for one in rounds])
+    log_prob = torch.cat([one.log_prob for one in rounds])
+    log_mixture = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
+    log_weight = log_prob - log_mixture
+    usable = ~log_weight.isneginf()
+    x, log_weight = x[usable], log_weight[usable]
+    # A power above 1 goes further the same way: where the target is wider than its proposals, rounds soon catch up.
+    power = step_at_ess(log_weight, OVERRELAXED, FIT_ESS)
+    weight = (power * (log_weight - log_weight.max())).exp()
+    label = rounds[-1].proposal.label(x)
+    return fit_proposal(x, weight, label, rounds[-1].proposal.parts)

@@ -1,0 +1,94 @@
+"""Ways to search that differ in kind, since what one kind misses every seed of it misses."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsampler.estimators.ascent import follow_gradients
+from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove
+from diffsampler.estimators.search import (
+    LARGEST_RADIUS,
+    SMALLEST_RADIUS,
+    follow_population,
+    starts_at_all_radii,
+    unexplained_peaks,
+)
+from diffsampler.estimators.tempering import smc
+from diffsampler.target import CountedTarget
+
+__all__ = ["KINDS", "Searched", "from_paths", "from_tempering"]
+
+# Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
+NUM_SCATTERED, NUM_SCATTERED_FAR, FEW_DIMENSIONS = 12_000, 4000, 5
+NUM_PATHS = 48
+NUM_COOLED = 1000
+NUM_SHELLS = 24
+BROAD = 2.5
+SAME = 1.0  # standard deviations
+MAX_SCATTERINGS = 3
+BOXES = (1.5, 8.0)  # times the range of a population
+
+Searched = tuple[GaussianComponents, Tensor]  # components, and points where the density is known to be
+
+
+def from_paths(target: CountedTarget, generator: torch.Generator | None = None) -> GaussianComponents:
+    """Quasi-Newton paths from all distances, then from peaks among points scattered over all that they found."""
+    if not target.target.differentiable:
+        return follow_population(target, generator=generator)
+    found = follow_gradients(target, starts_at_all_radii(target, generator=generator), generator)
+    for _ in range(MAX_SCATTERINGS):
+        before = len(found.loc)
+        broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
+        found = _with_peaks(target, found, broad.sample(_num_scattered(target), generator), generator)
+        if len(found.loc) == before:
+            break
+    return found
+
+
+def from_tempering(target: CountedTarget, generator: torch.Generator | None = None) -> GaussianComponents:
+    """A population cooled down from a start at all distances, then paths from it, and peaks in the box around it."""
+    dim = target.target.dim
+    radii = torch.logspace(
+        torch.tensor(SMALLEST_RADIUS).log10(), torch.tensor(LARGEST_RADIUS).log10(), NUM_SHELLS, dtype=torch.float64
+    )
+    device = None if generator is None else generator.device
+    eye = torch.eye(dim, dtype=torch.float64, device=device)
+    start = GaussianComponents(
+        torch.zeros(NUM_SHELLS, dim, dtype=torch.float64, device=device), radii.to(eye)[:, None, None] * eye
+    )
+    move = HamiltonianMove(4) if target.target.differentiable else RandomWalkMove()
+    num_moves = 1 if target.target.differentiable else 4
+    cooled = smc(target, start, NUM_COOLED, num_moves, move, ess_threshold=0.5, generator=generator).x
+    if target.target.differentiable:
+        found = follow_gradients(
+            target, cooled[torch.randperm(len(cooled), generator=generator)[:NUM_PATHS]], generator
+        )
+        low, high = cooled.amin(0), cooled.amax(0)
+        for widening in BOXES:
+            options = {"generator": generator, "dtype": cooled.dtype, "device": cooled.device}
+            uniform = torch.rand(_num_scattered(target), dim, **options) - 0.5
+            scattered = 0.5 * (low + high) + widening * (high - low) * uniform
+            found = _with_peaks(target, found, scattered, generator)
+        return found
+    return GaussianComponents.fitted_to(cooled)
+
+
+KINDS: tuple[Callable[[CountedTarget, torch.Generator | None], GaussianComponents], ...] = (from_paths, from_tempering)
+
+
+def _num_scattered(target: CountedTarget) -> int:
+    return NUM_SCATTERED if target.target.dim <= FEW_DIMENSIONS else NUM_SCATTERED_FAR
+
+
+def _with_peaks(
+    target: CountedTarget, found: GaussianComponents, scattered: Tensor, generator: torch.Generator | None
+) -> GaussianComponents:
+    """And what paths from peaks among scattered points find, unless that is known."""
+    peaks = unexplained_peaks(target, scattered, found.widened(2.0))
+    if not len(peaks):
+        return found
+    new = follow_gradients(target, peaks, generator)
+    unknown = found.distance(new.loc) > SAME
+    return found.joined_by(new, unknown) if unknown.any() else found
