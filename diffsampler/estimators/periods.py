@@ -1,0 +1,104 @@
+"""With what period a density repeats along a coordinate."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["period_of"]
+
+# What angles, phases, degrees, hours, days and months are given in.
+LISTED = (0.5, 1.0, math.pi / 2, 2.0, math.pi, 4.0, 6.0, 2 * math.pi, 7.0, 10.0, 12.0, 4 * math.pi, 24.0, 30.0, 52.0,
+          60.0, 90.0, 100.0, 180.0, 200.0, 360.0, 365.0, 365.25, 366.0, 400.0, 720.0, 1000.0, 1440.0, 3600.0, 86400.0)
+MULTIPLES = (1, -1, 2, 3, -7, 50, -1000, 100_000)
+NUM_PHASES = 8
+NUM_ON_GRID = 1024
+SAME, SAME_IN_FLOAT32 = 1e-6, 1e-2
+
+
+def period_of(
+    log_prob: Callable[[Tensor], Tensor], x: Tensor, index: int, scale: float, tried: list[float], in_float32: bool
+) -> float | None:
+    """The period of log R in coordinate `index` at all of the points x, with shape (B, D); None if there is none.
+
+    Arguments:
+        log_prob: maps points with shape (n, D) to log-densities.
+        x: where the density is finite.
+        index: the coordinate.
+        scale: over which log R changes by about 1.
+        tried: periods to try before those that are common.
+        in_float32: whether values are rounded to float32.
+    """
+    moves = _Moves(log_prob, x, index, in_float32)
+    for period in sorted({*tried, *LISTED}):
+        if moves.repeat(period):
+            break
+    else:
+        period = _from_profile(moves, scale)
+        if period is None or not moves.repeat(period):
+            return None
+    for divisor in (2, 2, 2, 3, 3, 5, 7):
+        if moves.repeat(period / divisor):
+            period = period / divisor
+    return period
+
+
+class _Moves:
+    """A density along one coordinate."""
+
+    def __init__(self, log_prob: Callable[[Tensor], Tensor], x: Tensor, index: int, in_float32: bool) -> None:
+        self.log_prob, self.x, self.index = log_prob, x, index
+        self.tolerance = SAME_IN_FLOAT32 if in_float32 else SAME
+        self.multiples = MULTIPLES[:6] if in_float32 else MULTIPLES
+
+    def at(self, shifts: Tensor, num_points: int = 1) -> Tensor:
+        """log R with coordinate `index` moved, with shape (points, *shifts)."""
+        x = self.x[:num_points].view(-1, *[1] * shifts.ndim, self.x.shape[1]).repeat(1, *shifts.shape, 1)
+        x[..., self.index] += shifts
+        return self.log_prob(x.view(-1, x.shape[-1])).view(x.shape[:-1])
+
+    def repeat(self, period: float) -> bool:
+        """Whether it does, however often the period is taken, and is not constant."""
+        phases = period * torch.arange(NUM_PHASES, dtype=self.x.dtype, device=self.x.device) / NUM_PHASES
+        once = self._repeats(phases[:2], (1,), 1)
+        return once and self._repeats(phases, self.multiples, len(self.x))
+
+    def _repeats(self, phases: Tensor, multiples: tuple[int, ...], num_points: int) -> bool:
+        period = phases[1] * NUM_PHASES
+        here = self.at(phases, num_points)
+        if not here.isfinite().any():
+            return False
+        there = self.at(phases.unsqueeze(-1) + period * phases.new_tensor(multiples), num_points)
+        finite = here.isfinite()
+        size = here[finite].max() - here[finite].min()
+        if size <= self.tolerance * (1 + here[finite].abs().max()) and finite.all():
+            return False
+        close = (there - here.unsqueeze(-1)).abs() <= self.tolerance * (1 + size + 1e-3 * here.abs().unsqueeze(-1))
+        return bool((close | (there == here.unsqueeze(-1))).all())
+
+
+def _from_profile(moves: _Moves, scale: float) -> float | None:
+    """The shift at which a profile matches itself, refined on ever larger multiples of it."""
+    step = scale / 3
+    grid = step * torch.arange(NUM_ON_GRID, dtype=moves.x.dtype, device=moves.x.device)
+    profile = moves.at(grid)[0]
+    if not profile.isfinite().all():
+        return None
+    lags = torch.arange(1, NUM_ON_GRID // 2, device=grid.device)
+    # Mean squares of differences, from the first half to all lags.
+    half = profile[: NUM_ON_GRID // 2]
+    misfit = (profile.unfold(0, len(half), 1)[1 : len(lags) + 1] - half).square().mean(-1)
+    inner = misfit[1:-1]
+    dips = (inner < misfit[:-2]) & (inner <= misfit[2:]) & (inner < 0.3 * misfit.median())
+    if not dips.any():
+        return None
+    period = float(lags[1:-1][dips][0]) * step
+    phases = period * torch.arange(NUM_PHASES, dtype=grid.dtype, device=grid.device) / NUM_PHASES
+    here = moves.at(phases)[0]
+    width = step
+    for multiple in (1, 1, 1, 6, 6, 40, 40, 250, 250, 1500, 10_000, 60_000):
+        tried = period + width * torch.linspace(-1, 1, 17, dtype=grid.dtype, device=grid.device)
+        misfit = (moves.at(phases + multiple * tried.unsqueeze(-1))[0] - here).square().mean(-1)
+        period, width = float(tried[misfit.argmin()]), width / 6
+    return period
