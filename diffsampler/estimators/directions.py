@@ -13,11 +13,12 @@ from diffsampler.target import CountedTarget
 
 __all__ = ["differences", "flat_directions", "local_scales", "named_direction", "runaways", "scaled", "translations"]
 
-LARGEST_EXPONENT = 20.0
+# Of widths that are looked for; uneven, so that no step is a whole number of periods.
+EXPONENTS = (-20.37, 20.18)
 NUM_BISECTIONS = 7
 ROUNDING = 1e-10
 NUM_CLIMBING, CLIMBING_STEPS, CLIMBING_RADIUS = 8, 25, 1e5
-MAX_PAIRED = 12
+MAX_PAIRED, MAX_NEIGHBOURS = 8, 24
 FINITE_STEP = 1e-5
 MAX_DENOMINATOR = 12
 FLAT = 1e-6
@@ -30,14 +31,14 @@ def local_scales(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
     here = log_prob(x[None])
-    low, high = (torch.full_like(x, value) for value in (-LARGEST_EXPONENT, LARGEST_EXPONENT))
+    low, high = (torch.full_like(x, value) for value in EXPONENTS)
     for _ in range(NUM_BISECTIONS):
         middle = 0.5 * (low + high)
         step = (10**middle).unsqueeze(-1) * eye
         ahead, behind = log_prob(torch.cat([x + step, x - step])).view(2, -1)
         far = ~((ahead + behind - 2 * here).abs() <= 1 + ROUNDING * here.abs())  # NaN and -inf are changes
         low, high = torch.where(far, low, middle), torch.where(far, middle, high)
-    return torch.where(high == LARGEST_EXPONENT, math.inf, 10**high)
+    return torch.where(high == EXPONENTS[1], math.inf, 10**high)
 
 
 def scaled(v: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def scaled(v: Tensor) -> Tensor:
 
 
 def translations(like: Tensor) -> Tensor:
-    """Of blocks of k coordinates alike, in either layout of particles, with shape (C, D): (1, 0, 1, 0), (1, 1, 0, 0)."""
+    """Of particles, in either layout of their coordinates, with shape (C, D): (1, 0, 1, 0), (1, 1, 0, 0)."""
     dim = like.shape[-1]
     rows = []
     for k in range(1, dim):
@@ -59,9 +60,12 @@ def translations(like: Tensor) -> Tensor:
 
 
 def differences(like: Tensor) -> Tensor:
-    """One coordinate against another, with shape (C, D): neighbours, and all pairs of a few."""
+    """One coordinate against another, with shape (C, D): of a few all pairs, of many some neighbours."""
     dim = like.shape[-1]
-    pairs = [(i, j) for i in range(dim) for j in range(i + 1, dim) if j == i + 1 or dim <= MAX_PAIRED]
+    if dim <= MAX_PAIRED:
+        pairs = [(i, j) for i in range(dim) for j in range(i + 1, dim)]
+    else:
+        pairs = [(i, i + 1) for i in range(0, dim - 1, math.ceil(dim / MAX_NEIGHBOURS))]
     eye = torch.eye(dim, dtype=like.dtype, device=like.device)
     return torch.stack([eye[i] - eye[j] for i, j in pairs]) if pairs else like.new_zeros(0, dim)
 
@@ -157,7 +161,7 @@ def named_direction(v: Tensor) -> str:
         return f"x[{int(v.abs().argmax())}]"
     if bool((v == v[0]).all()):
         return "the translation of all coordinates alike"
-    is_one = (v == v.sum().sign())
+    is_one = v == v.sum().sign()
     if bool(((v == 0) | is_one).all()) and dim % int(is_one.sum()) == 0:
         k = dim // int(is_one.sum())
         first, place = int(is_one.nonzero()[0]), torch.arange(dim, device=v.device)

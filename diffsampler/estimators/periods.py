@@ -9,16 +9,46 @@ from torch import Tensor
 __all__ = ["period_of"]
 
 # What angles, phases, degrees, hours, days and months are given in.
-LISTED = (0.5, 1.0, math.pi / 2, 2.0, math.pi, 4.0, 6.0, 2 * math.pi, 7.0, 10.0, 12.0, 4 * math.pi, 24.0, 30.0, 52.0,
-          60.0, 90.0, 100.0, 180.0, 200.0, 360.0, 365.0, 365.25, 366.0, 400.0, 720.0, 1000.0, 1440.0, 3600.0, 86400.0)
-MULTIPLES = (1, -1, 2, 3, -7, 50, -1000, 100_000)
+LISTED = (
+    0.5,
+    1.0,
+    math.pi / 2,
+    2.0,
+    math.pi,
+    4.0,
+    6.0,
+    2 * math.pi,
+    7.0,
+    10.0,
+    12.0,
+    4 * math.pi,
+    24.0,
+    30.0,
+    52.0,
+    60.0,
+    90.0,
+    100.0,
+    180.0,
+    200.0,
+    360.0,
+    365.0,
+    365.25,
+    366.0,
+    400.0,
+    720.0,
+    1000.0,
+    1440.0,
+    3600.0,
+    86400.0,
+)
+MULTIPLES = (1, -1, 2, 3, -7, 50, -1000, 10_000)
 NUM_PHASES = 8
-NUM_ON_GRID = 1024
-SAME, SAME_IN_FLOAT32 = 1e-6, 1e-2
+NUM_ON_GRID, NUM_REFINED = 1024, 8
+SAME, SAME_IN_FLOAT32 = 1e-5, 1e-2
 
 
 def period_of(
-    log_prob: Callable[[Tensor], Tensor], x: Tensor, index: int, scale: float, tried: list[float], in_float32: bool
+    log_prob: Callable[[Tensor], Tensor], x: Tensor, index: int, tried: list[float], in_float32: bool
 ) -> float | None:
     """The period of log R in coordinate `index` at all of the points x, with shape (B, D); None if there is none.
 
@@ -26,7 +56,6 @@ def period_of(
         log_prob: maps points with shape (n, D) to log-densities.
         x: where the density is finite.
         index: the coordinate.
-        scale: over which log R changes by about 1.
         tried: periods to try before those that are common.
         in_float32: whether values are rounded to float32.
     """
@@ -35,7 +64,7 @@ def period_of(
         if moves.repeat(period):
             break
     else:
-        period = _from_profile(moves, scale)
+        period = _from_profile(moves)
         if period is None or not moves.repeat(period):
             return None
     for divisor in (2, 2, 2, 3, 3, 5, 7):
@@ -78,27 +107,31 @@ class _Moves:
         return bool((close | (there == here.unsqueeze(-1))).all())
 
 
-def _from_profile(moves: _Moves, scale: float) -> float | None:
+def _from_profile(moves: _Moves) -> float | None:
     """The shift at which a profile matches itself, refined on ever larger multiples of it."""
-    step = scale / 3
-    grid = step * torch.arange(NUM_ON_GRID, dtype=moves.x.dtype, device=moves.x.device)
-    profile = moves.at(grid)[0]
-    if not profile.isfinite().all():
+    like = moves.x
+    shifts = torch.logspace(-6, 6, NUM_ON_GRID // 4, dtype=like.dtype, device=like.device)
+    change = (moves.at(shifts)[0] - moves.at(like.new_zeros(1))[0]).abs()
+    if not change.isfinite().all() or not change.max() > 0:
         return None
-    lags = torch.arange(1, NUM_ON_GRID // 2, device=grid.device)
+    step = 0.3 * float(shifts[change > 0.2 * change.max()][0])
+    profile = moves.at(step * torch.arange(NUM_ON_GRID, dtype=like.dtype, device=like.device))[0]
+    num_lags = NUM_ON_GRID // 2
     # Mean squares of differences, from the first half to all lags.
-    half = profile[: NUM_ON_GRID // 2]
-    misfit = (profile.unfold(0, len(half), 1)[1 : len(lags) + 1] - half).square().mean(-1)
+    misfit = (profile.unfold(0, num_lags, 1)[1:num_lags] - profile[:num_lags]).square().mean(-1)
     inner = misfit[1:-1]
     dips = (inner < misfit[:-2]) & (inner <= misfit[2:]) & (inner < 0.3 * misfit.median())
     if not dips.any():
         return None
-    period = float(lags[1:-1][dips][0]) * step
-    phases = period * torch.arange(NUM_PHASES, dtype=grid.dtype, device=grid.device) / NUM_PHASES
+    period = float(dips.nonzero()[0] + 2) * step
+    phases = period * torch.arange(4, dtype=like.dtype, device=like.device) / 4
     here = moves.at(phases)[0]
-    width = step
-    for multiple in (1, 1, 1, 6, 6, 40, 40, 250, 250, 1500, 10_000, 60_000):
-        tried = period + width * torch.linspace(-1, 1, 17, dtype=grid.dtype, device=grid.device)
-        misfit = (moves.at(phases + multiple * tried.unsqueeze(-1))[0] - here).square().mean(-1)
-        period, width = float(tried[misfit.argmin()]), width / 6
+    offsets = torch.linspace(-1, 1, 17, dtype=like.dtype, device=like.device)
+    width, multiple = step, 1
+    for _ in range(NUM_REFINED):
+        for _ in range(2):
+            tried = period + width * offsets
+            misfit = (moves.at(phases + multiple * tried.unsqueeze(-1))[0] - here).square().mean(-1)
+            period, width = float(tried[misfit.argmin()]), width / 6
+        multiple *= 6
     return period

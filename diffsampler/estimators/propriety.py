@@ -6,7 +6,6 @@ directions it must fall faster than t^-D.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ __all__ = ["check_proper"]
 
 NUM_BASES, NUM_FIRST = 6, 2
 NUM_RADIAL = 16
-NUM_TIMES = 7
+NUM_TIMES = 5
 MAX_AXES, MAX_FOR_FLAT = 128, 64
 SHRINKING = (0.1, 1e-2, 1e-3, 1e-5, 1e-7)
 NEAR_THE_BEST = 1e4  # nats
@@ -37,7 +36,7 @@ LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbe
 # Decades, in units that the density's own width is at most of: a Gaussian of width 1e14 falls in the end.
 AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
 # In the smallest width of any coordinate that changes: further out rounding moves points across a ridge.
-OBLIQUE_DECADES, IN_FLOAT32, BY_DIFFERENCES = (6.0, 13.0), (2.0, 5.0), (4.0, 9.0)
+GIVEN, FOUND, BY_DIFFERENCES, IN_FLOAT32 = (6.0, 13.0), (5.0, 11.0), (4.0, 9.0), (2.0, 5.0)
 SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one that does not
 MIN_DECADES = 2.0
 BOUNDED = 1e6  # nats
@@ -52,12 +51,15 @@ class Lines(NamedTuple):
     v: Tensor  # (C, D)
     ends: Tensor  # (C, 2): log10 of the first and the last t
     power: float  # the density must fall faster than t^-power
+    log_t: Tensor  # (C, NUM_TIMES)
     log_prob: Tensor  # (C, B, NUM_TIMES)
     endless: Tensor  # (C, B): whether it does not
 
     def those(self, which: Tensor) -> "Lines":
         """Some of them."""
-        return Lines(self.v[which], self.ends[which], self.power, self.log_prob[which], self.endless[which])
+        return Lines(
+            self.v[which], self.ends[which], self.power, self.log_t[which], self.log_prob[which], self.endless[which]
+        )
 
 
 @torch.no_grad()
@@ -145,7 +147,7 @@ class _Walk:
             endless = late.amax(-1) >= integrand[..., :half].amax(-1) - SLACK
         else:
             endless = late.amin(-1) >= integrand[..., 0] - SLACK
-        return Lines(v, ends, power, log_prob, endless & ~no_number)
+        return Lines(v, ends, power, log_t, log_prob, endless & ~no_number)
 
     def confirmed(self, lines: Lines) -> Lines:
         """Those suspicious from the first bases that are endless from most of all of them, or rise."""
@@ -200,11 +202,11 @@ class _Walk:
         like = self.x[:1]
         noise = self.noise(2 * dim + 8, dim)
         given = torch.cat([translations(like), differences(like)])
-        groups = [(given, OBLIQUE_DECADES)]
+        groups = [(given, GIVEN)]
         if dim <= MAX_FOR_FLAT:
             flat = flat_directions(self.target, self.bases[0], self.scales, noise)
-            groups.append((flat, OBLIQUE_DECADES if self.target.target.differentiable else BY_DIFFERENCES))
-        groups.append((runaways(self.target, self.x, self.scales, noise), OBLIQUE_DECADES))
+            groups.append((flat, FOUND if self.target.target.differentiable else BY_DIFFERENCES))
+        groups.append((runaways(self.target, self.x, self.scales, noise), GIVEN))
         for v, decades in groups:
             v = v[(v != 0).sum(-1) > 1]
             if not len(v):
@@ -226,12 +228,14 @@ class _Walk:
     def _periods(self, lines: Lines) -> dict[int, float]:
         """The periods of those coordinates along which the density comes back, far out, to what it was."""
         found: dict[int, float] = {}
-        bounded = lines.log_prob.isfinite().all(-1) & ((lines.log_prob - lines.log_prob[..., :1]).abs() < BOUNDED).all(-1)
-        comes_back = bounded & (lines.log_prob.diff(dim=-1) > 1e-6).any(-1) & (lines.log_prob.diff(dim=-1) < -1e-6).any(-1)
+        bounded = lines.log_prob.isfinite().all(-1) & ((lines.log_prob - lines.log_prob[..., :1]).abs() < BOUNDED).all(
+            -1
+        )
+        comes_back = (
+            bounded & (lines.log_prob.diff(dim=-1) > 1e-6).any(-1) & (lines.log_prob.diff(dim=-1) < -1e-6).any(-1)
+        )
         for index in sorted({int(v.abs().argmax()) for v in lines.v[comes_back.any(-1)]}):
-            period = period_of(
-                self.log_prob, self.bases[:3], index, float(self.scales[index]), [*found.values()], self.in_float32
-            )
+            period = period_of(self.log_prob, self.bases[:3], index, [*found.values()], self.in_float32)
             if period is not None:
                 found[index] = period
         return found
@@ -244,8 +248,8 @@ def _repeats(periods: dict[int, float]) -> str:
         shared.setdefault(f"{period:.4g}", []).append(f"x[{index}]")
     parts = [f"{_listed(names)} {'has' if len(names) == 1 else 'have'} period {size}" for size, names in shared.items()]
     return (
-        f"repeats for ever, so that exp(log_prob) has no integral: {' and '.join(parts)}; use process=Torus() on angles "
-        "(period 2 pi), or return -inf outside of one period"
+        f"repeats for ever, so that exp(log_prob) has no integral: {' and '.join(parts)}; use process=Torus() on "
+        "angles (period 2 pi), or return -inf outside of one period"
     )
 
 
@@ -257,21 +261,20 @@ def _along(lines: Lines, where: str) -> str:
     """What the density does along the lines."""
     values = lines.log_prob[:, 0]
     change = values[:, -1] - values[:, 0]
-    if (change > 1).all():
-        highest = float(values[values.isfinite()].max()) if values.isfinite().any() else math.inf
+    if ((change > 1) | values[:, -1].isposinf()).all():
+        highest = float(values.max())
         return (
             f"rises without bound {where}, to {highest:.3g}, so that exp(log_prob) has no integral: if it is an energy "
             f"return minus that, else {WAYS_OUT}"
         )
     if (change < -1).all():
-        decades = float(lines.ends[0, 1] - lines.ends[0, 0]) * math.log(10)
-        slope = float((change / decades).median())
+        slope = float((change / (lines.log_t[:, -1] - lines.log_t[:, 0])).median())
         return (
             f"falls too slowly {where}, as {slope:.3g} log t where less than {-lines.power:g} log t is needed, so that "
             f"exp(log_prob) has no integral: {WAYS_OUT}"
         )
-    level = float(values[0, -1])
-    return f"stays at {level:.4g} however far {where}, so that exp(log_prob) has no integral: {WAYS_OUT}"
+    level = round(float(values[0, -1]), 3) + 0.0
+    return f"stays at {level:.6g} however far {where}, so that exp(log_prob) has no integral: {WAYS_OUT}"
 
 
 def _axes_named(v: Tensor) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.moves import AnnealedPath, default_move
+from diffsampler.estimators.propriety import check_proper
 from diffsampler.estimators.search import (
     follow_gradients,
     follow_population,
@@ -21,6 +22,7 @@ __all__ = ["more_draws", "reference"]
 
 NUM_PATHS = 48
 NUM_SCATTERED = 12_000
+NUM_CHECKED = 16
 BROAD_SHARE = 0.4
 
 
@@ -46,7 +48,7 @@ def reference(
         progress: is told the fraction of the work that is done, now and then.
 
     Raises:
-        InputError: if the density is zero, or no number, wherever the search looks.
+        InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
     """
     check_count("num_particles", num_particles, minimum=100)
     counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
@@ -72,6 +74,7 @@ def reference(
         if len(peaks):
             found = found.mixed_with(follow_gradients(counter, peaks, generator), 0.5)
             broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=2.5)
+    check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
     explored = climb(found.widened(1.5).mixed_with(broad, BROAD_SHARE), num_particles // 2, 0.1, 0.4)
     around = GaussianComponents.fitted_to(explored.x, widening=1.3)
     if counter.target.differentiable:

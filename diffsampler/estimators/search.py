@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.propriety import check_proper
 from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.kernels import HALF_LOG_TWO_PI, noise_like
 from diffsampler.target import CountedTarget, or_zero_density
@@ -20,7 +21,7 @@ __all__ = ["follow_gradients", "follow_population", "starts_at_all_radii", "unex
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
 NUM_ALIKE = 400
-UNBOUNDED = 1e12  # where no target is
+SUSPICIOUS = 1e12  # where hardly a target is
 MAX_BACKTRACKING = 12
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON = 4
@@ -160,11 +161,8 @@ def follow_population(
 
 
 def _check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
-    if (x.abs() > UNBOUNDED).any(-1)[log_prob == log_prob.max()].any():
-        raise InputError(
-            f"{target.name}.log_prob rises without bound, to {float(log_prob.max()):.3g} at |x| of "
-            f"{float(x.abs().max()):.3g}: exp(log_prob) has no integral. If it is an energy, return minus that."
-        )
+    if (x.abs() > SUSPICIOUS).any(-1)[log_prob == log_prob.max()].any():
+        check_proper(target, x)
 
 
 def _check_somewhere(log_prob: Tensor, name: str) -> None:
