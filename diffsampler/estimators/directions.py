@@ -11,7 +11,17 @@ from torch import Tensor
 
 from diffsampler.target import CountedTarget
 
-__all__ = ["differences", "flat_directions", "local_scales", "named_direction", "runaways", "scaled", "translations"]
+__all__ = [
+    "differences",
+    "flat_directions",
+    "listed",
+    "local_scales",
+    "named_axes",
+    "named_direction",
+    "runaways",
+    "scaled",
+    "translations",
+]
 
 # Of widths that are looked for; uneven, so that no step is a whole number of periods.
 EXPONENTS = (-20.37, 20.18)
@@ -19,9 +29,11 @@ NUM_BISECTIONS = 7
 ROUNDING = 1e-10
 NUM_CLIMBING, CLIMBING_STEPS, CLIMBING_RADIUS = 8, 25, 1e5
 MAX_PAIRED, MAX_NEIGHBOURS = 8, 24
-FINITE_STEP = 1e-5
+FINITE_STEP, MAX_BY_DIFFERENCES = 1e-5, 40
 MAX_DENOMINATOR = 12
-FLAT = 1e-6
+FLAT, NUM_PASSES = 1e-6, 2
+TINY = 1e-250  # what is smaller has few digits left
+MAX_NAMED = 4
 
 
 def local_scales(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -80,23 +92,24 @@ def flat_directions(target: CountedTarget, x: Tensor, scales: Tensor, noise: Ten
         noise: standard normal, with shape (m, D), for m > D points around x.
     """
     radii = torch.logspace(-1, 1, len(noise), dtype=x.dtype, device=x.device).unsqueeze(-1)
-    points = x + radii * scales * noise
-    if target.target.differentiable:
-        _, score = target.log_prob_and_score(points)
-    else:
-        step = FINITE_STEP * torch.diag(scales)
-        ahead, behind = target.log_prob((points.unsqueeze(1) + torch.stack([step, -step]).unsqueeze(1)).flatten(1, 2))
-        score = (ahead - behind).view(len(points), -1) / (2 * FINITE_STEP * scales)
-    score = score * scales
-    score = score[score.isfinite().all(-1) & (score != 0).any(-1)]
-    if not len(score):
-        return x.new_zeros(0, len(x))
-    rows = score / score.norm(dim=-1, keepdim=True)
-    _, size, vectors = torch.linalg.svd(rows, full_matrices=len(rows) < len(x))
-    size = torch.nn.functional.pad(size, (0, len(vectors) - len(size)))
-    basis = vectors[size < FLAT * math.sqrt(len(rows))]
-    if not len(basis):
-        return basis
+    far = torch.logspace(0, 6, len(noise), dtype=x.dtype, device=x.device).unsqueeze(-1)
+    basis, rows = noise.new_zeros(0, len(x)), []
+    # Again from points far out along what seems flat: what is only much wider than the rest shows there. Differences
+    # are too coarse for that.
+    for _ in range(NUM_PASSES if target.target.differentiable else 1):
+        shift = radii * noise if not len(basis) else noise + far * (noise @ basis.T @ basis)
+        score = _score(target, x + scales * shift, FINITE_STEP * scales) * scales
+        size = score.abs().amax(-1, keepdim=True)
+        score = (score / size)[(size > TINY).squeeze(-1) & score.isfinite().all(-1)]
+        rows.append(score / score.norm(dim=-1, keepdim=True))
+        points = torch.cat(rows)
+        if not len(points):
+            return basis
+        _, size, vectors = torch.linalg.svd(points, full_matrices=len(points) < len(x))
+        size = torch.nn.functional.pad(size, (0, len(vectors) - len(size)))
+        basis = vectors[size < FLAT * math.sqrt(len(points))]
+        if not len(basis):
+            return basis
     basis = _reduced(scaled(basis * scales))
     return torch.cat([_with_small_numbers(basis), basis])
 
@@ -124,6 +137,22 @@ def _with_small_numbers(v: Tensor) -> Tensor:
     return torch.stack(found) if found else v[:0]
 
 
+def _score(target: CountedTarget, x: Tensor, step: Tensor) -> Tensor:
+    """The gradient of log R at points x, with shape (n, D), by differences of `step`, with shape (D), if need be.
+
+    Zero where the target gives up.
+    """
+    try:
+        if target.target.differentiable:
+            return target.log_prob_and_score(x)[1]
+        steps = torch.diag(step)
+        points = x[:, None, None] + torch.stack([steps, -steps])
+        ahead, behind = target.log_prob(points.flatten(0, 2)).view(len(x), 2, -1).unbind(1)
+    except Exception:
+        return torch.zeros_like(x)
+    return (ahead - behind) / (2 * step)
+
+
 def runaways(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) -> Tensor:
     """Where points x, with shape (n, D), run away to, and where the density falls least far out: (C, D).
 
@@ -138,19 +167,19 @@ def runaways(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) ->
     farthest = shift.norm(dim=-1).argsort(descending=True)[:4]
     found = [x[farthest] - middle, x[farthest]]
     if 2 < len(x) and x.shape[1] > 1:
-        spread = torch.linalg.eigh((shift / shift.abs().amax().clamp(min=1e-300)).T.cov()).eigenvectors[:, -2:]
+        spread = torch.linalg.eigh((shift / shift.abs().amax().clamp(min=TINY)).T.cov()).eigenvectors[:, -2:]
         found += [(spread * scales.unsqueeze(-1)).T, -(spread * scales.unsqueeze(-1)).T]
-    if target.target.differentiable:
-        # Ascent on a large sphere, in units of the scales.
-        v = noise[:NUM_CLIMBING] / noise[:NUM_CLIMBING].norm(dim=-1, keepdim=True)
-        for step in torch.logspace(0, -1.5, CLIMBING_STEPS).tolist():
-            _, score = target.log_prob_and_score(middle + CLIMBING_RADIUS * scales * v)
-            uphill = torch.nan_to_num(score * scales, 0.0, 0.0, 0.0)
-            uphill = uphill / uphill.abs().amax(-1, keepdim=True).clamp(min=1e-300)
-            uphill = uphill - (uphill * v).sum(-1, keepdim=True) * v
-            v = v + step * uphill / uphill.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-            v = v / v.norm(dim=-1, keepdim=True)
-        found.append(v * scales)
+    # Ascent on a large sphere, in units of the scales.
+    differentiable = target.target.differentiable
+    v = noise[: NUM_CLIMBING if differentiable else max(1, MAX_BY_DIFFERENCES // len(middle))]
+    for step in torch.logspace(0, -1.5, CLIMBING_STEPS if differentiable else CLIMBING_STEPS // 2).tolist():
+        v = v / v.norm(dim=-1, keepdim=True)
+        score = _score(target, middle + CLIMBING_RADIUS * scales * v, 1e-3 * CLIMBING_RADIUS * scales)
+        uphill = torch.nan_to_num(score * scales, 0.0, 0.0, 0.0)
+        uphill = uphill / uphill.abs().amax(-1, keepdim=True).clamp(min=TINY)
+        uphill = uphill - (uphill * v).sum(-1, keepdim=True) * v
+        v = v + step * uphill / uphill.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    found.append(v * scales)
     return scaled(torch.cat(found))
 
 
@@ -166,7 +195,7 @@ def named_direction(v: Tensor) -> str:
         k = dim // int(is_one.sum())
         first, place = int(is_one.nonzero()[0]), torch.arange(dim, device=v.device)
         if torch.equal(is_one, place % k == first % k):
-            return f"the translation of blocks of {k} coordinates (x[{first}], x[{first + k}], ... alike)"
+            return f"the translation of blocks of {k} coordinates (x[{first}], x[{first + k}] and so on)"
         k = int(is_one.sum())
         if torch.equal(is_one, place // k == first // k):
             return f"the translation of x[{first}] to x[{first + k - 1}] alike"
@@ -175,3 +204,23 @@ def named_direction(v: Tensor) -> str:
         largest = v.abs().argsort(descending=True)[:6].sort().values.tolist()
         return "the direction with " + ", ".join(f"x[{i}]: {entries[i]}" for i in largest) + ", ..."
     return f"({', '.join(entries)})"
+
+
+def named_axes(v: Tensor) -> str:
+    """Coordinates and the sides to which they go."""
+    sides: dict[int, set[float]] = {}
+    for row in v:
+        index = int(row.abs().argmax())
+        sides.setdefault(index, set()).add(float(row[index]))
+    one_sided = {index: next(iter(signs)) for index, signs in sides.items() if len(signs) == 1}
+    if len(one_sided) < len(sides):
+        return f"along {listed([f'x[{index}]' for index in sides if index not in one_sided])}"
+    parts = [f"x[{index}] goes to {'' if sign > 0 else '-'}infinity" for index, sign in one_sided.items()]
+    return f"as {listed(parts)}"
+
+
+def listed(names: list[str]) -> str:
+    """In words, and cut where there are many."""
+    if len(names) > MAX_NAMED:
+        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffsampler.target import or_zero_density
+
 __all__ = ["period_of"]
 
 # What angles, phases, degrees, hours, days and months are given in.
@@ -42,7 +44,7 @@ LISTED = (
     86400.0,
 )
 MULTIPLES = (1, -1, 2, 3, -7, 50, -1000, 10_000)
-NUM_PHASES = 8
+NUM_PHASES, GOLDEN = 8, 0.6180339887
 NUM_ON_GRID, NUM_REFINED = 1024, 8
 SAME, SAME_IN_FLOAT32 = 1e-5, 1e-2
 
@@ -85,16 +87,16 @@ class _Moves:
         """log R with coordinate `index` moved, with shape (points, *shifts)."""
         x = self.x[:num_points].view(-1, *[1] * shifts.ndim, self.x.shape[1]).repeat(1, *shifts.shape, 1)
         x[..., self.index] += shifts
-        return self.log_prob(x.view(-1, x.shape[-1])).view(x.shape[:-1])
+        return or_zero_density(self.log_prob(x.view(-1, x.shape[-1]))).view(x.shape[:-1])
 
     def repeat(self, period: float) -> bool:
         """Whether it does, however often the period is taken, and is not constant."""
-        phases = period * torch.arange(NUM_PHASES, dtype=self.x.dtype, device=self.x.device) / NUM_PHASES
-        once = self._repeats(phases[:2], (1,), 1)
-        return once and self._repeats(phases, self.multiples, len(self.x))
+        # No simple fractions, at which densities may be special.
+        share = 0.1 + GOLDEN * torch.arange(NUM_PHASES, dtype=self.x.dtype, device=self.x.device)
+        phases = period * share.frac()
+        return self._repeats(period, phases[:5], (1,), 1) and self._repeats(period, phases, self.multiples, len(self.x))
 
-    def _repeats(self, phases: Tensor, multiples: tuple[int, ...], num_points: int) -> bool:
-        period = phases[1] * NUM_PHASES
+    def _repeats(self, period: float, phases: Tensor, multiples: tuple[int, ...], num_points: int) -> bool:
         here = self.at(phases, num_points)
         if not here.isfinite().any():
             return False

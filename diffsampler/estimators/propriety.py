@@ -8,6 +8,7 @@ directions it must fall faster than t^-D.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,9 @@ from diffsampler.errors import InputError
 from diffsampler.estimators.directions import (
     differences,
     flat_directions,
+    listed,
     local_scales,
+    named_axes,
     named_direction,
     runaways,
     scaled,
@@ -26,10 +29,11 @@ from diffsampler.target import CountedTarget
 
 __all__ = ["check_proper"]
 
+NUM_LOOKED_AT, NUM_TAKEN = 128, 16
 NUM_BASES, NUM_FIRST = 6, 2
 NUM_RADIAL = 16
 NUM_TIMES = 5
-MAX_AXES, MAX_FOR_FLAT = 128, 64
+MAX_AXES, MAX_FOR_FLAT, MAX_ANGLES, MAX_FLAT = 128, 64, 24, 3
 SHRINKING = (0.1, 1e-2, 1e-3, 1e-5, 1e-7)
 NEAR_THE_BEST = 1e4  # nats
 LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbers too
@@ -39,9 +43,9 @@ AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
 GIVEN, FOUND, BY_DIFFERENCES, IN_FLOAT32 = (6.0, 13.0), (5.0, 11.0), (4.0, 9.0), (2.0, 5.0)
 SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one that does not
 MIN_DECADES = 2.0
-BOUNDED = 1e6  # nats
-ROWS_AT_A_TIME = 4096
-MAX_NAMED = 4
+FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
+BOUNDED, ROUNDING = 1e6, 1e-6  # nats
+ROWS_AT_A_TIME, SPLITTING = 4096, 3
 WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
 
@@ -77,7 +81,7 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
         InputError: if the density does not fall along some direction, not fast enough, or repeats for ever.
     """
     # What is no number at a distance of 1e30 is no fault of the target.
-    with target.counting_apart() as spent:
+    with target.counting_apart() as spent, np.errstate(all="ignore"):
         reason = _Walk(target, x, generator).reason()
         num_evaluations, _ = spent()
     target.count(num_evaluations, torch.zeros((), dtype=torch.long, device=x.device))
@@ -89,14 +93,14 @@ class _Walk:
     def __init__(self, target: CountedTarget, x: Tensor, generator: torch.Generator | None) -> None:
         self.target = target
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
-        x = x.double()
-        x = x[(x.abs() < LARGEST).all(-1)]
-        x = x[torch.linspace(0, max(len(x) - 1, 0), min(len(x), 16)).long()]
+        x = x.double()[x.isfinite().all(-1)]
+        x = x * (LARGEST / x.abs().amax(-1, keepdim=True)).clamp(max=1.0)
+        x, value = self._of_finite_density(x[_spread_over(len(x), NUM_LOOKED_AT)])
+        x = x[value.argsort()[_spread_over(len(x), NUM_TAKEN)]]
         # Points that an early search has may be far off, where underflow makes flat what is not.
-        x = torch.cat([x, *(factor * x for factor in SHRINKING)])
-        value = self.log_prob(x)
-        x, value = x[value.isfinite()], value[value.isfinite()]
+        x, value = self._of_finite_density(torch.cat([x, *(factor * x for factor in SHRINKING)]))
         order = value.argsort(descending=True)
+        self.highest = value.max() if len(value) else None
         self.x = x[order][value[order] >= value[order[:1]] - NEAR_THE_BEST]
         works = target.target.__dict__.get("_dtypes_that_work", {})
         self.in_float32 = works.get(("log_prob", torch.float64)) == torch.float32
@@ -112,18 +116,30 @@ class _Walk:
         self.unit = max(1.0, float(self.x.abs().max()), float(self.scales.max()))
         self.bases = self._bases()
 
+    def _of_finite_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value = self.log_prob(x)
+        return x[value.isfinite()], value[value.isfinite()]
+
     def log_prob(self, x: Tensor) -> Tensor:
-        """log R, with shape (n), a few points at a time."""
-        return torch.cat([self.target.log_prob(part) for part in x.split(ROWS_AT_A_TIME)])
+        """log R, with shape (n), a few points at a time; NaN where the target gives up, as far out it may."""
+        return torch.cat([self._log_prob_of_part(part, SPLITTING) for part in x.split(ROWS_AT_A_TIME)])
+
+    def _log_prob_of_part(self, x: Tensor, splitting: int) -> Tensor:
+        try:
+            return self.target.log_prob(x)
+        except Exception:
+            if not splitting or len(x) == 1:
+                return x.new_full((len(x),), math.nan)
+        return torch.cat([self._log_prob_of_part(part, splitting - 1) for part in x.split(math.ceil(len(x) / 8))])
 
     def noise(self, *shape: int) -> Tensor:
         device = self.generator.device
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64, device=device).to(self.x.device)
 
     def _bases(self) -> Tensor:
-        """The highest points and some of the others, a little off: on an axis of symmetry a density may be special."""
-        rows = torch.linspace(0, len(self.x) - 1, NUM_BASES).long()
-        points = self.x[rows]
+        """Those nearest to the origin, highest first, a little off: on an axis of symmetry a density may be special."""
+        near = self.x.abs().amax(-1).argsort()[: 2 * NUM_BASES].sort().values
+        points = self.x[near[_spread_over(len(near), NUM_BASES, repeated=True)]]
         moved = points + 0.1 * self.scales * self.noise(*points.shape)
         closer = points + 1e-3 * (moved - points)
         for tried in (closer, moved):
@@ -141,12 +157,11 @@ class _Walk:
         log_prob = self.log_prob(x.flatten(0, 2)).view(x.shape[:-1])
         no_number = (log_prob.isnan() | log_prob.isneginf()).any(-1)
         integrand = log_prob + power * log_t.unsqueeze(1)
-        half = NUM_TIMES // 2 + 1
-        late = integrand[..., half:]
+        early, late = integrand[..., :2], integrand[..., 3:]
         if one_coordinate:  # which may be an angle
-            endless = late.amax(-1) >= integrand[..., :half].amax(-1) - SLACK
+            endless = late.amax(-1) >= early.amin(-1) - SLACK
         else:
-            endless = late.amin(-1) >= integrand[..., 0] - SLACK
+            endless = late.amin(-1) >= early[..., 0] - SLACK
         return Lines(v, ends, power, log_t, log_prob, endless & ~no_number)
 
     def confirmed(self, lines: Lines) -> Lines:
@@ -174,7 +189,7 @@ class _Walk:
             return None
         dim = self.x.shape[1]
         first = self.bases[:NUM_FIRST]
-        axes = torch.randperm(dim)[:MAX_AXES].sort().values if dim > MAX_AXES else torch.arange(dim)
+        axes = torch.arange(dim) if dim <= MAX_AXES else self.noise(dim).argsort()[:MAX_AXES].sort().values
         eye = torch.eye(dim, dtype=self.x.dtype, device=self.x.device)[axes]
         decades = AXIS_DECADES_IN_FLOAT32 if self.in_float32 else AXIS_DECADES
         far = self.x.new_tensor(decades) + math.log10(self.unit)
@@ -186,14 +201,16 @@ class _Walk:
         everywhere = self.confirmed(self.walk(radial, far.expand(len(radial), 2), float(dim), first))
         endless = self.confirmed(along_axes)
         if len(everywhere.v) == NUM_RADIAL and (dim == 1 or len(endless.v) in (0, 2 * len(eye))):
-            return _in_every_direction(everywhere)
+            return self._along(everywhere, "in every direction")
         if len(endless.v):
-            return _along(endless, _axes_named(endless.v))
+            return self._along(endless, named_axes(endless.v))
         oblique = self._oblique() if dim > 1 else None
         if oblique is not None:
-            return _along(oblique.those(torch.tensor([0])), f"along {named_direction(oblique.v[0])}")
+            return self._along(oblique.those(torch.tensor([0])), f"along {named_direction(oblique.v[0])}")
         if len(everywhere.v) > 1:
-            return _along(everywhere.those(torch.tensor([0])), f"along {named_direction(everywhere.v[0])} and others")
+            return self._along(
+                everywhere.those(torch.tensor([0])), f"along {named_direction(everywhere.v[0])} and others"
+            )
         return None
 
     def _oblique(self) -> Lines | None:
@@ -225,20 +242,50 @@ class _Walk:
                 return found
         return None
 
+    def _along(self, lines: Lines, where: str) -> str:
+        """What the density does along the lines."""
+        values = lines.log_prob[:, 0]
+        change = values[:, -1] - values[:, 0]
+        steps = values.diff(dim=-1)
+        if (((change > 1) & (steps > -ROUNDING).all(-1)) | values[:, -1].isposinf()).any():
+            highest = float(values.max())
+            return (
+                f"rises without bound {where}, to {highest:.3g}, so that exp(log_prob) has no integral: if it is an "
+                f"energy return minus that, else {WAYS_OUT}"
+            )
+        if (steps > SLACK).any():
+            return f"does not fall {where}, however far, so that exp(log_prob) has no integral: {WAYS_OUT}"
+        if (change < -1).all():
+            slope = float((change / (lines.log_t[:, -1] - lines.log_t[:, 0])).median())
+            return (
+                f"falls too slowly {where}, as {slope:.3g} log t where less than {-lines.power:g} log t is needed, so "
+                f"that exp(log_prob) has no integral: {WAYS_OUT}"
+            )
+        level = round(float(values[0, -1]), 3) + 0.0
+        inside = "; what is added inside a logarithm does that too" if level < float(self.highest) - FLOOR else ""
+        return f"stays at {level:.6g} {where}, however far, so that exp(log_prob) has no integral: {WAYS_OUT}{inside}"
+
     def _periods(self, lines: Lines) -> dict[int, float]:
         """The periods of those coordinates along which the density comes back, far out, to what it was."""
         found: dict[int, float] = {}
-        bounded = lines.log_prob.isfinite().all(-1) & ((lines.log_prob - lines.log_prob[..., :1]).abs() < BOUNDED).all(
-            -1
-        )
-        comes_back = (
-            bounded & (lines.log_prob.diff(dim=-1) > 1e-6).any(-1) & (lines.log_prob.diff(dim=-1) < -1e-6).any(-1)
-        )
-        for index in sorted({int(v.abs().argmax()) for v in lines.v[comes_back.any(-1)]}):
+        value, change = lines.log_prob, lines.log_prob.diff(dim=-1)
+        bounded = (value.isfinite() & ((value - value[..., :1]).abs() < BOUNDED)).all(-1)
+        comes_back = bounded & (change > ROUNDING).any(-1) & (change < -ROUNDING).any(-1)
+        comes_back = comes_back | (~value[..., :-1].isfinite() & value[..., 1:].isfinite()).any(-1)
+        # Far out all large numbers may be whole numbers of periods.
+        flat = bounded & lines.endless
+        if flat.any(-1).sum() <= 2 * MAX_FLAT:
+            comes_back = comes_back | flat
+        for index in sorted({int(v.abs().argmax()) for v in lines.v[comes_back.any(-1)]})[:MAX_ANGLES]:
             period = period_of(self.log_prob, self.bases[:3], index, [*found.values()], self.in_float32)
             if period is not None:
                 found[index] = period
         return found
+
+
+def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:
+    """Indices of `count` among n things, or of all of them."""
+    return torch.linspace(0, max(n - 1, 0), count if repeated else min(n, count)).round().long()
 
 
 def _repeats(periods: dict[int, float]) -> str:
@@ -246,52 +293,8 @@ def _repeats(periods: dict[int, float]) -> str:
     shared: dict[str, list[str]] = {}
     for index, period in periods.items():
         shared.setdefault(f"{period:.4g}", []).append(f"x[{index}]")
-    parts = [f"{_listed(names)} {'has' if len(names) == 1 else 'have'} period {size}" for size, names in shared.items()]
+    parts = [f"{listed(names)} {'has' if len(names) == 1 else 'have'} period {size}" for size, names in shared.items()]
     return (
         f"repeats for ever, so that exp(log_prob) has no integral: {' and '.join(parts)}; use process=Torus() on "
         "angles (period 2 pi), or return -inf outside of one period"
     )
-
-
-def _in_every_direction(lines: Lines) -> str:
-    return _along(lines, "in every direction")
-
-
-def _along(lines: Lines, where: str) -> str:
-    """What the density does along the lines."""
-    values = lines.log_prob[:, 0]
-    change = values[:, -1] - values[:, 0]
-    if ((change > 1) | values[:, -1].isposinf()).all():
-        highest = float(values.max())
-        return (
-            f"rises without bound {where}, to {highest:.3g}, so that exp(log_prob) has no integral: if it is an energy "
-            f"return minus that, else {WAYS_OUT}"
-        )
-    if (change < -1).all():
-        slope = float((change / (lines.log_t[:, -1] - lines.log_t[:, 0])).median())
-        return (
-            f"falls too slowly {where}, as {slope:.3g} log t where less than {-lines.power:g} log t is needed, so that "
-            f"exp(log_prob) has no integral: {WAYS_OUT}"
-        )
-    level = round(float(values[0, -1]), 3) + 0.0
-    return f"stays at {level:.6g} however far {where}, so that exp(log_prob) has no integral: {WAYS_OUT}"
-
-
-def _axes_named(v: Tensor) -> str:
-    """Coordinates and the sides to which they go."""
-    sides: dict[int, set[float]] = {}
-    for row in v:
-        index = int(row.abs().argmax())
-        sides.setdefault(index, set()).add(float(row[index]))
-    one_sided = {index: next(iter(signs)) for index, signs in sides.items() if len(signs) == 1}
-    if len(one_sided) < len(sides):
-        return f"along {_listed([f'x[{index}]' for index in sides if index not in one_sided])}"
-    parts = [f"x[{index}] goes to {'' if sign > 0 else '-'}infinity" for index, sign in one_sided.items()]
-    return f"as {_listed(parts)}"
-
-
-def _listed(names: list[str]) -> str:
-    """In words, and cut where there are many."""
-    if len(names) > MAX_NAMED:
-        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -21,7 +21,7 @@ __all__ = ["follow_gradients", "follow_population", "starts_at_all_radii", "unex
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
 NUM_ALIKE = 400
-SUSPICIOUS = 1e12  # where hardly a target is
+SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
 MAX_BACKTRACKING = 12
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON = 4
@@ -161,7 +161,8 @@ def follow_population(
 
 
 def _check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
-    if (x.abs() > SUSPICIOUS).any(-1)[log_prob == log_prob.max()].any():
+    highest = log_prob == log_prob.max()
+    if (x.abs() > SUSPICIOUS).any(-1)[highest].any() or (log_prob > SUSPICIOUS).any():
         check_proper(target, x)
 
 
