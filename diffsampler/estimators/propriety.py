@@ -114,7 +114,7 @@ class _Walk:
         else:
             self.scales = spread
         self.unit = max(1.0, float(self.x.abs().max()), float(self.scales.max()))
-        self.bases = self._bases()
+        self.bases = self._bases(torch.minimum(self.scales, spread))
 
     def _of_finite_density(self, x: Tensor) -> tuple[Tensor, Tensor]:
         value = self.log_prob(x)
@@ -136,11 +136,11 @@ class _Walk:
         device = self.generator.device
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64, device=device).to(self.x.device)
 
-    def _bases(self) -> Tensor:
+    def _bases(self, step: Tensor) -> Tensor:
         """Those nearest to the origin, highest first, a little off: on an axis of symmetry a density may be special."""
         near = self.x.abs().amax(-1).argsort()[: 2 * NUM_BASES].sort().values
         points = self.x[near[_spread_over(len(near), NUM_BASES, repeated=True)]]
-        moved = points + 0.1 * self.scales * self.noise(*points.shape)
+        moved = points + 0.1 * step * self.noise(*points.shape)
         closer = points + 1e-3 * (moved - points)
         for tried in (closer, moved):
             points = torch.where(self.log_prob(tried).isfinite().unsqueeze(-1), tried, points)
@@ -247,7 +247,8 @@ class _Walk:
         values = lines.log_prob[:, 0]
         change = values[:, -1] - values[:, 0]
         steps = values.diff(dim=-1)
-        if (((change > 1) & (steps > -ROUNDING).all(-1)) | values[:, -1].isposinf()).any():
+        rises = (change > 1) & (steps > -ROUNDING).all(-1)
+        if 2 * rises.sum() > len(rises) or values[:, -1].isposinf().any():
             highest = float(values.max())
             return (
                 f"rises without bound {where}, to {highest:.3g}, so that exp(log_prob) has no integral: if it is an "
