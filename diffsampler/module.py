@@ -11,11 +11,12 @@ from torch import Tensor
 from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
+from diffsampler.estimators.propriety import check_proper
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
-from diffsampler.target import naming_the_target
+from diffsampler.target import CountedTarget, naming_the_target
 
 __all__ = ["SamplerModule"]
 
@@ -350,7 +351,10 @@ class SamplerModule(L.LightningModule):
 
 
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:
-    """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes."""
+    """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes.
+
+    Or if it has no integral, unless the search has asked already, or states are angles.
+    """
     name = type(sampler.target).__name__
     with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
         x = sampler.rollout(CHECK_POINTS, generator).x[-1]
@@ -362,3 +366,8 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
             f"{name}.log_prob is not finite at any of {CHECK_POINTS} points where the sampler starts; "
             "move or scale the target, or the process, so that they meet."
         )
+    if sampler.reference is None and not sampler.process.periodic:
+        x = sampler.process.position(x)
+        counter = CountedTarget(sampler.target)
+        check_proper(counter, x if sampler.coordinates is None else sampler.coordinates(x))
+        sampler.counter.num_evaluations += counter.num_evaluations

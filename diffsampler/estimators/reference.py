@@ -12,6 +12,7 @@ from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
 from diffsampler.estimators.proposal import Proposal
+from diffsampler.estimators.propriety import check_proper
 from diffsampler.estimators.refine import Round, refine, weigh
 from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
@@ -30,6 +31,7 @@ DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
 DISAGREE = 3.0  # standard errors between two searches
 NEGLIGIBLE = 0.02  # nats
+NUM_CHECKED = 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def reference(
         progress: is told the fraction of the work that is done, now and then.
 
     Raises:
-        InputError: if the density is zero, or no number, wherever the search looks.
+        InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
     """
     check_count("num_particles", num_particles, minimum=100)
     counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
@@ -85,7 +87,10 @@ def reference(
         k, kind = len(rounds), KINDS[len(rounds) % len(KINDS)]
         # Two are expected; of more, none takes the bar back.
         start, end = (0.4 * k, 0.4 * (k + 1)) if k < 2 else (0.8, 0.8)
-        rounds.append(replicate(counter, kind, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
+        found = kind(counter, generator)
+        if not rounds:
+            check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
+        rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
         if len(rounds) >= 2:
             expensive = counter.num_evaluations > MANY_EVALUATIONS
             unseen = _found_once(rounds)

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsampler.estimators.log_z import KHAT_WARN
 from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.proposal import Proposal, fit_proposal
-from diffsampler.estimators.tempering import smc, step_at_ess
+from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.target import CountedTarget, or_zero_density
 
 __all__ = ["Round", "refine", "weigh"]

@@ -1,4 +1,4 @@
-"""One independent search, from nothing to a proposal with weighted draws."""
+"""One independent search, from what it has found to a proposal with weighted draws."""
 
 from collections.abc import Callable
 
@@ -20,29 +20,25 @@ KEPT_SHARE = 0.3
 
 def replicate(
     target: CountedTarget,
-    search: Callable[[CountedTarget, torch.Generator | None], GaussianComponents],
+    found: GaussianComponents,
     generator: torch.Generator | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Round:
-    """Search, temper, and refine.
+    """Temper from what one search has found, fit, and refine.
 
     Arguments:
         target: the density.
-        search: one of `KINDS`.
+        found: by one of `KINDS`.
         generator: the source of all noise.
         progress: is told the fraction of the work that is done.
     """
     tell = (lambda done: None) if progress is None else progress
-    found = search(target, generator)
-    tell(0.3)
     broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
     move, num_moves = default_move(target.target)
     start = found.widened(1.5).mixed_with(broad, BROAD_SHARE)
-    explored = smc(
-        target, start, NUM_EXPLORERS, num_moves, move, generator=generator, progress=lambda b: tell(0.3 + 0.4 * b)
-    )
+    explored = smc(target, start, NUM_EXPLORERS, num_moves, move, generator=generator, progress=lambda b: tell(0.5 * b))
     # Modes that no explorer has stayed in are kept, too.
     parts = gaussian_parts(found)
     weight, floor = torch.ones_like(explored.x[:, 0]), KEPT_SHARE / len(parts)
     proposal = fit_proposal(explored.x, weight, found.label(explored.x), parts, num_refits=2, floor=floor)
-    return refine(target, proposal, generator, progress=lambda done: tell(0.7 + 0.3 * done))
+    return refine(target, proposal, generator, progress=lambda done: tell(0.5 + 0.5 * done))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
 from diffsampler.estimators.components import GaussianComponents
+from diffsampler.estimators.propriety import check_proper
 from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.target import CountedTarget, or_zero_density
 
@@ -14,7 +15,7 @@ __all__ = ["check_bounded", "follow_population", "starts_at_all_radii", "unexpla
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
 NUM_ALIKE = 400
-UNBOUNDED = 1e12  # where no target is
+SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
 WIDENING = 1.2
 EFFECTIVE = 0.1
 NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
@@ -90,11 +91,9 @@ def follow_population(
 
 
 def check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
-    if (x.abs() > UNBOUNDED).any(-1)[log_prob == log_prob.max()].any():
-        raise InputError(
-            f"{target.name}.log_prob rises without bound, to {float(log_prob.max()):.3g} at |x| of "
-            f"{float(x.abs().max()):.3g}: exp(log_prob) has no integral. If it is an energy, return minus that."
-        )
+    highest = log_prob == log_prob.max()
+    if (x.abs() > SUSPICIOUS).any(-1)[highest].any() or (log_prob > SUSPICIOUS).any():
+        check_proper(target, x)
 
 
 def _check_somewhere(log_prob: Tensor, name: str) -> None:
