@@ -252,7 +252,9 @@ class Sampler(Dynamics):
         """
         z = self._walked(x)
         density = ProbabilityFlow(self, num_probes, tolerance).log_prob(z, self._generator(seed, None))
-        log_prob = density.log_prob if self.coordinates is None else density.log_prob - self.coordinates.log_det
+        log_prob = density.log_prob
+        if self.coordinates is not None:
+            log_prob = log_prob - self.coordinates.with_log_det(z)[1].to(log_prob)
         return (log_prob, density.standard_error) if return_standard_error else log_prob
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:

@@ -4,7 +4,7 @@ from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
 from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove
 from diffsampler.estimators.pareto import pareto_khat
-from diffsampler.estimators.reference import reference
+from diffsampler.estimators.reference import Replicates, reference
 from diffsampler.estimators.tempering import Annealed, ais, reverse_ais, smc
 from diffsampler.estimators.verdict import GRADES, Verdict, judge
 from diffsampler.estimators.weights import WeightSummary
@@ -16,6 +16,7 @@ __all__ = [
     "HamiltonianMove",
     "LogZEstimate",
     "RandomWalkMove",
+    "Replicates",
     "Verdict",
     "WeightSummary",
     "ais",

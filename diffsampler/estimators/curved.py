@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ FITTED_TO, ORDERED_BY = 4000, 1000  # points are enough to tell which coordinate
 
 @dataclass(frozen=True)
 class CurvedMap:
-    """x = loc + basis y, where y_o(i) = m_i + s_i z_i, with m_i and s_i functions of the y_o(j) before it, in an order o.
+    """x = loc + basis y, where y_o(i) = m_i + s_i z_i, in an order o.
 
-    m_i is quadratic, log s_i linear: a funnel is the image of a standard normal z, and so is a banana, or a chain of
+    m_i and s_i are functions of those y before it: m_i is quadratic, log s_i linear: a funnel is the image of a standard normal z, and so is a banana, or a chain of
     them. Both directions and the log-determinant are in closed form.
 
     References:
@@ -44,6 +45,25 @@ class CurvedMap:
     def affine(cls, loc: Tensor, matrix: Tensor) -> "CurvedMap":
         """x = loc + matrix z."""
         return cls(loc, matrix, (), ())
+
+    def to(self, device: torch.device) -> "CurvedMap":
+        """The same on a device."""
+        if self.loc.device == device:
+            return self
+        return CurvedMap(
+            self.loc.to(device), self.basis.to(device), self.order, tuple(fit.to(device) for fit in self.fits)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, for a checkpoint."""
+        fits = [{name: getattr(fit, name) for name in Fit.__dataclass_fields__} for fit in self.fits]
+        return {"loc": self.loc, "basis": self.basis, "order": list(self.order), "fits": fits}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "CurvedMap":
+        """What `to_dict` gave."""
+        fits = tuple(Fit(**{**fit, "bounds": tuple(fit["bounds"])}) for fit in state["fits"])
+        return cls(state["loc"], state["basis"], tuple(state["order"]), fits)
 
     @property
     def is_bent(self) -> bool:

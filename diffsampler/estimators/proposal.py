@@ -15,7 +15,6 @@ __all__ = ["Part", "Proposal", "fit_part", "fit_proposal", "gaussian_parts"]
 DEGREES = (1000.0, 100.0, 30.0, 10.0, 5.0, 3.0, 2.0)
 FAR_SHARE, FAR_SCALE, FAR_DEGREES = 0.15, 2.0, 3.0
 MIN_SHARE = 1e-3
-PIECE_GAIN = 0.03  # nats a point that pieces must bring
 WHOLE_SHARE = 0.02
 BENT_FROM = 40  # effective points a dimension: fewer are no evidence of a bend
 NUM_EM = 20
@@ -176,10 +175,9 @@ def fit_proposal(
     whole = fit_part(x, weight)
     if len(spare) == 1:
         return Proposal([whole], weight.new_ones(1))
-    pieces, enough, num_fitted = spare, 2 * x.shape[1] + 10, 0
+    pieces, enough = spare, 2 * x.shape[1] + 10
     for _ in range(num_refits):
         sizes = [_num_effective(weight[label == k]) for k in range(len(pieces))]
-        num_fitted = sum(size >= enough for size in sizes)
         pieces = [
             _fit_piece(x[label == k], weight[label == k]) if size >= enough else piece
             for k, (piece, size) in enumerate(zip(pieces, sizes, strict=True))
@@ -191,12 +189,6 @@ def fit_proposal(
     for _ in range(NUM_EM):
         share = (log_prob + share.log().unsqueeze(-1)).softmax(0) @ weight
         share = (share + 1e-12) / (share + 1e-12).sum()
-    # Pieces of what one part says as well would only hide how it goes on beyond the points.
-    mixed = float(weight @ (log_prob + share.log().unsqueeze(-1)).logsumexp(0))
-    num_parameters = num_fitted * x.shape[1] * (x.shape[1] + 3) / 2
-    price = 0.5 * num_parameters * math.log(_num_effective(weight)) / _num_effective(weight)
-    if floor <= MIN_SHARE and mixed - float(weight @ log_prob[0]) < PIECE_GAIN + price:
-        return Proposal([whole], share.new_ones(1))
     # The part for all stays: what lies between the others must not be impossible.
     share = share.clamp(min=floor) if floor > MIN_SHARE else share
     share[0] = share[0].clamp(min=WHOLE_SHARE)

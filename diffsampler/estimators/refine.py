@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsampler.estimators.log_z import KHAT_WARN
 from diffsampler.estimators.pareto import pareto_khat
-from diffsampler.estimators.proposal import Proposal, fit_proposal
+from diffsampler.estimators.proposal import Part, Proposal, fit_proposal
 from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.target import CountedTarget, or_zero_density
 
@@ -25,6 +25,7 @@ GOOD_ESS = 0.3
 SETTLING, PATIENCE = 3, 5  # rounds
 MOVING, DRIFTING = 4.5, 2.0  # standard errors
 PRECISE = 0.05  # nats
+AS_GOOD = 0.9
 
 
 @dataclass(frozen=True)
@@ -141,5 +142,19 @@ def _fitted(rounds: list[Round]) -> Proposal:
     # A power above 1 goes further the same way: where the target is wider than its proposals, rounds soon catch up.
     power = step_at_ess(log_weight, OVERRELAXED, FIT_ESS)
     weight = (power * (log_weight - log_weight.max())).exp()
-    label = rounds[-1].proposal.label(x)
-    return fit_proposal(x, weight, label, rounds[-1].proposal.parts)
+    parts = _needed(rounds[-1])
+    label = Proposal(parts, weight.new_ones(len(parts))).label(x)
+    return fit_proposal(x, weight, label, parts)
+
+
+def _needed(last: Round) -> list[Part]:
+    """The parts of a proposal, or its first alone, the one for all points, where weights are as even without the rest.
+
+    Pieces of what one part says as well hide how it goes on beyond the points.
+    """
+    whole, log_weight = last.proposal.parts[0], last.log_weight
+    # Of w = R / q under another proposal p: 1 / ESS is E_target[R / p] / Z.
+    share, log_z = log_weight.softmax(0), last.log_z
+    log_ratio = torch.where(share > 0, last.log_prob - log_z - whole.log_prob(last.x), -math.inf)
+    alone = math.exp(-min(float((share.log() + log_ratio).logsumexp(0)), 700.0))
+    return [whole] if alone > AS_GOOD * last.ess else last.proposal.parts

@@ -5,19 +5,13 @@ The normalising constant does not change: the log-density in z carries log |det 
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_count, check_positive
-from diffsampler.estimators import Annealed, GaussianComponents, LogZEstimate, reference
-from diffsampler.estimators.reference import more_draws
-from diffsampler.streams import new_generator
+from diffsampler.errors import InputError, check_positive
 from diffsampler.target import CountedTarget, Target, in_its_dtype
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
+__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "TargetInCoordinates"]
 
 
 class AffineCoordinates(nn.Module):
@@ -62,6 +56,14 @@ class AffineCoordinates(nn.Module):
         if self.precise and z.dtype != torch.float64:
             return self(z.double()).to(z.dtype)
         return torch.addmm(self.loc.to(z.dtype), z.reshape(-1, z.shape[-1]), self.matrix.T.to(z.dtype)).view_as(z)
+
+    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log |det dx/dz|, with shapes (*, D) and (*), for z with shape (*, D)."""
+        return self(z), self.log_det.to(z.dtype).expand(z.shape[:-1])
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        """The gradient in z of a density of which `score` is the gradient in x, both with shape (*, D)."""
+        return score @ self.matrix.to(z.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
         """z, with shape (*, D), for x with shape (*, D)."""
@@ -128,67 +130,8 @@ class LaplaceCoordinates(AffineCoordinates):
         self.num_target_evaluations = evaluations + target.dim
 
 
-class SearchedCoordinates(AffineCoordinates):
-    """The coordinates in which the target has mean 0 and covariance I, as far as a search can tell.
-
-    Until `search` they change nothing. The draws that they were found by are kept, in checkpoints too: training can
-    start from them.
-
-    Arguments:
-        target: its dimension counts.
-        num_points: how many draws are kept.
-
-    Attributes:
-        reference: what the search estimated log Z to be, None before it.
-    """
-
-    precise = True
-
-    def __init__(self, target: Target, num_points: int = 10_000) -> None:
-        super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
-        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
-        self.reference: LogZEstimate | None = None
-
-    @property
-    def is_found(self) -> bool:
-        """Whether `search` was called, on this object or on that of a checkpoint."""
-        return self.reference is not None
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors."""
-        reference = None if self.reference is None else asdict(self.reference)
-        return {"reference": reference, "num_target_evaluations": self.num_target_evaluations}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back what `get_extra_state` gave."""
-        self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
-        self.num_target_evaluations = state["num_target_evaluations"]
-
-    @torch.no_grad()
-    def search(
-        self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
-    ) -> Annealed:
-        """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
-
-        Arguments:
-            counter: the target in its own coordinates.
-            seed: of the search.
-            progress: is told the fraction of the work that is done, now and then.
-        """
-        generator = new_generator("search", seed, device=self.loc.device)
-        result = reference(counter, generator=generator, progress=progress)
-        self.points.copy_(more_draws(counter, result, len(self.points), generator))
-        fitted = GaussianComponents.fitted_to(self.points)
-        self.loc.copy_(fitted.loc[0])
-        self.matrix.copy_(fitted.factor[0])
-        self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
-        self.reference = result.estimate
-        self.num_target_evaluations = counter.num_evaluations
-        return result
-
-
 class TargetInCoordinates(Target):
-    """A target as a density of z: log R(loc + matrix z) + log |det matrix|; same normalising constant."""
+    """A target as a density of z: log R(x(z)) + log |det dx/dz|; same normalising constant."""
 
     def __init__(self, target: Target, coordinates: AffineCoordinates) -> None:
         if coordinates.loc.shape != (target.dim,):
@@ -203,14 +146,14 @@ class TargetInCoordinates(Target):
 
     def log_prob(self, x: Tensor) -> Tensor:
         z = self._in_precision(x)
-        log_prob = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob)
-        return (log_prob + self.coordinates.log_det.to(z.dtype)).to(x.dtype)
+        point, log_det = self.coordinates.with_log_det(z)
+        return (in_its_dtype(self.target, point, self.target.log_prob) + log_det).to(x.dtype)
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self._in_precision(x)
-        log_prob, score = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob_and_score)
-        log_prob = log_prob + self.coordinates.log_det.to(z.dtype)
-        return log_prob.to(x.dtype), (score.to(z.dtype) @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
+        point, log_det = self.coordinates.with_log_det(z)
+        log_prob, score = in_its_dtype(self.target, point, self.target.log_prob_and_score)
+        return (log_prob + log_det).to(x.dtype), self.coordinates.score_of(z, score.to(z.dtype)).to(x.dtype)
 
     def _in_precision(self, x: Tensor) -> Tensor:
         return x.double() if self.coordinates.precise else x

@@ -1,0 +1,125 @@
+"""Coordinates that a search finds: affine, or bent where the target is."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.coordinates.affine import AffineCoordinates
+from diffsampler.errors import check_count
+from diffsampler.estimators import GaussianComponents, LogZEstimate, Replicates, reference
+from diffsampler.estimators.curved import CurvedMap, fit_map
+from diffsampler.estimators.reference import more_draws
+from diffsampler.kernels import HALF_LOG_TWO_PI
+from diffsampler.streams import new_generator
+from diffsampler.target import CountedTarget, Target
+
+__all__ = ["SearchedCoordinates"]
+
+BETTER = 1.2  # times the effective sample size of an affine map, for a bent one
+USEFUL = 0.05  # an effective sample size below which a bend is one through several pieces
+
+
+class SearchedCoordinates(AffineCoordinates):
+    """The coordinates in which the target is as nearly N(0, I) as a search can tell.
+
+    Until `search` they change nothing. Where the target is one bent piece (a funnel, a banana, a hierarchical model)
+    they bend along; else they are affine: mean 0 and covariance I. The draws that they were found by are kept, in
+    checkpoints too: training can start from them.
+
+    Arguments:
+        target: its dimension counts.
+        num_points: how many draws are kept.
+
+    Attributes:
+        reference: what the search estimated log Z to be, None before it.
+        bend: the map from z to x, None where it is affine.
+    """
+
+    precise = True
+
+    def __init__(self, target: Target, num_points: int = 10_000) -> None:
+        super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
+        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
+        self.reference: LogZEstimate | None = None
+        self.bend: CurvedMap | None = None
+
+    @property
+    def is_found(self) -> bool:
+        """Whether `search` was called, on this object or on that of a checkpoint."""
+        return self.reference is not None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        return {
+            "reference": None if self.reference is None else asdict(self.reference),
+            "num_target_evaluations": self.num_target_evaluations,
+            "bend": None if self.bend is None else self.bend.to_dict(),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_extra_state` gave."""
+        self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
+        self.num_target_evaluations = state["num_target_evaluations"]
+        bend = state.get("bend")
+        self.bend = None if bend is None else CurvedMap.from_dict(bend)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) if self.bend is None else self.with_log_det(z)[0]
+
+    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.bend is None:
+            return super().with_log_det(z)
+        x, log_det = self.bend.to(z.device).forward(z.reshape(-1, z.shape[-1]).double())
+        return x.view_as(z).to(z.dtype), log_det.view(z.shape[:-1]).to(z.dtype)
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        if self.bend is None:
+            return super().score_of(z, score)
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            x, log_det = self.with_log_det(z)
+            (found,) = torch.autograd.grad((x * score.detach()).sum() + log_det.sum(), z)
+        return found
+
+    def inverse(self, x: Tensor) -> Tensor:
+        if self.bend is None:
+            return super().inverse(x)
+        return self.bend.to(x.device).inverse(x.reshape(-1, x.shape[-1]).double())[0].view_as(x).to(x.dtype)
+
+    @torch.no_grad()
+    def search(
+        self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
+    ) -> Replicates:
+        """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
+
+        Arguments:
+            counter: the target in its own coordinates.
+            seed: of the search.
+            progress: is told the fraction of the work that is done, now and then.
+        """
+        generator = new_generator("search", seed, device=self.loc.device)
+        found = reference(counter, generator=generator, progress=progress)
+        self.points.copy_(more_draws(counter, found, len(self.points), generator))
+        fitted = GaussianComponents.fitted_to(self.points)
+        self.loc.copy_(fitted.loc[0])
+        self.matrix.copy_(fitted.factor[0])
+        self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
+        bent = fit_map(self.points)
+        affine = CurvedMap.affine(self.loc, self.matrix)
+        better = bent.is_bent and _ess(bent, found) > max(BETTER * _ess(affine, found), USEFUL)
+        self.bend = bent if better else None
+        self.reference = found.estimate
+        self.num_target_evaluations = counter.num_evaluations
+        return found
+
+
+def _ess(found_map: CurvedMap, found: Replicates) -> float:
+    """The effective sample size of images of normal draws, judged from draws of the target: 1 / E[w] there."""
+    z, log_det = found_map.inverse(found.x)
+    log_normal = -0.5 * z.square().sum(-1) - log_det - z.shape[-1] * HALF_LOG_TWO_PI
+    log_weight = found.log_prob - found.estimate.log_z - log_normal
+    return math.exp(math.log(len(log_weight)) - float(log_weight.logsumexp(0)))
