@@ -88,7 +88,9 @@ class Report(L.Callback):
         n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
         x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
         evaluated += module.sampler.num_target_evaluations - before
-        self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
+        rounding = module.sampler.counter.rounding
+        estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
+        self._write(trainer, module, x, log_weight, estimate)
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
@@ -123,7 +125,7 @@ class Report(L.Callback):
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-            "diagnostics": {**target.diagnostics(x), **bounds, **distance},
+            "diagnostics": {**target.diagnostics(x.clone()), **bounds, **distance},
             "reference": None if found.reference is None else found.reference.to_dict(),
             "verdict": asdict(found.verdict),
             "last_evaluations": summarise_history(module.history, target.log_z),

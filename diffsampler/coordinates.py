@@ -99,7 +99,7 @@ class LaplaceCoordinates(AffineCoordinates):
 
     def __init__(self, target: Target, scale: float = 1.0) -> None:
         check_positive("scale", scale)
-        evaluations = 0
+        evaluations, counter = 0, CountedTarget(target)
         x = torch.zeros(target.dim, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [x], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -110,13 +110,13 @@ class LaplaceCoordinates(AffineCoordinates):
             evaluations += 1
             optimizer.zero_grad()
             # As a batch of one: a target need not work on a bare point.
-            energy = -CountedTarget(target).log_prob(x[None])[0]
+            energy = -counter.log_prob(x[None])[0]
             energy.backward()
             return energy
 
         with torch.enable_grad():
             optimizer.step(closure)
-            hessian = torch.autograd.functional.hessian(lambda point: -target.log_prob(point[None])[0], x.detach())
+            hessian = torch.autograd.functional.hessian(lambda point: -counter.log_prob(point[None])[0], x.detach())
         factor, info = torch.linalg.cholesky_ex(hessian)
         if int(info) or not x.isfinite().all():
             raise InputError(

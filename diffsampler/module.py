@@ -15,7 +15,7 @@ from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
-from diffsampler.target import naming_the_target
+from diffsampler.target import check_repeatable, naming_the_target
 
 __all__ = ["SamplerModule"]
 
@@ -295,7 +295,7 @@ class SamplerModule(L.LightningModule):
 
     def _estimate(self) -> LogZEstimate:
         log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
-        return estimate_log_z(log_weight, *self.count_evaluations())
+        return estimate_log_z(log_weight, *self.count_evaluations(), rounding=self.sampler.counter.rounding)
 
     def count_evaluations(self) -> tuple[int, int]:
         """Target evaluations so far, and how many were invalid, over all ranks; to be called on every rank."""
@@ -354,6 +354,7 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     name = type(sampler.target).__name__
     with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
         x = sampler.rollout(CHECK_POINTS, generator).x[-1]
+        check_repeatable(sampler.counter, x)
         log_prob = sampler.counter.log_prob(x)
     if log_prob.isnan().all():
         raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")

@@ -51,7 +51,24 @@ class Policy(nn.Module):
                 "or use Bridge."
             )
         self.flow = None if flow is None else self._make("flow", flow, Flow)
-        self.log_z = nn.Parameter(torch.zeros(()))
+        self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Policy":
+        # log Z follows to a device, not to a dtype: to float32, one of 1e8 would be known to 8 nats.
+        super()._apply(fn, recurse)
+        self.log_z.data = self.log_z.data.double()
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of states."""
+        return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of states."""
+        return self._like.device
 
     @property
     def uses_score(self) -> bool:
@@ -111,7 +128,6 @@ class Policy(nn.Module):
             return None
         log_prior_side = self.log_z + self.process.log_reference(t[..., None], x)
         # The flow is free to be anything where the density is zero; it only has to be finite there.
-        log_prob = log_prob.to(log_prior_side.dtype)
         log_prob = torch.where(log_prob.isfinite(), log_prob, log_prior_side.detach() - ZERO_DENSITY_MARGIN)
         inverse_temperature = self.process.inverse_temperature(t)
         return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob

@@ -159,7 +159,7 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape.
         """
-        return self.walk_back(self.process.lift(self._walked(x).to(self.log_z), generator), generator)
+        return self.walk_back(self.process.lift(self._walked(x).to(self.device, self.dtype), generator), generator)
 
     def sample(
         self,
@@ -257,7 +257,10 @@ class Sampler(Dynamics):
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-        return estimate_log_z(log_weight, self.num_target_evaluations, self.counter.num_invalid, draws_per_weight)
+        counter = self.counter
+        return estimate_log_z(
+            log_weight, counter.num_evaluations, counter.num_invalid, draws_per_weight, counter.rounding
+        )
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.

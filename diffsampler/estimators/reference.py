@@ -15,7 +15,7 @@ from diffsampler.estimators.search import (
     unexplained_peaks,
 )
 from diffsampler.estimators.tempering import Annealed, smc
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import CountedTarget, Target, check_repeatable, points_of_all_sizes
 
 __all__ = ["more_draws", "reference"]
 
@@ -53,6 +53,7 @@ def reference(
     if generator is None:
         generator = torch.Generator(_device_of(counter.target))
         generator.seed() if seed is None else generator.manual_seed(seed)
+    check_repeatable(counter, points_of_all_sizes(counter.target.dim, generator.device))
     tell = (lambda done: None) if progress is None else progress
     move, num_moves = default_move(counter.target)
 
