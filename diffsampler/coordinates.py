@@ -15,9 +15,11 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators import Annealed, GaussianComponents, LogZEstimate, reference
 from diffsampler.estimators.reference import more_draws
 from diffsampler.streams import new_generator
-from diffsampler.target import CountedTarget, Target, in_its_dtype
+from diffsampler.target import CountedTarget, Target, differ, in_its_dtype
 
 __all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
+
+NUM_REMEMBERED = 16
 
 
 class AffineCoordinates(nn.Module):
@@ -148,6 +150,7 @@ class SearchedCoordinates(AffineCoordinates):
         super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.reference: LogZEstimate | None = None
+        self._log_prob_then: list[float] | None = None
 
     @property
     def is_found(self) -> bool:
@@ -157,12 +160,29 @@ class SearchedCoordinates(AffineCoordinates):
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors."""
         reference = None if self.reference is None else asdict(self.reference)
-        return {"reference": reference, "num_target_evaluations": self.num_target_evaluations}
+        return {
+            "reference": reference,
+            "num_target_evaluations": self.num_target_evaluations,
+            "log_prob_then": self._log_prob_then,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_extra_state` gave."""
         self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
         self.num_target_evaluations = state["num_target_evaluations"]
+        self._log_prob_then = state.get("log_prob_then")
+
+    @torch.no_grad()
+    def is_outdated(self, counter: CountedTarget) -> bool:
+        """Whether the target, in its own coordinates, gives other values at points of the search than it did then.
+
+        Data that have changed make it another target, for which the old reference says nothing.
+        """
+        if self._log_prob_then is None:
+            return False
+        now = counter.log_prob(self.points[-NUM_REMEMBERED:]).cpu()
+        # What other machines round otherwise is no change.
+        return differ(now, torch.tensor(self._log_prob_then, dtype=torch.float64), 1e-3, 1e-5)
 
     @torch.no_grad()
     def search(
@@ -183,6 +203,7 @@ class SearchedCoordinates(AffineCoordinates):
         self.matrix.copy_(fitted.factor[0])
         self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
         self.reference = result.estimate
+        self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
         return result
 

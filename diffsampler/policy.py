@@ -9,6 +9,7 @@ from diffsampler.errors import InputError, check_instance
 from diffsampler.kernels import Kernel
 from diffsampler.networks import Drift, Flow
 from diffsampler.processes import Process
+from diffsampler.streams import fixed_weights
 from diffsampler.trajectory import ZERO_DENSITY_MARGIN
 
 __all__ = ["Policy"]
@@ -40,17 +41,19 @@ class Policy(nn.Module):
         super().__init__()
         self.dim = dim
         self.process = process
-        process.adapt(dim)
-        self.drift = self._make_drift(drift)
-        self.backward_drift: Drift | None = None
-        if process.learns_backward:
-            self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
-        elif backward_drift is not None:
-            raise InputError(
-                f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
-                "or use Bridge."
-            )
-        self.flow = None if flow is None else self._make("flow", flow, Flow)
+        # What is made here begins alike in all samplers; what is ready stays as it is.
+        with fixed_weights():
+            process.adapt(dim)
+            self.drift = self._make_drift(drift)
+            self.backward_drift: Drift | None = None
+            if process.learns_backward:
+                self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
+            elif backward_drift is not None:
+                raise InputError(
+                    f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
+                    "or use Bridge."
+                )
+            self.flow = None if flow is None else self._make("flow", flow, Flow)
         self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 

@@ -12,17 +12,19 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_count
+from diffsampler.errors import InputError, check_count, check_flag
 
 __all__ = [
     "CountedTarget",
     "FunctionTarget",
     "Target",
+    "check_log_z",
     "check_repeatable",
     "checked_log_prob_and_score",
     "differ",
@@ -30,10 +32,13 @@ __all__ = [
     "naming_the_target",
     "or_zero_density",
     "points_of_all_sizes",
+    "raise_in_words",
 ]
 
 NUM_REPEATED = NUM_COMPARED = 16
 MAX_ROUNDING = 1e-3  # nats
+LEAVES_TORCH = re.compile(r"numpy\(\) on Tensor that requires|export tensors that require")
+VALIDATION = re.compile(r"Expected (?:value argument|parameter) .* distribution (\w+)\(", re.DOTALL)
 
 Values = TypeVar("Values")
 
@@ -93,7 +98,8 @@ class Target(nn.Module, ABC):
             if not log_prob.requires_grad:
                 raise InputError(
                     f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "
-                    "array?). Write it in torch, override log_prob_and_score, or use a drift without score: FourierMLP."
+                    "array?). Write it in torch, override log_prob_and_score, or say differentiable=False and use a "
+                    "drift without score: FourierMLP."
                 )
             (score,) = torch.autograd.grad(log_prob.sum(), x)
         return log_prob.detach(), score
@@ -116,11 +122,12 @@ class FunctionTarget(Target):
     """The density `exp(fn(x))` of a function written in torch.
 
     Arguments:
-        fn: maps a tensor with shape (*, D) to log-densities with shape (*), of the same dtype.
+        fn: maps a tensor with shape (*, D) to log-densities with shape (*).
         dim: the dimension D.
         log_z: its log normalising constant, if known.
         plot_range: (low, high) of the figures' axes.
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
+        differentiable: False for a function that autograd cannot follow, of arrays for one.
 
     Example:
         >>> target = FunctionTarget(lambda x: -(x - 1).abs().sum(-1), dim=3)
@@ -141,10 +148,10 @@ class FunctionTarget(Target):
         if not callable(fn):
             raise InputError(f"fn must be a function of a tensor, got {fn!r}.")
         self.fn = fn
-        self.log_z = log_z
+        self.log_z = check_log_z(type(self).__name__, log_z)
         self.plot_range = plot_range
         self.plot_coordinates = plot_coordinates
-        self.differentiable = differentiable
+        self.differentiable = check_flag("differentiable", differentiable)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)
@@ -176,13 +183,21 @@ class CountedTarget:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), float64, with shape (*), for x with shape (*, D)."""
-        log_prob, num_invalid = checked_log_prob(self.target, x)
+        try:
+            log_prob, num_invalid = checked_log_prob(self.target, x)
+        except ValueError as error:
+            raise_in_words(self.target, error)
+            raise
         self.count(log_prob.numel(), num_invalid)
         return log_prob
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R(x), float64, and its gradient in the dtype of x, with shapes (*) and (*, D)."""
-        log_prob, score, num_invalid = checked_log_prob_and_score(self.target, x)
+        try:
+            log_prob, score, num_invalid = checked_log_prob_and_score(self.target, x)
+        except ValueError as error:
+            raise_in_words(self.target, error)
+            raise
         self.count(log_prob.numel(), num_invalid)
         return log_prob, score
 
@@ -191,6 +206,11 @@ class CountedTarget:
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
             log_prob = self.log_prob(x)
+            if not log_prob.requires_grad:
+                raise InputError(
+                    f"{self.name}.log_prob carries no gradient, but its score is differentiated here, by autograd: a "
+                    "score by hand is not enough. Write log_prob in torch, or use a process without score."
+                )
             (score,) = torch.autograd.grad(log_prob.sum(), x, create_graph=True)
         return log_prob, score
 
@@ -276,7 +296,12 @@ def in_its_dtype(target: Target, x: Tensor, call: Callable[[Tensor], Values]) ->
         return call(x.to(works[key][0], copy=True))
     try:
         values = call(x.to(dtype, copy=True))
-    except RuntimeError as error:
+    except (RuntimeError, BufferError) as error:
+        if LEAVES_TORCH.search(str(error)):
+            raise InputError(
+                f"{_name_of(target)}.log_prob leaves torch, as NumPy code does, and autograd cannot follow. Say so by "
+                "differentiable=False, as in FunctionTarget(fn, dim, differentiable=False), or write it in torch."
+            ) from error
         if not re.search("dtype|scalar type", str(error)):
             raise
         dtype = torch.float32 if dtype == torch.float64 else torch.float64
@@ -293,8 +318,8 @@ def rounding_of(target: Target) -> float:
     """The relative error of rounding in a target's values, as far as their dtypes tell."""
     works = target.__dict__.get("_dtypes_that_work", {}).values()
     own = [max(torch.finfo(dtype).eps for dtype in pair if dtype.is_floating_point) for pair in works]
-    below = rounding_of(target.target) if hasattr(target, "target") else 0.0
-    return max(min(own, default=0.0), below)
+    inner = _inside(target)
+    return max(min(own, default=0.0), 0.0 if inner is None else rounding_of(inner))
 
 
 def _of_points(target: Target, x: Tensor, log_prob: Tensor) -> Tensor:
@@ -318,9 +343,36 @@ def _of_points(target: Target, x: Tensor, log_prob: Tensor) -> Tensor:
 
 def _name_of(target: Target) -> str:
     """That of the user's class."""
-    while hasattr(target, "target"):  # the user's own, inside changes of coordinates
-        target = target.target
+    while (inner := _inside(target)) is not None:
+        target = inner
     return type(target).__name__
+
+
+def _inside(target: Target) -> Target | None:
+    """The target that a change of coordinates is made around."""
+    inner = getattr(target, "target", None)
+    return inner if isinstance(inner, Target) else None
+
+
+def raise_in_words(target: Target, error: ValueError) -> None:
+    """Raise InputError where an error is one of torch.distributions, which say at length what they were given."""
+    if match := VALIDATION.search(str(error)):
+        raise InputError(
+            f"{_name_of(target)}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
+            "its arguments. Make it with validate_args=False, and return -inf there, by torch.where: some "
+            "distributions have finite values outside."
+        ) from error
+
+
+def check_log_z(name: str, log_z: float | None) -> float | None:
+    """Return `log_z` as a float if it is a finite number, or None."""
+    if isinstance(log_z, Tensor) and log_z.numel() == 1:
+        log_z = log_z.item()
+    if log_z is None:
+        return None
+    if isinstance(log_z, bool) or not isinstance(log_z, Real) or not math.isfinite(log_z):
+        raise InputError(f"log_z of {name} must be a finite number, or None where it is not known, got {log_z!r}.")
+    return float(log_z)
 
 
 def check_repeatable(target: CountedTarget, x: Tensor) -> None:

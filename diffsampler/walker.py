@@ -21,7 +21,7 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.resampling import resample_groups
 from diffsampler.response import CompiledResponse, respond
-from diffsampler.target import CountedTarget, Target, or_zero_density
+from diffsampler.target import CountedTarget, Target, or_zero_density, raise_in_words
 from diffsampler.trajectory import Path
 
 __all__ = ["Walker"]
@@ -193,7 +193,7 @@ class Walker(Policy):
         times = self._times(generator)
         path = self._empty_path(times, n, self.uses_score)
         walk = self._walk(times, self._start(n, generator), generator, differentiable=True)
-        return path, self._weigh(times, self._recorded(walk, path))[1]
+        return path, self._weigh(times, self._recorded(walk, path), differentiable=True)[1]
 
     @torch.no_grad()
     def initialise_log_z(self, log_weight: Tensor) -> None:
@@ -257,7 +257,11 @@ class Walker(Policy):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """log R, score and control at x, each as far as it is needed."""
         if needs_control and not differentiable:
-            log_prob, score, num_invalid, control = self._respond(asked, self.drift, embedding, x)
+            try:
+                log_prob, score, num_invalid, control = self._respond(asked, self.drift, embedding, x)
+            except ValueError as error:
+                raise_in_words(self.counter.target, error)
+                raise
             if num_invalid is not None:
                 self.counter.count(log_prob.numel(), num_invalid)
             return log_prob, score, control
@@ -275,7 +279,7 @@ class Walker(Policy):
         # The same value, with the derivative that is known already.
         return log_prob + ((x - x.detach()) * score).sum(-1), score
 
-    def _weigh(self, times: Tensor, walk: _Walk) -> tuple[Tensor, Tensor]:
+    def _weigh(self, times: Tensor, walk: _Walk, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """The end points of a walk and their log-weights, summed on the way."""
         embedding = self._backward_embedding(times)
         last = next(walk)
@@ -284,9 +288,11 @@ class Walker(Policy):
         for k, visit in enumerate(walk):
             log_ratio = log_ratio + self._step_log_ratio(times[k], times[k + 1], embedding[k + 1], last, visit)
             last = visit
-        log_prob = self._log_prob_at(last)
-        if not log_prob.requires_grad:
-            log_prob = self.counter.settled(last.x, log_prob)
+        if differentiable:
+            # By the target's own score, which a log_prob by hand may have without being differentiable itself.
+            log_prob = self._target_at(last.x, True)[0] if last.log_prob is None else last.log_prob
+        else:
+            log_prob = self.counter.settled(last.x, self._log_prob_at(last))
         return last.x, log_prob - log_prior - log_ratio
 
     def _weigh_and_resample(
