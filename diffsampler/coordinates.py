@@ -225,13 +225,13 @@ class TargetInCoordinates(Target):
     def log_prob(self, x: Tensor) -> Tensor:
         z = self._in_precision(x)
         log_prob = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob)
-        return (log_prob + self.coordinates.log_det.to(z.dtype)).to(x.dtype)
+        return log_prob + self.coordinates.log_det  # not in the dtype of x: float32 may round away what matters
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self._in_precision(x)
         log_prob, score = in_its_dtype(self.target, self.coordinates(z), self.target.log_prob_and_score)
-        log_prob = log_prob + self.coordinates.log_det.to(z.dtype)
-        return log_prob.to(x.dtype), (score.to(z.dtype) @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
+        log_prob = log_prob + self.coordinates.log_det
+        return log_prob, (score.to(z.dtype) @ self.coordinates.matrix.to(z.dtype)).to(x.dtype)
 
     def _in_precision(self, x: Tensor) -> Tensor:
         return x.double() if self.coordinates.precise else x

@@ -180,7 +180,9 @@ class SamplerModule(L.LightningModule):
             return
         everywhere = self.loss.uses_flow and self.sampler.flow.uses_interpolation
         self._step_cost = counts.batch_size * (self.sampler.grid.num_steps + 1 if everywhere else self._draw_cost())
-        check = 0 if self._restored_step is not None else (2 * self._draw_cost() + 1) * CHECK_POINTS * ranks
+        # Two rollouts, one without weights, and a few points that are asked for again.
+        check = ((2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED) * ranks
+        check = check if self._restored_step is None else 0
         step, validation, spent = self._step_cost * ranks, self._validation_cost(), self._spent()
         if spent + check + step + validation > self.max_target_evaluations:
             raise InputError(
@@ -190,11 +192,12 @@ class SamplerModule(L.LightningModule):
             )
 
     def setup(self, stage: str) -> None:
-        check_trainer(self.trainer)
+        check_precision(self.trainer)
 
     # --- training
 
     def on_fit_start(self) -> None:
+        check_trainer(self.trainer)
         self.generator = self.new_generator("train")
         spent = self.sampler.search_cost
         if self.max_target_evaluations is not None and spent >= self.max_target_evaluations:
@@ -404,17 +407,28 @@ class SamplerModule(L.LightningModule):
         return max(self.global_step, self._restored_step or 0)
 
 
-def check_trainer(trainer: L.Trainer) -> None:
-    """Raise InputError if a sampler cannot be trained so; to be called before the target has cost anything."""
-    # Any other would round densities and the target too.
+def check_precision(trainer: L.Trainer) -> None:
+    """Raise InputError where densities and the target would be rounded, as networks may be."""
+    if torch.is_autocast_enabled(trainer.strategy.root_device.type):
+        raise InputError(
+            "torch.autocast must be off: log-weights need full precision. For networks in bfloat16 take "
+            "drift=ReducedPrecision, a wrapper."
+        )
     if str(trainer.precision) not in {"32-true", "64-true"}:
         raise InputError(
             f"trainer.precision must be 32-true or 64-true, got {trainer.precision}: log-weights need it. For "
             "networks in bfloat16 take drift=ReducedPrecision, a wrapper."
         )
-    for name, value in (("max_steps", trainer.max_steps), ("max_epochs", trainer.max_epochs)):
-        if value == 0:
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Raise InputError if a sampler cannot be trained so; to be called before the target has cost anything."""
+    check_precision(trainer)
+    for name in ("max_steps", "max_epochs"):
+        if getattr(trainer, name) == 0:
             raise InputError(f"trainer.{name} must be at least 1, or -1 for no limit, got 0: nothing would be trained.")
+    if trainer.limit_train_batches == 0:
+        raise InputError("trainer.limit_train_batches must be above 0, got 0: nothing would be trained.")
 
 
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:

@@ -32,8 +32,7 @@ def new_generator(
 def fixed_weights() -> Iterator[None]:
     """Networks made in this context begin the same, wherever torch's global generators are, and leave these alone."""
     device = torch.get_default_device()
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         # Not torch.manual_seed, which would reseed all other devices too.
         torch.default_generator.manual_seed(0)
         if device.type == "cuda":
