@@ -412,7 +412,7 @@ def test_parts_of_the_wrong_kind_are_named(make, message):
     ("fn", "message"),
     [
         (lambda x: -x[..., 2].square(), r"shape \(\*, 2\).*IndexError"),
-        (lambda x: torch.as_tensor(-(x.numpy() ** 2).sum(-1)), r"FunctionTarget.log_prob.*RuntimeError.*numpy"),
+        (lambda x: torch.as_tensor(-(x.numpy() ** 2).sum(-1)), r"FunctionTarget.log_prob leaves torch"),
     ],
 )
 def test_an_energy_that_raises_is_named(fn, message):
