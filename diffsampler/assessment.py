@@ -1,6 +1,7 @@
 """An estimate of log Z with all that speaks for and against it: what `fit` and `test` report, from Python too."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,13 @@ def assess_draws(
     if reference is not None and not isinstance(reference, Annealed):
         raise InputError(f"reference must be what reference(target) returns, with its draws, got {reference!r:.80}.")
     known = sampler.reference if reference is None else reference.estimate
+    if reference is None and sampler.search_is_outdated():
+        known = None
+        warnings.warn(
+            f"{type(target).__name__}.log_prob gives other values than when it was searched: the search's estimate, of "
+            "another density, is left out. Train on, by fit, which searches again.",
+            stacklevel=3,
+        )
     places = None
     if known is not None:
         places = sampler.coordinates.points if reference is None else reference.x

@@ -1,6 +1,8 @@
 """Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
 
 import json
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from diffsampler.estimators import LogZEstimate, estimate_log_z, reference
 from diffsampler.metrics import wasserstein2
 from diffsampler.module import SamplerModule
 
-__all__ = ["ExponentialMovingAverage", "Report", "SampleWriter"]
+__all__ = ["ExponentialMovingAverage", "PlainProgress", "Report", "SampleWriter"]
 
 LAST_EVALUATIONS = 5
+SECONDS_BETWEEN_LINES = 5.0
 UNTRAINED = "  These are the weights before any training: give --ckpt_path to use a trained sampler."
 BOUND_NAMES = {"eubo": "EUBO", "eubo_approximate": "EUBO (approximate)"}
 
@@ -52,6 +55,25 @@ class ExponentialMovingAverage(WeightAveraging):
         # Outside `fit` the checkpoint's state_dict already is the average.
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+class PlainProgress(L.Callback):
+    """A line on stderr after validations, where a bar that paints over itself would fill a file."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = -SECONDS_BETWEEN_LINES
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: SamplerModule) -> None:
+        now = time.monotonic()
+        if trainer.state.fn != "fit" or not trainer.is_global_zero or not pl_module.history:
+            return
+        if now - self._last < SECONDS_BETWEEN_LINES and not trainer.should_stop:
+            return
+        self._last, entry = now, pl_module.history[-1]
+        if entry["step"] != trainer.global_step:
+            return  # no draw had a density: a warning has said so
+        figures = ", ".join(f"{name} {entry[name]:.5g}" for name in ("elbo", "log_z", "ess") if entry[name] is not None)
+        print(f"Step {entry['step']}: {figures}", file=sys.stderr, flush=True)
 
 
 def _folder_of(trainer: L.Trainer) -> Path:
@@ -88,7 +110,9 @@ class Report(L.Callback):
         n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
         x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
         evaluated += module.sampler.num_target_evaluations - before
-        self._write(trainer, module, x, log_weight, estimate_log_z(log_weight, evaluated, num_invalid))
+        rounding = module.sampler.counter.rounding
+        estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
+        self._write(trainer, module, x, log_weight, estimate)
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
@@ -123,7 +147,7 @@ class Report(L.Callback):
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-            "diagnostics": {**target.diagnostics(x), **bounds, **distance},
+            "diagnostics": {**target.diagnostics(x.clone()), **bounds, **distance},
             "reference": None if found.reference is None else found.reference.to_dict(),
             "verdict": asdict(found.verdict),
             "last_evaluations": summarise_history(module.history, target.log_z),

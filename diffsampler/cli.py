@@ -12,12 +12,13 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import CLI
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import targets  # noqa: F401  (their classes are found by short name)
+from diffsampler.batches import in_terminal
 from diffsampler.behaviours import Behaviour
-from diffsampler.callbacks import ExponentialMovingAverage, Report, SampleWriter
+from diffsampler.callbacks import ExponentialMovingAverage, PlainProgress, Report, SampleWriter
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.cli_reference import run_reference
 from diffsampler.coordinates import AffineCoordinates
@@ -26,7 +27,7 @@ from diffsampler.errors import InputError, check_count
 from diffsampler.grids import Grid
 from diffsampler.losses import Loss
 from diffsampler.messages import shorten
-from diffsampler.module import SamplerModule
+from diffsampler.module import SamplerModule, check_trainer
 from diffsampler.networks import Drift, Flow
 from diffsampler.processes import Process
 from diffsampler.sampler import Sampler
@@ -154,12 +155,30 @@ class _CLI(LightningCLI):
         check_count("seed_everything", int(seed) if isinstance(seed, bool) else seed, minimum=0)
         super()._set_seed()
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        # Not in the configuration: a run that is resumed may be in a terminal again.
+        if self._progress_bar_asked is not None or in_terminal():
+            return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs, enable_progress_bar=False)
+        trainer.callbacks.append(PlainProgress())
+        return trainer
+
+    @property
+    def _progress_bar_asked(self) -> bool | None:
+        """Whether a bar is asked for, by option or as a callback; None where nothing says so."""
+        options = self.config_init[self.subcommand].trainer
+        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
+        given = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        return True if options.enable_progress_bar is None and given else options.enable_progress_bar
+
     def after_instantiate_classes(self) -> None:
         self.model.seed = self.config[self.subcommand].seed_everything
 
     def before_fit(self) -> None:
+        check_trainer(self.trainer)
+        self.model.loss.check_batch_size(self.datamodule.batch_size)
         if self.config_init[self.subcommand].get("ckpt_path") is None:
-            search_first(self.model.sampler, self.model.seed, self.trainer.progress_bar_callback is not None)
+            search_first(self.model.sampler, self.model.seed, self._progress_bar_asked)
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""

@@ -1,7 +1,6 @@
 """The command line of the plain reference: `diffsampler reference --target ...`."""
 
 import json
-import sys
 from pathlib import Path
 
 from diffsampler.assessment import format_table
@@ -23,7 +22,7 @@ def run_reference(
         num_particles: the more, the narrower the interval; 50 to 200 evaluations of the target each.
         seed: of all noise.
         output: a JSON file for the estimate.
-        progress: whether to show a progress bar.
+        progress: whether to show how far it is.
 
     Raises:
         InputError: if an argument is unusable, or the density is zero wherever the search looks.
@@ -32,8 +31,7 @@ def run_reference(
     if output is not None and (Path(output).is_dir() or not Path(output).resolve().parent.is_dir()):
         raise InputError(f"output must be a file in a folder that exists, got {output!r}.")
     counter = CountedTarget(target)
-    shown = progress and sys.stderr.isatty()
-    with search_progress(shown) as told, naming_the_target(target, "The search"):
+    with search_progress(None if progress else False) as told, naming_the_target(target, "The search"):
         result = reference(counter, num_particles, seed, progress=told)
     print(format_table(result.estimate, target.log_z))
     for name, value in target.diagnostics(result.x).items():

@@ -59,7 +59,7 @@ def by_ode(
     for count in in_batches(n, batch_size, progress_bar):
         part = flow.sample(count, generator)
         with torch.no_grad():
-            log_prob = sampler.counter.log_prob(part.x.to(sampler.dtype)).double()
+            log_prob = sampler.counter.log_prob(part.x)
         summary.add(log_prob - part.log_prob)
         variance += float(part.standard_error.square().sum()) / n
     estimate, error = sampler.estimate_from(summary), math.sqrt(variance)

@@ -43,7 +43,7 @@ def rolled_back_log_weight(
     return torch.cat(
         [
             walker.evaluate(walker.rollback(part, generator), with_flow=False).log_weight
-            for part in x.to(sampler.log_z).split(batch_size)
+            for part in x.to(sampler.device, sampler.dtype).split(batch_size)
         ]
     )
 

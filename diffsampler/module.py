@@ -9,14 +9,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour, OnPolicy
+from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.estimators.propriety import check_proper
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
-from diffsampler.streams import new_generator
-from diffsampler.target import CountedTarget, naming_the_target
+from diffsampler.streams import fixed_weights, new_generator
+from diffsampler.target import NUM_COMPARED, CountedTarget, check_repeatable, naming_the_target
 
 __all__ = ["SamplerModule"]
 
@@ -42,8 +43,10 @@ class SamplerModule(L.LightningModule):
         log_z_lr: for the scalar log Z.
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves at the end of training.
         weight_decay: Adam's L2 penalty on drift and flow.
-        max_target_evaluations: training ends when the target was evaluated at so many points, validations included,
-            if that comes before the last step; rates and behaviours follow whichever is nearer.
+        max_target_evaluations: training ends before the target is evaluated at more points than that, the check at the
+            start and validations included, if that comes before the last step; rates and behaviours follow whichever
+            is nearer. A budget too small for the check, one step and the validation at the end is refused. It may be
+            exceeded by a step that costs more than all before, as the searches of a `Replay` do.
         seed: of all noise.
 
     Attributes:
@@ -79,7 +82,12 @@ class SamplerModule(L.LightningModule):
         self.behaviour = check_instance("behaviour", behaviour, Behaviour, "OnPolicy()")
         self.loss.check(sampler, self.behaviour)
         self.behaviour.check(sampler)
-        self.loss.adapt(sampler)
+        if any(parameter.is_inference() for parameter in sampler.parameters()):
+            raise InputError(
+                "sampler was made inside torch.inference_mode(), where nothing can be trained: make it outside."
+            )
+        with fixed_weights():
+            self.loss.adapt(sampler)
         self.lr = check_positive("lr", default_lr if lr is None else lr)
         self.flow_lr = check_positive("flow_lr", flow_lr)
         self.log_z_lr = check_positive("log_z_lr", log_z_lr)
@@ -90,6 +98,7 @@ class SamplerModule(L.LightningModule):
             check_count("max_target_evaluations", max_target_evaluations)
         self.seed = check_count("seed", seed, minimum=0)
         self.history: list[dict[str, Any]] = []
+        self._step_cost = self._unlike = 0
         self._num_lost: Tensor | int = 0
         self._lost_since = 0
         self._has_collapsed = False
@@ -125,26 +134,71 @@ class SamplerModule(L.LightningModule):
 
     def _progress(self, step: int) -> float:
         total = self.trainer.estimated_stepping_batches
-        done = step / total if math.isfinite(total) else 0.0
+        done = step / total if 0 < total < math.inf else 0.0
         if self.max_target_evaluations is not None:
             # Ranks spend alike, so that each can tell from its own count.
-            spent = self.sampler.num_target_evaluations * self.trainer.world_size
-            # What a search has spent is no part of training's own progress.
+            # What a search has spent is no part of training's own progress, nor is the last validation.
             before = self.sampler.search_cost * self.trainer.world_size
-            done = max(done, (spent - before) / max(self.max_target_evaluations - before, 1))
+            available = self.max_target_evaluations - before - self._validation_cost()
+            done = max(done, (self._spent() - before) / max(available, 1))
         return min(done, 1.0)
 
-    def setup(self, stage: str) -> None:
-        # Any other would round densities and the target too.
-        if str(self.trainer.precision) not in {"32-true", "64-true"}:
+    # --- a budget of evaluations, of all ranks together
+
+    def _spent(self) -> int:
+        return self.sampler.num_target_evaluations * self.trainer.world_size + self._unlike
+
+    def _agree_on_spending(self) -> tuple[int, int]:
+        """Counts over all ranks, which then know alike what is spent; the rest they evaluate in equal shares."""
+        num_evaluations, num_invalid = self.count_evaluations()
+        self._unlike = num_evaluations - self.sampler.num_target_evaluations * self.trainer.world_size
+        return num_evaluations, num_invalid
+
+    def _draw_cost(self) -> int:
+        """Evaluations for a weighted draw."""
+        return self.sampler.grid.num_steps + 1 if self.sampler.uses_score else 1
+
+    def _validation_cost(self) -> int:
+        counts = self.trainer.datamodule
+        if not isinstance(counts, TrajectoryCounts) or not self.trainer.limit_val_batches:
+            return 0
+        share = -(-counts.num_eval_samples // self.trainer.world_size)
+        chunks = -(-share // counts.chunk_size)
+        return (share * self._draw_cost() + chunks * NUM_COMPARED) * self.trainer.world_size
+
+    def _can_go_on(self, batch_idx: int) -> bool:
+        """Whether one more step fits into the budget, with the validation at the end and one that comes before."""
+        if self.max_target_evaluations is None:
+            return True
+        ends_epoch = batch_idx + 1 == self.trainer.num_training_batches
+        ahead = self._step_cost * self.trainer.world_size + (2 if ends_epoch else 1) * self._validation_cost()
+        return self._spent() + ahead <= self.max_target_evaluations
+
+    def _check_budget(self) -> None:
+        """Raise InputError where the budget is too small for what cannot be left out."""
+        counts, ranks = self.trainer.datamodule, self.trainer.world_size
+        if self.max_target_evaluations is None or not isinstance(counts, TrajectoryCounts):
+            return
+        everywhere = self.loss.uses_flow and self.sampler.flow.uses_interpolation
+        self._step_cost = counts.batch_size * (self.sampler.grid.num_steps + 1 if everywhere else self._draw_cost())
+        # Two rollouts, one without weights, and a few points that are asked for again.
+        check = ((2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED) * ranks
+        check = check if self._restored_step is None else 0
+        step, validation, spent = self._step_cost * ranks, self._validation_cost(), self._spent()
+        if spent + check + step + validation > self.max_target_evaluations:
             raise InputError(
-                f"trainer.precision must be 32-true or 64-true, got {self.trainer.precision}: log-weights need it. For "
-                "networks in bfloat16 take drift=ReducedPrecision, a wrapper."
+                f"max_target_evaluations must be at least {spent + check + step + validation:,} here, got "
+                f"{self.max_target_evaluations:,}: {spent:,} are spent, the check at the start takes {check:,}, a step "
+                f"{step:,}, and the validation at the end {validation:,}. Lower batch_size or num_eval_samples."
             )
+
+    def setup(self, stage: str) -> None:
+        check_precision(self.trainer)
 
     # --- training
 
     def on_fit_start(self) -> None:
+        check_trainer(self.trainer)
         self.generator = self.new_generator("train")
         spent = self.sampler.search_cost
         if self.max_target_evaluations is not None and spent >= self.max_target_evaluations:
@@ -152,11 +206,14 @@ class SamplerModule(L.LightningModule):
                 f"max_target_evaluations must be above the {spent:,} evaluations that the search has spent, got "
                 f"{self.max_target_evaluations:,}."
             )
+        self._agree_on_spending()
+        self._check_budget()
         if self._restored_step is None:
             check_target(self.sampler, self.generator)
             _, log_weight = self.sampler.weighted_rollout(CHECK_POINTS, self.generator)
             # Every rank must start from the same log Z: DDP shares gradients, not values.
             self.sampler.initialise_log_z(self.gather_rows(log_weight))
+            self._agree_on_spending()
         elif len(self._restored_generators) == self.trainer.world_size:
             # A copy: torch crashes on a view into the states of all ranks.
             self.generator.set_state(self._restored_generators[self.global_rank].cpu().clone())
@@ -173,8 +230,9 @@ class SamplerModule(L.LightningModule):
             group["weight_decay"] = options["weight_decay"]
 
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
-        progress = self._progress(self.global_step)
+        progress, before = self._progress(self.global_step), self.sampler.num_target_evaluations
         loss = self.loss.step(self.sampler, self.behaviour, batch_size, self.generator, progress)
+        self._step_cost = max(self._step_cost, self.sampler.num_target_evaluations - before)
         if self.global_step - self._lost_since >= DIVERGENCE_CHECK_STEPS:
             self._check_divergence()
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)
@@ -182,7 +240,7 @@ class SamplerModule(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         # Lightning validates at the end of an epoch, or when asked to stop: the last step deserves it too.
-        if self.global_step == self.trainer.max_steps or self._progress(self.global_step) >= 1:
+        if self.global_step == self.trainer.max_steps or not self._can_go_on(batch_idx):
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
@@ -296,7 +354,7 @@ class SamplerModule(L.LightningModule):
 
     def _estimate(self) -> LogZEstimate:
         log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
-        return estimate_log_z(log_weight, *self.count_evaluations())
+        return estimate_log_z(log_weight, *self._agree_on_spending(), rounding=self.sampler.counter.rounding)
 
     def count_evaluations(self) -> tuple[int, int]:
         """Target evaluations so far, and how many were invalid, over all ranks; to be called on every rank."""
@@ -350,6 +408,30 @@ class SamplerModule(L.LightningModule):
         return max(self.global_step, self._restored_step or 0)
 
 
+def check_precision(trainer: L.Trainer) -> None:
+    """Raise InputError where densities and the target would be rounded, as networks may be."""
+    if torch.is_autocast_enabled(trainer.strategy.root_device.type):
+        raise InputError(
+            "torch.autocast must be off: log-weights need full precision. For networks in bfloat16 take "
+            "drift=ReducedPrecision, a wrapper."
+        )
+    if str(trainer.precision) not in {"32-true", "64-true"}:
+        raise InputError(
+            f"trainer.precision must be 32-true or 64-true, got {trainer.precision}: log-weights need it. For "
+            "networks in bfloat16 take drift=ReducedPrecision, a wrapper."
+        )
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Raise InputError if a sampler cannot be trained so; to be called before the target has cost anything."""
+    check_precision(trainer)
+    for name in ("max_steps", "max_epochs"):
+        if getattr(trainer, name) == 0:
+            raise InputError(f"trainer.{name} must be at least 1, or -1 for no limit, got 0: nothing would be trained.")
+    if trainer.limit_train_batches == 0:
+        raise InputError("trainer.limit_train_batches must be above 0, got 0: nothing would be trained.")
+
+
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes.
 
@@ -358,6 +440,7 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     name = type(sampler.target).__name__
     with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
         x = sampler.rollout(CHECK_POINTS, generator).x[-1]
+        check_repeatable(sampler.counter, x)
         log_prob = sampler.counter.log_prob(x)
     if log_prob.isnan().all():
         raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")

@@ -38,7 +38,7 @@ from diffsampler.figures import (
 )
 from diffsampler.plotting_log_z import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
-from diffsampler.target import Target
+from diffsampler.target import Target, in_its_dtype
 from diffsampler.trajectory import Trajectory
 
 __all__ = [
@@ -237,8 +237,8 @@ def _regions(points: np.ndarray, weight: np.ndarray, views: list[tuple[float, fl
 
 @torch.no_grad()
 def _log_prob(target: Target, points: Tensor, like: Tensor) -> np.ndarray:
-    """log R of points with shape (n, D), on the device and in the dtype of `like`; NaN and +inf become -inf."""
-    log_prob = torch.cat([target.log_prob(part) for part in points.to(like).split(CHUNK)])
+    """log R of points with shape (n, D), on the device of `like`; NaN and +inf become -inf."""
+    log_prob = torch.cat([in_its_dtype(target, part, target.log_prob) for part in points.to(like).split(CHUNK)])
     return to_numpy(log_prob.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
 
 

@@ -9,6 +9,7 @@ from diffsampler.errors import InputError, check_instance
 from diffsampler.kernels import Kernel
 from diffsampler.networks import Drift, Flow
 from diffsampler.processes import Process
+from diffsampler.streams import fixed_weights
 from diffsampler.trajectory import ZERO_DENSITY_MARGIN
 
 __all__ = ["Policy"]
@@ -40,18 +41,37 @@ class Policy(nn.Module):
         super().__init__()
         self.dim = dim
         self.process = process
-        process.adapt(dim)
-        self.drift = self._make_drift(drift)
-        self.backward_drift: Drift | None = None
-        if process.learns_backward:
-            self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
-        elif backward_drift is not None:
-            raise InputError(
-                f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
-                "or use Bridge."
-            )
-        self.flow = None if flow is None else self._make("flow", flow, Flow)
-        self.log_z = nn.Parameter(torch.zeros(()))
+        # What is made here begins alike in all samplers; what is ready stays as it is.
+        with fixed_weights():
+            process.adapt(dim)
+            self.drift = self._make_drift(drift)
+            self.backward_drift: Drift | None = None
+            if process.learns_backward:
+                self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
+            elif backward_drift is not None:
+                raise InputError(
+                    f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
+                    "or use Bridge."
+                )
+            self.flow = None if flow is None else self._make("flow", flow, Flow)
+        self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Policy":
+        # log Z follows to a device, not to a dtype: to float32, one of 1e8 would be known to 8 nats.
+        super()._apply(fn, recurse)
+        self.log_z.data = self.log_z.data.double()
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of states."""
+        return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of states."""
+        return self._like.device
 
     @property
     def uses_score(self) -> bool:
@@ -111,7 +131,6 @@ class Policy(nn.Module):
             return None
         log_prior_side = self.log_z + self.process.log_reference(t[..., None], x)
         # The flow is free to be anything where the density is zero; it only has to be finite there.
-        log_prob = log_prob.to(log_prior_side.dtype)
         log_prob = torch.where(log_prob.isfinite(), log_prob, log_prior_side.detach() - ZERO_DENSITY_MARGIN)
         inverse_temperature = self.process.inverse_temperature(t)
         return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob

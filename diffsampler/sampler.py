@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.probability_flow import ProbabilityFlow
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.recipe import default_parts
-from diffsampler.target import CountedTarget, Target, naming_the_target
+from diffsampler.target import CountedTarget, Target, check_log_z, naming_the_target
 from diffsampler.trajectory import Path
 
 __all__ = ["Sampler"]
+
+STRUCTURE = {"target", "process", "coordinates"}
 
 
 class Sampler(Dynamics):
@@ -85,6 +87,9 @@ class Sampler(Dynamics):
             )
         if not hasattr(target, "dim"):
             raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
+        log_z = check_log_z(type(target).__name__, target.log_z)
+        if type(log_z) is not type(target.log_z):  # a tensor of one number, say
+            target.log_z = log_z
         given = (process, drift, grid, coordinates, backward_drift)
         self_chosen = isinstance(flow, str) and all(part is None for part in given)
         if isinstance(flow, str):
@@ -123,6 +128,13 @@ class Sampler(Dynamics):
                 f"{type(target).__name__} has differentiable=False, but drift or process use its score: take a drift "
                 "without, such as FourierMLP, or give the target alone."
             )
+        self._is_built = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Counter, coordinates and what networks have learned of the process would go on with the old part.
+        if name in STRUCTURE and self.__dict__.get("_is_built"):
+            raise InputError(f"A sampler's {name} stays as it was made: make another Sampler for another {name}.")
+        super().__setattr__(name, value)
 
     def search(self, seed: int = 0, progress: Callable[[float], None] | None = None) -> Annealed:
         """Find place, scale and draws of the target, for a sampler in `SearchedCoordinates`; `fit` does it first.
@@ -143,6 +155,15 @@ class Sampler(Dynamics):
         self.counter.num_invalid += counter.num_invalid
         return found
 
+    def search_is_outdated(self) -> bool:
+        """Whether there was a search, and the target gives other values now than it did then."""
+        if not isinstance(self.coordinates, SearchedCoordinates) or not self.coordinates.is_found:
+            return False
+        counter = CountedTarget(self.target)
+        is_outdated = self.coordinates.is_outdated(counter)
+        self.counter.num_evaluations += counter.num_evaluations
+        return is_outdated
+
     @property
     def reference(self) -> LogZEstimate | None:
         """What the search of `SearchedCoordinates` estimated, None before and without one."""
@@ -159,7 +180,7 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape.
         """
-        return self.walk_back(self.process.lift(self._walked(x).to(self.log_z), generator), generator)
+        return self.walk_back(self.process.lift(self._walked(x).to(self.device, self.dtype), generator), generator)
 
     def sample(
         self,
@@ -259,7 +280,10 @@ class Sampler(Dynamics):
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-        return estimate_log_z(log_weight, self.num_target_evaluations, self.counter.num_invalid, draws_per_weight)
+        counter = self.counter
+        return estimate_log_z(
+            log_weight, counter.num_evaluations, counter.num_invalid, draws_per_weight, counter.rounding
+        )
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.

@@ -8,16 +8,17 @@ from typing import Any
 
 import lightning as L
 import torch
-from tqdm import tqdm
+from lightning.pytorch.callbacks import ProgressBar
 
+from diffsampler.batches import in_terminal, progress_of
 from diffsampler.behaviours import Behaviour
-from diffsampler.callbacks import ExponentialMovingAverage
+from diffsampler.callbacks import ExponentialMovingAverage, PlainProgress
 from diffsampler.checkpoints import read_checkpoint
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import check_count
 from diffsampler.losses import Loss
-from diffsampler.module import SamplerModule
+from diffsampler.module import SamplerModule, check_trainer
 from diffsampler.sampler import Sampler
 
 __all__ = ["default_accelerator", "fit", "search_first", "search_progress", "silence_lightning"]
@@ -35,6 +36,8 @@ NOT_FOR_USERS = (
 )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     sampler: Sampler,
     max_steps: int = 2000,
@@ -67,12 +70,12 @@ def fit(
         batch_size: trajectories of a step.
         steps_per_epoch: steps between validations.
         num_eval_samples: draws of a validation.
-        max_target_evaluations: training ends when the target was evaluated at so many points; the search of a target
-            alone is made whole, and counts.
+        max_target_evaluations: training ends before the target is evaluated at more points than that; the search of a
+            target alone is made whole, and counts. See `SamplerModule`.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
-        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk and clips gradients
-            to a norm of 1.
+        trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk, clips gradients to a
+            norm of 1, and shows a progress bar in a terminal, a line after validations elsewhere.
 
     Returns:
         One entry for each validation: the step and the fields of `LogZEstimate`.
@@ -84,6 +87,13 @@ def fit(
     module = SamplerModule(
         sampler, loss, behaviour, lr, flow_lr, log_z_lr, max_target_evaluations=max_target_evaluations, seed=seed
     )
+    callbacks = trainer_options.pop("callbacks", None) or []
+    callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
+    bar = trainer_options.get("enable_progress_bar")
+    if bar is None and any(isinstance(callback, ProgressBar) for callback in callbacks):
+        bar = True
+    if bar is None and not in_terminal():
+        callbacks.append(PlainProgress())
     options = {
         "accelerator": default_accelerator(),
         "logger": False,
@@ -94,13 +104,14 @@ def fit(
         "inference_mode": False,
         "use_distributed_sampler": False,
         **trainer_options,
+        "enable_progress_bar": in_terminal() if bar is None else bar,
     }
-    callbacks = options.pop("callbacks", None) or []
-    callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
     trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
     counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
+    check_trainer(trainer)
+    module.loss.check_batch_size(batch_size)
     if ckpt_path is None:
-        search_first(sampler, seed, options.get("enable_progress_bar", True))
+        search_first(sampler, seed, bar)
     else:
         read_checkpoint(ckpt_path)  # raises in the user's language what Lightning raises in its own
     try:
@@ -111,19 +122,27 @@ def fit(
     return module.history
 
 
-def search_first(sampler: Sampler, seed: int, progress_bar: bool = True) -> None:
-    """Find the coordinates of a sampler that is to find them by itself, with a progress bar."""
-    if not isinstance(sampler.coordinates, SearchedCoordinates) or sampler.coordinates.is_found:
+def search_first(sampler: Sampler, seed: int, progress_bar: bool | None = None) -> None:
+    """Find the coordinates of a sampler that is to find them by itself, or whose target has changed since it did.
+
+    Arguments:
+        sampler: any sampler; others need no search.
+        seed: of the search.
+        progress_bar: whether to show a bar; by default in a terminal, and a line now and then elsewhere.
+    """
+    if not isinstance(sampler.coordinates, SearchedCoordinates):
+        return
+    if sampler.coordinates.is_found and not sampler.search_is_outdated():
         return
     with search_progress(progress_bar) as progress:
         sampler.search(seed, progress)
 
 
 @contextmanager
-def search_progress(shown: bool) -> Iterator[Callable[[float], None]]:
-    """A progress bar, as the function that is to be told the fraction of the work that is done."""
-    with tqdm(total=100, desc="Search", unit="%", disable=not shown) as bar:
-        yield lambda done: bar.update(int(100 * done) - bar.n)
+def search_progress(bar: bool | None = None) -> Iterator[Callable[[float], None]]:
+    """Progress, as the function that is to be told the fraction of the work that is done; see `search_first`."""
+    with progress_of("Search", 100, " %", bar is not False, bar) as tell:
+        yield lambda done: tell(int(100 * done))
 
 
 def default_accelerator() -> str:

@@ -27,7 +27,8 @@ class Path:
     Attributes:
         times: the grid, float64, with shape (T + 1).
         x: states from prior to target, with shape (T + 1, B, D).
-        log_prob: log R where it is known already, at every state, with shape (T + 1, B), or at the end, (1, B).
+        log_prob: log R where it is known already, float64; at every state, with shape (T + 1, B), or at the end, with
+            shape (1, B).
         score: the gradient of log R at every state, with shape (T + 1, B, D), if it is known already.
     """
 

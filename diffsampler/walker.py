@@ -21,7 +21,7 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.resampling import resample_groups
 from diffsampler.response import CompiledResponse, respond
-from diffsampler.target import CountedTarget, Target, or_zero_density
+from diffsampler.target import CountedTarget, Target, or_zero_density, raise_in_words
 from diffsampler.trajectory import Path
 
 __all__ = ["Walker"]
@@ -77,16 +77,6 @@ class Walker(Policy):
         self._respond = CompiledResponse() if compile else respond
         self._graphed = GraphedRollout() if compile else None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of states."""
-        return self.log_z.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device of states."""
-        return self.log_z.device
-
     @torch.no_grad()
     def rollout(self, n: int, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Path:
         """n trajectories from prior to target.
@@ -101,7 +91,7 @@ class Walker(Policy):
         if self._graphed is None or noise_scale != 1.0:
             return self._roll_out(n, times, generator, noise_scale)
         tensors = chain(self.parameters(), self.buffers())  # walked on a GPU only
-        kind = (n, len(times), self.training)
+        kind = (n, len(times), self.training, self.counter.needs_float64)
         return self._graphed(partial(self._roll_out, n), tensors, self.counter, kind, times, generator)
 
     @torch.no_grad()
@@ -203,7 +193,7 @@ class Walker(Policy):
         times = self._times(generator)
         path = self._empty_path(times, n, self.uses_score)
         walk = self._walk(times, self._start(n, generator), generator, differentiable=True)
-        return path, self._weigh(times, self._recorded(walk, path))[1]
+        return path, self._weigh(times, self._recorded(walk, path), differentiable=True)[1]
 
     @torch.no_grad()
     def initialise_log_z(self, log_weight: Tensor) -> None:
@@ -267,7 +257,11 @@ class Walker(Policy):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """log R, score and control at x, each as far as it is needed."""
         if needs_control and not differentiable:
-            log_prob, score, num_invalid, control = self._respond(asked, self.drift, embedding, x)
+            try:
+                log_prob, score, num_invalid, control = self._respond(asked, self.drift, embedding, x)
+            except ValueError as error:
+                raise_in_words(self.counter.target, error)
+                raise
             if num_invalid is not None:
                 self.counter.count(log_prob.numel(), num_invalid)
             return log_prob, score, control
@@ -285,7 +279,7 @@ class Walker(Policy):
         # The same value, with the derivative that is known already.
         return log_prob + ((x - x.detach()) * score).sum(-1), score
 
-    def _weigh(self, times: Tensor, walk: _Walk) -> tuple[Tensor, Tensor]:
+    def _weigh(self, times: Tensor, walk: _Walk, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """The end points of a walk and their log-weights, summed on the way."""
         embedding = self._backward_embedding(times)
         last = next(walk)
@@ -294,7 +288,12 @@ class Walker(Policy):
         for k, visit in enumerate(walk):
             log_ratio = log_ratio + self._step_log_ratio(times[k], times[k + 1], embedding[k + 1], last, visit)
             last = visit
-        return last.x, self._log_prob_at(last).double() - log_prior - log_ratio
+        if differentiable:
+            # By the target's own score, which a log_prob by hand may have without being differentiable itself.
+            log_prob = self._target_at(last.x, True)[0] if last.log_prob is None else last.log_prob
+        else:
+            log_prob = self.counter.settled(last.x, self._log_prob_at(last))
+        return last.x, log_prob - log_prior - log_ratio
 
     def _weigh_and_resample(
         self,
@@ -319,6 +318,7 @@ class Walker(Policy):
             visit, at_end = walk.send(rows), k == len(times) - 1
             log_ratio = self._step_log_ratio(times[k - 1], times[k], embedding[k], last, visit)
             log_prob = self._log_prob_at(visit) if at_end or self.flow.uses_interpolation else None
+            log_prob = self.counter.settled(visit.x, log_prob) if at_end else log_prob
             log_next = log_prob if at_end else self._flow_at(flow_embedding[k], times[k], visit.x, log_prob)
             log_weight = or_zero_density(log_weight + log_next.double() - log_flow - log_ratio)
             if at_end:
@@ -342,7 +342,9 @@ class Walker(Policy):
 
     def _empty_path(self, times: Tensor, n: int, with_score: bool) -> Path:
         x = torch.empty(len(times), n, self.dim, dtype=self.dtype, device=self.device)
-        log_prob, score = (x.new_empty(x.shape[:2]), torch.empty_like(x)) if with_score else (None, None)
+        log_prob, score = None, None
+        if with_score:
+            log_prob, score = x.new_empty(x.shape[:2], dtype=torch.float64), torch.empty_like(x)
         return Path(times, x, log_prob, score)
 
     def _times(self, generator: torch.Generator | None) -> Tensor:

@@ -5,7 +5,9 @@ A new member of a family is one entry of its list here: batteries and combinatio
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -386,8 +388,8 @@ MILD = 0.05
 
 def random_sampler(target: Target | None = None, scale: float = 0.15, seed: int = 7, **parts: object) -> Sampler:
     """An untrained sampler whose networks are random functions."""
-    # The fork keeps the global generator, from which torch initialises, out of it.
-    with torch.random.fork_rng(devices=[]):
+    # By a seed of its own, not that of all samplers; the fork keeps the global generator out of it.
+    with torch.random.fork_rng(devices=[]), patch("diffsampler.policy.fixed_weights", nullcontext):
         torch.manual_seed(seed)
         sampler = Sampler(correlated_gaussian() if target is None else target, **parts)
     randomise(sampler, scale, seed)

@@ -183,9 +183,20 @@ def test_every_target_has_a_config():
             ["model.behaviour.priority: unknown name 'Rank'", "RankPriority"],
         ),
         ([], ["required", "model.target"]),
+        # Of these, before any search.
+        (["--model.target=Gaussian", "--model.target.mean=[0.0]", "--trainer.max_steps=0"], ["max_steps must be", "0"]),
+        (["--model.target=Gaussian", "--model.target.mean=[0.0]", "--trainer.max_epochs=0"], ["max_epochs must be"]),
+        (["--model.target=Gaussian", "--model.target.mean=[0.0]", "--trainer.precision=16-mixed"], ["32-true"]),
+        (["--model.target=Gaussian", "--model.target.mean=[0.0]", "--trainer.precision=bf16-mixed"], ["32-true"]),
+        (["--model.target=Gaussian", "--model.target.mean=[0.0]", "--data.batch_size=1"], ["batch_size must be"]),
+        (
+            ["--model.target=Funnel", "--model.grid=4", "--model.max_target_evaluations=10"],
+            ["max_target_evaluations must be at least", "got 10"],
+        ),
     ],
 )
-def test_mistakes_end_in_one_line(args, parts, capsys):
+def test_mistakes_end_in_one_line(args, parts, capsys, monkeypatch):
+    monkeypatch.setattr("diffsampler.sampler.Sampler.search", lambda *_: pytest.fail("a search was made"))
     message = error_of(capsys, "fit", *args)
     for part in parts:
         assert part in message
@@ -366,3 +377,18 @@ def test_early_stopping_of_readme_waits_for_the_interval():
     arguments = ["--model.target=Gaussian", "--model.target.mean=[0.5]", "--config=stop.yaml", "--report.figures=false"]
     main(["fit", *arguments, "--trainer.max_steps=20", *small])
     assert json.loads(Path("runs/Gaussian/version_0/results.json").read_text())["step"] == 2
+
+
+def test_outside_of_a_terminal_progress_is_lines(capsys):
+    small = [part for part in SMALL if "enable_progress_bar" not in part]
+    arguments = ["--model.target=Gaussian", "--model.target.mean=[0.5]", "--model.grid=3", *small]
+    main(["fit", *arguments])
+    written = capsys.readouterr()
+    assert "\r" not in written.out + written.err and "Step " in written.err
+    config = yaml.safe_load(next(Path("runs").rglob("config.yaml")).read_text())
+    assert config["trainer"]["enable_progress_bar"] is None  # a terminal shows a bar when the run is resumed there
+    bar = ["--trainer.callbacks=lightning.pytorch.callbacks.TQDMProgressBar"]
+    for more, painted in ((["--trainer.enable_progress_bar=false"], False), (bar, True)):
+        main(["fit", *arguments, *more])
+        written = capsys.readouterr()
+        assert ("\r" in written.out + written.err) == painted and "Step " not in written.err

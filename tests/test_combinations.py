@@ -81,7 +81,7 @@ def test_combination(
             largest = max((float(gradient.abs().max()) for gradient in gradients), default=None)
             if largest is not None:
                 # LogVariance sees log Z cancel up to rounding.
-                rounding = 1e-12 * max(1.0, float(loss.detach()) ** 0.5)
+                rounding = 1e-12 * max(1.0, abs(float(loss.detach())) ** 0.5)
                 assert (largest > rounding) == expected, f"{name}: {part}, turn {turn}"
 
 

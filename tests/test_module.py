@@ -412,7 +412,7 @@ def test_parts_of_the_wrong_kind_are_named(make, message):
     ("fn", "message"),
     [
         (lambda x: -x[..., 2].square(), r"shape \(\*, 2\).*IndexError"),
-        (lambda x: torch.as_tensor(-(x.numpy() ** 2).sum(-1)), r"FunctionTarget.log_prob.*RuntimeError.*numpy"),
+        (lambda x: torch.as_tensor(-(x.numpy() ** 2).sum(-1)), r"FunctionTarget.log_prob leaves torch"),
     ],
 )
 def test_an_energy_that_raises_is_named(fn, message):
@@ -466,7 +466,7 @@ def test_a_budget_of_evaluations_ends_training():
     trainer = L.Trainer(max_steps=1000, callbacks=recorded, logger=False, enable_checkpointing=False, **QUIET)
     trainer.fit(module, TrajectoryCounts(batch_size=16, steps_per_epoch=10, num_eval_samples=20))
     # 5 states a trajectory: the 512 x 5 of the start, 80 a step, 100 a validation.
-    assert 6000 <= sampler.num_target_evaluations < 6000 + 80 + 100
+    assert 6000 - 80 - 2 * 100 <= sampler.num_target_evaluations <= 6000
     assert module.history[-1]["step"] == trainer.global_step < 60
     rates = [rates[0] for rates in recorded.rates]
     assert rates == sorted(rates, reverse=True) and rates[-1] < 0.1 * rates[0]

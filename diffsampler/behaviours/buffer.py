@@ -80,7 +80,8 @@ class PointBuffer:
         self._columns, self._next, self._size = None, 0, 0
         if not state:
             return
-        rows = [state[name].to(device) for name in COLUMNS]
+        # Densities are kept in float64, in which older checkpoints may not have them.
+        rows = [state["x"].to(device), *(state[name].to(device, torch.float64) for name in COLUMNS[1:])]
         if len(rows[0]) == self.capacity:
             self.add(*rows)
             self._next = state["next"]

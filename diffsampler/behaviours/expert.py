@@ -49,4 +49,4 @@ class ExpertSamples(Behaviour):
             x = sampler.target.sample(n, generator)
         else:
             x = self.points[torch.randint(len(self.points), (n,), generator=generator, device=sampler.device).cpu()]
-        return sampler.rollback(x.to(sampler.log_z), generator)
+        return sampler.rollback(x.to(sampler.device, sampler.dtype), generator)

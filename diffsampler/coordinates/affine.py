@@ -5,6 +5,7 @@ The normalising constant does not change: the log-density in z carries log |det 
 """
 
 from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +60,7 @@ class AffineCoordinates(nn.Module):
 
     def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x and log |det dx/dz|, with shapes (*, D) and (*), for z with shape (*, D)."""
-        return self(z), self.log_det.to(z.dtype).expand(z.shape[:-1])
+        return self(z), self.log_det.expand(z.shape[:-1])
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
         """The gradient in z of a density of which `score` is the gradient in x, both with shape (*, D)."""
@@ -101,7 +102,7 @@ class LaplaceCoordinates(AffineCoordinates):
 
     def __init__(self, target: Target, scale: float = 1.0) -> None:
         check_positive("scale", scale)
-        evaluations = 0
+        evaluations, counter = 0, CountedTarget(target)
         x = torch.zeros(target.dim, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [x], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -112,13 +113,13 @@ class LaplaceCoordinates(AffineCoordinates):
             evaluations += 1
             optimizer.zero_grad()
             # As a batch of one: a target need not work on a bare point.
-            energy = -CountedTarget(target).log_prob(x[None])[0]
+            energy = -counter.log_prob(x[None])[0]
             energy.backward()
             return energy
 
         with torch.enable_grad():
             optimizer.step(closure)
-            hessian = torch.autograd.functional.hessian(lambda point: -target.log_prob(point[None])[0], x.detach())
+            hessian = torch.autograd.functional.hessian(lambda point: -counter.log_prob(point[None])[0], x.detach())
         factor, info = torch.linalg.cholesky_ex(hessian)
         if int(info) or not x.isfinite().all():
             raise InputError(
@@ -147,13 +148,14 @@ class TargetInCoordinates(Target):
     def log_prob(self, x: Tensor) -> Tensor:
         z = self._in_precision(x)
         point, log_det = self.coordinates.with_log_det(z)
-        return (in_its_dtype(self.target, point, self.target.log_prob) + log_det).to(x.dtype)
+        # Not in the dtype of x: float32 may round away what matters.
+        return in_its_dtype(self.target, point, self.target.log_prob) + log_det
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self._in_precision(x)
         point, log_det = self.coordinates.with_log_det(z)
         log_prob, score = in_its_dtype(self.target, point, self.target.log_prob_and_score)
-        return (log_prob + log_det).to(x.dtype), self.coordinates.score_of(z, score.to(z.dtype)).to(x.dtype)
+        return log_prob + log_det, self.coordinates.score_of(z, score.to(z.dtype)).to(x.dtype)
 
     def _in_precision(self, x: Tensor) -> Tensor:
         return x.double() if self.coordinates.precise else x

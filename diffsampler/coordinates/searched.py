@@ -15,11 +15,12 @@ from diffsampler.estimators.curved import CurvedMap, fit_map
 from diffsampler.estimators.reference import more_draws
 from diffsampler.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
-from diffsampler.target import CountedTarget, Target
+from diffsampler.target import CountedTarget, Target, differ
 
 __all__ = ["SearchedCoordinates"]
 
 BETTER = 1.2  # times the effective sample size of an affine map, for a bent one
+NUM_REMEMBERED = 16
 USEFUL = 0.05  # an effective sample size below which a bend is one through several pieces
 
 
@@ -46,6 +47,7 @@ class SearchedCoordinates(AffineCoordinates):
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.reference: LogZEstimate | None = None
         self.bend: CurvedMap | None = None
+        self._log_prob_then: list[float] | None = None
 
     @property
     def is_found(self) -> bool:
@@ -57,6 +59,7 @@ class SearchedCoordinates(AffineCoordinates):
         return {
             "reference": None if self.reference is None else asdict(self.reference),
             "num_target_evaluations": self.num_target_evaluations,
+            "log_prob_then": self._log_prob_then,
             "bend": None if self.bend is None else self.bend.to_dict(),
         }
 
@@ -64,6 +67,7 @@ class SearchedCoordinates(AffineCoordinates):
         """Take back what `get_extra_state` gave."""
         self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
         self.num_target_evaluations = state["num_target_evaluations"]
+        self._log_prob_then = state.get("log_prob_then")
         bend = state.get("bend")
         self.bend = None if bend is None else CurvedMap.from_dict(bend)
 
@@ -74,7 +78,7 @@ class SearchedCoordinates(AffineCoordinates):
         if self.bend is None:
             return super().with_log_det(z)
         x, log_det = self.bend.to(z.device).forward(z.reshape(-1, z.shape[-1]).double())
-        return x.view_as(z).to(z.dtype), log_det.view(z.shape[:-1]).to(z.dtype)
+        return x.view_as(z).to(z.dtype), log_det.view(z.shape[:-1])
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
         if self.bend is None:
@@ -89,6 +93,18 @@ class SearchedCoordinates(AffineCoordinates):
         if self.bend is None:
             return super().inverse(x)
         return self.bend.to(x.device).inverse(x.reshape(-1, x.shape[-1]).double())[0].view_as(x).to(x.dtype)
+
+    @torch.no_grad()
+    def is_outdated(self, counter: CountedTarget) -> bool:
+        """Whether the target, in its own coordinates, gives other values at points of the search than it did then.
+
+        Data that have changed make it another target, for which the old reference says nothing.
+        """
+        if self._log_prob_then is None:
+            return False
+        now = counter.log_prob(self.points[-NUM_REMEMBERED:]).cpu()
+        # What other machines round otherwise is no change.
+        return differ(now, torch.tensor(self._log_prob_then, dtype=torch.float64), 1e-3, 1e-5)
 
     @torch.no_grad()
     def search(
@@ -113,6 +129,7 @@ class SearchedCoordinates(AffineCoordinates):
         better = bent.is_bent and _ess(bent, found) > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = bent if better else None
         self.reference = found.estimate
+        self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
         return found
 

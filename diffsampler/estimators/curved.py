@@ -19,8 +19,9 @@ FITTED_TO, ORDERED_BY = 4000, 1000  # points are enough to tell which coordinate
 class CurvedMap:
     """x = loc + basis y, where y_o(i) = m_i + s_i z_i, in an order o.
 
-    m_i and s_i are functions of those y before it: m_i is quadratic, log s_i linear: a funnel is the image of a standard normal z, and so is a banana, or a chain of
-    them. Both directions and the log-determinant are in closed form.
+    m_i and s_i are functions of those y that come before: m_i quadratic, log s_i linear. A funnel is the image of a
+    standard normal z, and so is a banana, or a chain of them. Both directions and the log-determinant are in closed
+    form.
 
     References:
         Transport map accelerated Markov chain Monte Carlo, Parno & Marzouk, 2018: triangular polynomial maps.

@@ -1,6 +1,7 @@
 """log Z from log importance weights, with a 95 % interval and warnings in words."""
 
 import math
+import sys
 from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
@@ -13,6 +14,7 @@ __all__ = ["LogZEstimate", "estimate_log_z"]
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
 KHAT_REFUSE = 0.7
+FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def estimate_log_z(
     num_target_evaluations: int = 0,
     num_invalid_evaluations: int = 0,
     draws_per_weight: int = 1,
+    rounding: float = sys.float_info.epsilon,
 ) -> LogZEstimate:
     """Estimate log Z from log importance weights.
 
@@ -69,6 +72,8 @@ def estimate_log_z(
         num_invalid_evaluations: at how many of those the target was not a number, or its score was not.
         draws_per_weight: of the sampler, where a weight is the mean of a group of them: `ess` is then that of as many
             independent draws as would tell as much.
+        rounding: the relative error of the target's values (`CountedTarget.rounding`). Where it is more than the
+            interval's half-width says, that grows by it.
 
     Raises:
         InputError: if no weight is positive and finite.
@@ -89,6 +94,8 @@ def estimate_log_z(
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
     if khat > KHAT_REFUSE or not math.isfinite(standard_error):
         low, high = log_z - math.log(20), math.inf
+    error, warnings = rounding_warnings(log_z, low, rounding)
+    low, high = low - error, high + error
     return LogZEstimate(
         log_z=log_z,
         low=low,
@@ -102,9 +109,21 @@ def estimate_log_z(
         num_target_evaluations=num_target_evaluations,
         warnings=[
             *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
+            *warnings,
             *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, summary.largest_share, draws_per_weight),
         ],
     )
+
+
+def rounding_warnings(log_z: float, low: float, rounding: float) -> tuple[float, list[str]]:
+    """By how much rounding moves a log Z, if that matters beside its interval, and what to say of it; else 0."""
+    error = rounding * abs(log_z)
+    if error < max(FINE_ROUNDING, 0.5 * (log_z - low)):
+        return 0.0, []
+    return error, [
+        f"Values of log_prob of {log_z:.2g} are rounded to {error:.2g} nats: take the constant off, or have float64 "
+        "compute them."
+    ]
 
 
 def invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:

@@ -206,7 +206,10 @@ def _fit_piece(x: Tensor, weight: Tensor) -> Part:
 
 def gaussian_parts(components: GaussianComponents) -> list[Part]:
     """One for each component."""
-    return [Part(CurvedMap.affine(loc, factor), DEGREES[1]) for loc, factor in zip(components.loc, components.factor)]
+    return [
+        Part(CurvedMap.affine(loc, factor), DEGREES[1])
+        for loc, factor in zip(components.loc, components.factor, strict=True)
+    ]
 
 
 def _num_effective(weight: Tensor) -> float:

@@ -18,7 +18,7 @@ from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
 from diffsampler.resampling import systematic
-from diffsampler.target import CountedTarget, Target, or_zero_density
+from diffsampler.target import CountedTarget, Target, check_repeatable, or_zero_density, points_of_all_sizes
 
 __all__ = ["Replicates", "more_draws", "reference"]
 
@@ -80,6 +80,7 @@ def reference(
     if generator is None:
         generator = torch.Generator(_device_of(counter.target))
         generator.seed() if seed is None else generator.manual_seed(seed)
+    check_repeatable(counter, points_of_all_sizes(counter.target.dim, generator.device))
     tell = (lambda done: None) if progress is None else progress
     rounds: list[Round] = []
     unseen = 1.0
@@ -151,7 +152,7 @@ def _by_weights(
     if last.ess < USEFUL_ESS or last.khat > USEFUL_KHAT:
         return None
     final = weigh(target, last.proposal, DRAWS_A_PARTICLE * num_particles, generator)
-    estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid)
+    estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
     if estimate.ess < USEFUL_ESS or not math.isfinite(estimate.high):
         return None
     rows = systematic(final.log_weight, len(final.x), generator)

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.estimators.components import GaussianComponents
-from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings
+from diffsampler.estimators.log_z import (
+    NORMAL_97_5,
+    LogZEstimate,
+    estimate_log_z,
+    invalid_warnings,
+    rounding_warnings,
+)
 from diffsampler.estimators.moves import AnnealedPath, HamiltonianMove, Move, Particles, PriorMove, Rung
 from diffsampler.estimators.proposal import Proposal
 from diffsampler.resampling import systematic
@@ -155,7 +161,8 @@ def ais(
     for rung in ladder:
         log_weight = log_weight + climb.advance(rung)
         climb.move(adapt=False, generator=generator)
-    estimate = estimate_log_z(log_weight, path.target.num_evaluations, path.target.num_invalid)
+    target = path.target
+    estimate = estimate_log_z(log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
     return Annealed(estimate, climb.particles.x, log_weight, prior, ladder, climb.acceptance)
 
 
@@ -308,14 +315,15 @@ def _smc_estimate(log_z: float, variance: float, num_families: int, n: int, targ
         warnings.append(
             f"All particles descend from {num_families} of {n}: too few for an interval. Use more particles."
         )
+    error, rounded = rounding_warnings(log_z, low, target.rounding)
     return LogZEstimate(
         log_z=log_z,
-        low=low,
-        high=high,
+        low=low - error,
+        high=high + error,
         elbo=log_z,
         ess=1 / (1 + (n - 1) * variance),
         khat=math.nan,
         num_samples=n,
         num_target_evaluations=target.num_evaluations,
-        warnings=[*invalid_warnings(target.num_invalid, target.num_evaluations), *warnings],
+        warnings=[*invalid_warnings(target.num_invalid, target.num_evaluations), *rounded, *warnings],
     )

@@ -24,12 +24,14 @@ class Loss(nn.Module, ABC):
         uses_log_z: whether the loss trains the sampler's `log_z`.
         on_policy: whether the loss is right for the sampler's own rollouts only.
         backward: whether the loss is right for paths rolled back from given points only.
+        min_batch_size: the trajectories that a step needs at least: 2 where they are compared with each other.
     """
 
     uses_flow: bool = False
     uses_log_z: bool = True
     on_policy: bool = False
     backward: bool = False
+    min_batch_size: int = 1
 
     @abstractmethod
     def forward(self, trajectory: Trajectory) -> Tensor:
@@ -44,6 +46,14 @@ class Loss(nn.Module, ABC):
 
     def adapt(self, sampler: "Sampler") -> None:
         """Make what depends on the sampler; called once before training. Most losses need nothing."""
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise InputError if a step of so many trajectories says nothing."""
+        if batch_size < self.min_batch_size:
+            raise InputError(
+                f"batch_size must be at least {self.min_batch_size} for loss {type(self).__name__}, which compares the "
+                f"trajectories of a batch, got {batch_size}."
+            )
 
     def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
         """Raise InputError, with the fix, if this loss cannot train this sampler on these paths."""

@@ -44,7 +44,7 @@ class LearnedDecomposition(Loss):
         self.width = width
 
     def adapt(self, sampler: "Sampler") -> None:
-        self.network = TimePerceptron(2 * sampler.dim, 1, self.width).to(sampler.log_z)
+        self.network = TimePerceptron(2 * sampler.dim, 1, self.width).to(sampler.device, sampler.dtype)
 
     def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
         if sampler.flow is None or sampler.flow.uses_interpolation:

@@ -17,6 +17,7 @@ class LogVariance(Loss):
     """
 
     uses_log_z = False
+    min_batch_size = 2
 
     def forward(self, trajectory: Trajectory) -> Tensor:
         start, end = trajectory.balance_ends

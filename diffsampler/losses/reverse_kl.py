@@ -29,6 +29,7 @@ class ScoreFunctionReverseKL(Loss):
 
     uses_log_z = False
     on_policy = True
+    min_batch_size = 2
 
     def forward(self, trajectory: Trajectory) -> Tensor:
         start, end = trajectory.balance_ends
@@ -67,6 +68,11 @@ class PathwiseReverseKL(Loss):
 
     def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
         super().check(sampler, behaviour)
+        if not sampler.target.differentiable:
+            raise InputError(
+                f"loss PathwiseReverseKL follows the target's score, but {type(sampler.target).__name__} has "
+                "differentiable=False. Use ScoreFunctionReverseKL, LogVariance or TrajectoryBalance."
+            )
         prior = sampler.process.prior
         if prior is not None and not prior.reparametrised and any(p.requires_grad for p in prior.parameters()):
             raise InputError(

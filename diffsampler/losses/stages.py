@@ -35,6 +35,7 @@ class Stages(Loss):
         self.losses = torch.nn.ModuleList(losses)
         self.uses_flow = any(loss.uses_flow for loss in losses)
         self.uses_log_z = any(loss.uses_log_z for loss in losses)
+        self.min_batch_size = max(loss.min_batch_size for loss in losses)
 
     def forward(self, trajectory: Trajectory) -> Tensor:
         return self.losses[-1](trajectory)

@@ -10,7 +10,7 @@ from diffsampler.errors import check_positive
 from diffsampler.kernels import GaussianKernel, MomentumKernel, noise_like
 from diffsampler.priors import Prior
 from diffsampler.processes.annealed import AnnealedProcess
-from diffsampler.target import Target
+from diffsampler.target import Target, in_its_dtype
 
 __all__ = ["TargetWithMomentum", "Underdamped"]
 
@@ -31,12 +31,13 @@ class TargetWithMomentum(Target):
 
     def log_prob(self, x: Tensor) -> Tensor:
         position, momentum = x.chunk(2, -1)
-        return self.target.log_prob(position) + log_momentum(momentum).to(x.dtype)
+        log_prob = in_its_dtype(self.target, position, self.target.log_prob)
+        return log_prob + log_momentum(momentum).to(x.dtype)
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         position, momentum = x.chunk(2, -1)
-        log_prob, score = self.target.log_prob_and_score(position)
-        return log_prob + log_momentum(momentum).to(x.dtype), torch.cat([score, -momentum], -1)
+        log_prob, score = in_its_dtype(self.target, position, self.target.log_prob_and_score)
+        return log_prob + log_momentum(momentum).to(x.dtype), torch.cat([score.to(x.dtype), -momentum], -1)
 
 
 class Underdamped(AnnealedProcess):
