@@ -16,12 +16,14 @@ from diffsampler.estimators.propriety import check_proper
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
+from diffsampler.stopping import NUM_DECIDING, is_ready, looks_ready, progress_in_cycle
 from diffsampler.streams import fixed_weights, new_generator
 from diffsampler.target import NUM_COMPARED, CountedTarget, check_repeatable, naming_the_target
 
 __all__ = ["SamplerModule"]
 
-DEFAULT_LR = 1e-3
+DEFAULT_LR, DEFAULT_TOLERANCE = 1e-3, 0.05
+DECIDE_EVERY = 50
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
 MAX_LOST, FEW_LOST = 0.1, 2
@@ -48,8 +50,12 @@ class SamplerModule(L.LightningModule):
             is nearer. A budget too small for the check, one step and the validation at the end is refused. It may be
             exceeded by a step that costs more than all before, as the searches of a `Replay` do.
         seed: of all noise.
+        tolerance: training ends where the 95 % interval of 10 000 fresh draws is at most +- that, and they are graded
+            trustworthy. By default 0.05 for a target alone with loss and behaviour by default too; 0, never, for
+            others. Learning rates then fall in cycles, each twice as long as the one before.
 
     Attributes:
+        ended: why training ended, in words.
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
             `LogZEstimate`.
         test_samples, test_log_weight, test_estimate: what `test` drew, over all ranks, and the estimate.
@@ -70,12 +76,14 @@ class SamplerModule(L.LightningModule):
         weight_decay: float = 0.0,
         max_target_evaluations: int | None = None,
         seed: int = 0,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__()
         self.sampler = sampler
-        default_lr = DEFAULT_LR
+        default_lr, default_tolerance = DEFAULT_LR, 0.0
         if sampler.self_chosen and loss is None and behaviour is None:
             loss, behaviour, default_lr = default_training()
+            default_tolerance = DEFAULT_TOLERANCE
         loss = SubTrajectoryBalance() if loss is None else loss
         self.loss = check_instance("loss", loss, Loss, "SubTrajectoryBalance()")
         behaviour = OnPolicy() if behaviour is None else behaviour
@@ -97,6 +105,9 @@ class SamplerModule(L.LightningModule):
         if max_target_evaluations is not None:
             check_count("max_target_evaluations", max_target_evaluations)
         self.seed = check_count("seed", seed, minimum=0)
+        self.tolerance = check_non_negative("tolerance", default_tolerance if tolerance is None else tolerance)
+        self.ended = ""
+        self._next_try = 0
         self.history: list[dict[str, Any]] = []
         self._step_cost = self._unlike = 0
         self._num_lost: Tensor | int = 0
@@ -135,6 +146,8 @@ class SamplerModule(L.LightningModule):
     def _progress(self, step: int) -> float:
         total = self.trainer.estimated_stepping_batches
         done = step / total if 0 < total < math.inf else 0.0
+        if self.tolerance:
+            done = progress_in_cycle(step, total)
         if self.max_target_evaluations is not None:
             # Ranks spend alike, so that each can tell from its own count.
             # What a search has spent is no part of training's own progress, nor is the last validation.
@@ -214,9 +227,59 @@ class SamplerModule(L.LightningModule):
             # Every rank must start from the same log Z: DDP shares gradients, not values.
             self.sampler.initialise_log_z(self.gather_rows(log_weight))
             self._agree_on_spending()
+            self._end_before_training()
         elif len(self._restored_generators) == self.trainer.world_size:
             # A copy: torch crashes on a view into the states of all ranks.
             self.generator.set_state(self._restored_generators[self.global_rank].cpu().clone())
+
+    def _end_before_training(self) -> None:
+        """End where a search alone suffices."""
+        cost = self._validation_cost()
+        if not (self.tolerance and cost) or not self._can_spend(cost):
+            return
+        try:
+            self._start_evaluation("validate")
+            n = -(-self.trainer.datamodule.num_eval_samples // self.trainer.world_size)
+            self._draws.append(self.sampler.weighted_rollout(n, self.eval_generator))
+            estimate = self._estimate()
+        except InputError:
+            return
+        self._end_if_ready(estimate)
+        if self.trainer.should_stop:
+            self.history.append({"step": 0, **estimate.to_dict()})
+
+    def _end_if_ready(self, estimate: LogZEstimate) -> None:
+        """Stop training where fresh draws are good enough; on every rank alike."""
+        if not self.tolerance or self.global_step < self._next_try or not looks_ready(estimate, self.tolerance):
+            return
+        if not self._can_spend(2 * NUM_DECIDING * self._draw_cost()):
+            return
+        ready = self.trainer.is_global_zero and is_ready(self.sampler, self.tolerance, self.seed, self.global_step)
+        if self.trainer.strategy.broadcast(ready):
+            self.trainer.should_stop = True
+            self.ended = f"log Z is known to +- {self.tolerance:g} and graded trustworthy"
+            if self.global_step == 0:
+                self.ended += ", by the search alone"
+        # Deciding costs as much as some fifty steps.
+        self._next_try = self.global_step + max(DECIDE_EVERY, self.global_step // 4)
+        self._agree_on_spending()
+
+    def _can_spend(self, num_evaluations: int) -> bool:
+        """Whether that many more, and a step and a validation, fit into the budget."""
+        if self.max_target_evaluations is None:
+            return True
+        step = self._step_cost * self.trainer.world_size
+        return self._spent() + num_evaluations + step + self._validation_cost() <= self.max_target_evaluations
+
+    def on_train_end(self) -> None:
+        if self.ended:
+            return
+        if self.trainer.max_steps > 0 and self.global_step >= self.trainer.max_steps:
+            self.ended = f"all {self.trainer.max_steps} steps are done (max_steps)"
+        elif self.max_target_evaluations is not None and not self._can_go_on(0):
+            self.ended = f"{self.max_target_evaluations:,} target evaluations are spent (max_target_evaluations)"
+        else:
+            self.ended = f"it was stopped at step {self.global_step}"
 
     def on_train_start(self) -> None:
         self._num_lost, self._lost_since = 0, self.global_step
@@ -318,6 +381,7 @@ class SamplerModule(L.LightningModule):
         if fitting:
             self.history.append({"step": self.global_step, **estimate.to_dict()})
             self._check_collapse()
+            self._end_if_ready(estimate)
         figures = {"elbo": estimate.elbo, "log_z": estimate.log_z, "ess": estimate.ess, "khat": estimate.khat}
         # What `EarlyStopping(monitor="val/interval_width", stopping_threshold=...)` of Lightning waits for.
         figures["interval_width"] = estimate.high - estimate.low

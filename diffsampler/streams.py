@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["fixed_weights", "new_generator"]
 
-STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5}
+STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5, "decide": 6}
 
 
 def new_generator(

@@ -48,9 +48,10 @@ def fit(
     flow_lr: float = 1e-2,
     log_z_lr: float = 1e-1,
     batch_size: int = 256,
-    steps_per_epoch: int = 100,
+    steps_per_epoch: int | None = None,
     num_eval_samples: int = 2000,
     max_target_evaluations: int | None = None,
+    tolerance: float | None = None,
     ema_decay: float = 0.999,
     ckpt_path: str | None = None,
     **trainer_options: Any,
@@ -68,25 +69,39 @@ def fit(
         flow_lr: learning rate of the flow.
         log_z_lr: learning rate of log Z.
         batch_size: trajectories of a step.
-        steps_per_epoch: steps between validations.
+        steps_per_epoch: steps between validations; by default 100, or 50 where a tolerance may end training.
         num_eval_samples: draws of a validation.
         max_target_evaluations: training ends before the target is evaluated at more points than that; the search of a
             target alone is made whole, and counts. See `SamplerModule`.
+        tolerance: training ends where the 95 % interval is at most +- that and the estimate is graded trustworthy, on
+            draws made for that decision; 0 trains to the last step. By default 0.05 for a target alone with loss and
+            behaviour by default too, and 0 for others.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
         trainer_options: arguments of `lightning.Trainer`; by default it writes nothing to disk, clips gradients to a
             norm of 1, and shows a progress bar in a terminal, a line after validations elsewhere.
 
     Returns:
-        One entry for each validation: the step and the fields of `LogZEstimate`.
+        One entry for each validation: the step and the fields of `LogZEstimate`; the last one says why training
+        ended.
 
     Raises:
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
     """
     silence_lightning()
     module = SamplerModule(
-        sampler, loss, behaviour, lr, flow_lr, log_z_lr, max_target_evaluations=max_target_evaluations, seed=seed
+        sampler,
+        loss,
+        behaviour,
+        lr,
+        flow_lr,
+        log_z_lr,
+        max_target_evaluations=max_target_evaluations,
+        seed=seed,
+        tolerance=tolerance,
     )
+    if steps_per_epoch is None:
+        steps_per_epoch = 50 if module.tolerance else 100
     callbacks = trainer_options.pop("callbacks", None) or []
     callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
     bar = trainer_options.get("enable_progress_bar")
@@ -119,6 +134,8 @@ def fit(
     except SystemExit as stop:
         # Lightning's way to end on Ctrl-C: a caller, in a notebook say, expects the interrupt.
         raise KeyboardInterrupt from stop
+    if module.history:
+        module.history[-1]["ended"] = module.ended
     return module.history
 
 
