@@ -45,7 +45,8 @@ class Assessment:
     def __str__(self) -> str:
         reasons = "\n".join(f"    {reason}" for reason in self.verdict.reasons)
         table = format_table(self.estimate, self.true_log_z, self.reference)
-        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}"
+        steps = "".join(f"\n  next: {step}" for step in self.verdict.next_steps)
+        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}{steps}"
 
 
 def assess(
@@ -115,7 +116,7 @@ def assess_draws(
         # Rounding moves a draw at an edge of the support out of it.
         finite = rolled_back[rolled_back.isfinite()]
         eubo = float(finite.mean()) if len(finite) else None
-    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back)
+    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact)
     return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo)
 
 
@@ -130,7 +131,7 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None, refere
     if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
         rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
     if reference is not None:
-        rows.insert(2, ("reference (SMC)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
+        rows.insert(2, ("reference (searches)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
     if not math.isnan(estimate.khat):
         rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
     if true_log_z is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsampler.coordinates.affine import AffineCoordinates
 from diffsampler.errors import check_count
 from diffsampler.estimators import GaussianComponents, LogZEstimate, Replicates, reference
-from diffsampler.estimators.curved import CurvedMap, fit_map
+from diffsampler.estimators.curved import CurvedMap, fit_map, with_tail
 from diffsampler.estimators.reference import more_draws
 from diffsampler.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
@@ -28,8 +28,8 @@ class SearchedCoordinates(AffineCoordinates):
     """The coordinates in which the target is as nearly N(0, I) as a search can tell.
 
     Until `search` they change nothing. Where the target is one bent piece (a funnel, a banana, a hierarchical model)
-    they bend along; else they are affine: mean 0 and covariance I. The draws that they were found by are kept, in
-    checkpoints too: training can start from them.
+    they bend along, and they draw in tails that are heavier than normal ones; else they are affine: mean 0 and
+    covariance I. The draws that they were found by are kept, in checkpoints too: training can start from them.
 
     Arguments:
         target: its dimension counts.
@@ -124,10 +124,11 @@ class SearchedCoordinates(AffineCoordinates):
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
         self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
-        bent = fit_map(self.points)
-        affine = CurvedMap.affine(self.loc, self.matrix)
-        better = bent.is_bent and _ess(bent, found) > max(BETTER * _ess(affine, found), USEFUL)
-        self.bend = bent if better else None
+        affine, bent = CurvedMap.affine(self.loc, self.matrix), fit_map(self.points)
+        candidates = [with_tail(affine, self.points), bent, with_tail(bent, self.points)]
+        best = max(candidates, key=lambda candidate: _ess(candidate, found))
+        better = best.is_bent and _ess(best, found) > max(BETTER * _ess(affine, found), USEFUL)
+        self.bend = best if better else None
         self.reference = found.estimate
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations

@@ -1,15 +1,16 @@
 """Bent Gaussians: each coordinate normal given those before it, with quadratic means and log-linear widths."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsampler.estimators.regression import Fit, features, fit_conditional, log_scale_of
+from diffsampler.estimators.tails import Tail, fit_tail
 
-__all__ = ["CurvedMap", "fit_map"]
+__all__ = ["CurvedMap", "fit_map", "with_tail"]
 
 EIGENBASIS_UP_TO = 16  # dimensions: beyond, trying a second basis costs more than it brings
 FITTED_TO, ORDERED_BY = 4000, 1000  # points are enough to tell which coordinates depend on which
@@ -31,12 +32,14 @@ class CurvedMap:
         basis: invertible, with shape (D, D).
         order: the coordinates of y, first to last.
         fits: of each in that order, given those before it. Without any, y is z.
+        tail: what z goes through first.
     """
 
     loc: Tensor
     basis: Tensor
     order: tuple[int, ...]
     fits: tuple[Fit, ...]
+    tail: Tail | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inverse_basis", torch.linalg.inv(self.basis))
@@ -52,28 +55,37 @@ class CurvedMap:
         if self.loc.device == device:
             return self
         return CurvedMap(
-            self.loc.to(device), self.basis.to(device), self.order, tuple(fit.to(device) for fit in self.fits)
+            self.loc.to(device),
+            self.basis.to(device),
+            self.order,
+            tuple(fit.to(device) for fit in self.fits),
+            self.tail,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and numbers, for a checkpoint."""
         fits = [{name: getattr(fit, name) for name in Fit.__dataclass_fields__} for fit in self.fits]
-        return {"loc": self.loc, "basis": self.basis, "order": list(self.order), "fits": fits}
+        tail = None if self.tail is None else asdict(self.tail)
+        return {"loc": self.loc, "basis": self.basis, "order": list(self.order), "fits": fits, "tail": tail}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "CurvedMap":
         """What `to_dict` gave."""
         fits = tuple(Fit(**{**fit, "bounds": tuple(fit["bounds"])}) for fit in state["fits"])
-        return cls(state["loc"], state["basis"], tuple(state["order"]), fits)
+        tail = None if state["tail"] is None else Tail(**state["tail"])
+        return cls(state["loc"], state["basis"], tuple(state["order"]), fits, tail)
 
     @property
     def is_bent(self) -> bool:
         """Whether it is more than affine."""
-        return any(fit.is_bent for fit in self.fits)
+        return self.tail is not None or any(fit.is_bent for fit in self.fits)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x and log |det dx/dz|, with shapes (n, D) and (n), for z with shape (n, D)."""
         before, log_det = z.new_empty(len(z), 0), self.log_det_basis.expand(len(z))
+        if self.tail is not None:
+            z, stretched = self.tail.forward(z)
+            log_det = log_det + stretched
         if not self.fits:
             return self.loc + z @ self.basis.T, log_det
         for i, fit in enumerate(self.fits):
@@ -87,14 +99,17 @@ class CurvedMap:
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z and log |det dx/dz|, with shapes (n, D) and (n), for x with shape (n, D)."""
         y, log_det = (x - self.loc) @ self.inverse_basis.T, self.log_det_basis.expand(len(x))
-        if not self.fits:
+        if self.fits:
+            y, z = y[:, list(self.order)], []
+            for i, fit in enumerate(self.fits):
+                log_scale = log_scale_of(fit, y[:, :i])
+                z.append((y[:, i] - features(y[:, :i], fit.pairs) @ fit.mean) * (-log_scale).exp())
+                log_det = log_det + log_scale
+            y = torch.stack(z, -1)
+        if self.tail is None:
             return y, log_det
-        y, z = y[:, list(self.order)], []
-        for i, fit in enumerate(self.fits):
-            log_scale = log_scale_of(fit, y[:, :i])
-            z.append((y[:, i] - features(y[:, :i], fit.pairs) @ fit.mean) * (-log_scale).exp())
-            log_det = log_det + log_scale
-        return torch.stack(z, -1), log_det
+        z, stretched = self.tail.inverse(y)
+        return z, log_det + stretched
 
 
 def fit_map(x: Tensor, weight: Tensor | None = None) -> CurvedMap:
@@ -147,3 +162,9 @@ def _order(y: Tensor, weight: Tensor) -> list[int]:
         alone = -0.5 * math.log(float(weight @ (y[:, i] - mean).square()) + 1e-300) - 0.5
         gains.append(fit_conditional(y[:, i], y[:, others], weight)[0] - alone)
     return sorted(range(dim), key=gains.__getitem__)
+
+
+def with_tail(found: CurvedMap, x: Tensor) -> CurvedMap:
+    """The same map after the tail that points x, with shape (n, D), ask for, if they do."""
+    weight = x.new_full((len(x),), 1 / len(x))
+    return replace(found, tail=fit_tail(found.inverse(x)[0], weight))

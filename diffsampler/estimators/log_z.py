@@ -14,6 +14,7 @@ __all__ = ["LogZEstimate", "estimate_log_z"]
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
 KHAT_REFUSE = 0.7
+NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
 
@@ -92,7 +93,9 @@ def estimate_log_z(
     # Var(mean w) / mean(w)^2 = (n sum p^2 - 1) / (n - 1) for weights normalised to sum to 1.
     standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
-    if khat > KHAT_REFUSE or not math.isfinite(standard_error):
+    # Weights that are all but equal have no tail to speak of, whatever its shape.
+    even = summary.largest_share * n < NEARLY_EQUAL
+    if (khat > KHAT_REFUSE and not even) or not math.isfinite(standard_error):
         low, high = log_z - math.log(20), math.inf
     error, warnings = rounding_warnings(log_z, low, rounding)
     low, high = low - error, high + error
@@ -110,7 +113,15 @@ def estimate_log_z(
         warnings=[
             *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
             *warnings,
-            *_warnings(n, num_invalid, num_zero - num_invalid, khat, ess, summary.largest_share, draws_per_weight),
+            *_warnings(
+                n,
+                num_invalid,
+                num_zero - num_invalid,
+                -math.inf if even else khat,
+                ess,
+                summary.largest_share,
+                draws_per_weight,
+            ),
         ],
     )
 
