@@ -94,8 +94,8 @@ def estimate_log_z(
     standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
     # Weights that are all but equal have no tail to speak of, whatever its shape.
-    even = summary.largest_share * n < NEARLY_EQUAL
-    if (khat > KHAT_REFUSE and not even) or not math.isfinite(standard_error):
+    tail = -math.inf if summary.largest_share * n < NEARLY_EQUAL else khat
+    if tail > KHAT_REFUSE or not math.isfinite(standard_error):
         low, high = log_z - math.log(20), math.inf
     error, warnings = rounding_warnings(log_z, low, rounding)
     low, high = low - error, high + error
@@ -113,15 +113,7 @@ def estimate_log_z(
         warnings=[
             *invalid_warnings(num_invalid_evaluations, num_target_evaluations),
             *warnings,
-            *_warnings(
-                n,
-                num_invalid,
-                num_zero - num_invalid,
-                -math.inf if even else khat,
-                ess,
-                summary.largest_share,
-                draws_per_weight,
-            ),
+            *_warnings(n, num_invalid, num_zero - num_invalid, tail, ess, summary.largest_share, draws_per_weight),
         ],
     )
 
