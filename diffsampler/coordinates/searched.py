@@ -117,7 +117,11 @@ class SearchedCoordinates(AffineCoordinates):
 
     @torch.no_grad()
     def search(
-        self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
     ) -> Replicates:
         """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
 
@@ -125,9 +129,10 @@ class SearchedCoordinates(AffineCoordinates):
             counter: the target in its own coordinates.
             seed: of the search.
             progress: is told the fraction of the work that is done, now and then.
+            max_evaluations: of the target, after which no further search begins.
         """
         generator = new_generator("search", seed, device=self.loc.device)
-        found = reference(counter, generator=generator, progress=progress)
+        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
         self.points.copy_(more_draws(counter, found, len(self.points), generator))
         fitted = GaussianComponents.fitted_to(self.points)
         self.loc.copy_(fitted.loc[0])
