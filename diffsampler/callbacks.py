@@ -150,10 +150,13 @@ class Report(L.Callback):
             "diagnostics": {**target.diagnostics(x.clone()), **bounds, **distance},
             "reference": None if found.reference is None else found.reference.to_dict(),
             "verdict": asdict(found.verdict),
+            "ended": module.ended or None,
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
         (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-        if results["step"] == 0:
+        if module.ended:
+            print(f"  Training ended: {module.ended}.")
+        elif results["step"] == 0 and not module.sampler.search_cost:
             print(UNTRAINED)
         print(found)
         for name, value in results["diagnostics"].items():

@@ -57,6 +57,7 @@ def build_module(
     final_lr_factor: float = 0.01,
     weight_decay: float = 0.0,
     max_target_evaluations: int | None = None,
+    tolerance: float | None = None,
 ) -> SamplerModule:
     """A sampler and how to train it.
 
@@ -80,10 +81,21 @@ def build_module(
         final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
         weight_decay: L2 penalty on drift and flow.
         max_target_evaluations: training ends when the target was evaluated at so many points.
+        tolerance: training ends where log Z is known to +- that and graded trustworthy; by default 0.05 for a target
+            alone, else 0: never.
     """
     sampler = Sampler(target, process, drift, flow, grid, coordinates, backward_drift, compile, checkpoint_activations)
     return SamplerModule(
-        sampler, loss, behaviour, lr, flow_lr, log_z_lr, final_lr_factor, weight_decay, max_target_evaluations
+        sampler,
+        loss,
+        behaviour,
+        lr,
+        flow_lr,
+        log_z_lr,
+        final_lr_factor,
+        weight_decay,
+        max_target_evaluations,
+        tolerance=tolerance,
     )
 
 
@@ -178,7 +190,9 @@ class _CLI(LightningCLI):
         check_trainer(self.trainer)
         self.model.loss.check_batch_size(self.datamodule.batch_size)
         if self.config_init[self.subcommand].get("ckpt_path") is None:
-            search_first(self.model.sampler, self.model.seed, self._progress_bar_asked)
+            search_first(
+                self.model.sampler, self.model.seed, self._progress_bar_asked, self.model.max_target_evaluations
+            )
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""

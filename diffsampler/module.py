@@ -1,10 +1,12 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -273,6 +275,8 @@ class SamplerModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         if self.ended:
+            if self.global_step == 0:
+                self._save_untrained()
             return
         if self.trainer.max_steps > 0 and self.global_step >= self.trainer.max_steps:
             self.ended = f"all {self.trainer.max_steps} steps are done (max_steps)"
@@ -280,6 +284,12 @@ class SamplerModule(L.LightningModule):
             self.ended = f"{self.max_target_evaluations:,} target evaluations are spent (max_target_evaluations)"
         else:
             self.ended = f"it was stopped at step {self.global_step}"
+
+    def _save_untrained(self) -> None:
+        """Checkpoints are written after steps: without any, there would be none to go on with."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.filename:
+                self.trainer.save_checkpoint(Path(callback.dirpath) / f"{callback.filename}.ckpt")
 
     def on_train_start(self) -> None:
         self._num_lost, self._lost_since = 0, self.global_step

@@ -12,8 +12,9 @@ from functools import partial
 from diffsampler.behaviours import Alternation, Behaviour, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.losses import LogVariance, Loss, MaximumLikelihood, Stages
-from diffsampler.networks import Drift, LearnedVariance, PreconditionedMLP
+from diffsampler.networks import Drift, LearnedVariance, MixtureControl, PreconditionedMLP
 from diffsampler.processes import Process, VariancePreserving
+from diffsampler.target import Target
 
 __all__ = ["default_parts", "default_training"]
 
@@ -25,10 +26,19 @@ SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
 LR = 3e-3
 
 
-def default_parts() -> tuple[Process, Callable[[int], Drift], int, type[SearchedCoordinates]]:
-    """Process, drift, grid and coordinates of a `Sampler`."""
-    drift = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-    return VariancePreserving(), drift, NUM_STEPS, SearchedCoordinates
+def default_parts() -> tuple[Process, Callable[[int], Drift], int, Callable[[Target], SearchedCoordinates]]:
+    """Process, drift, grid and coordinates of a `Sampler`, which makes the coordinates first."""
+    found: list[SearchedCoordinates] = []
+
+    def coordinates(target: Target) -> SearchedCoordinates:
+        found.append(SearchedCoordinates(target))
+        return found[-1]
+
+    def drift(dim: int) -> Drift:
+        learned = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
+        return MixtureControl(dim, learned, found[-1].get_mixture, 1 / NUM_STEPS)
+
+    return VariancePreserving(), drift, NUM_STEPS, coordinates
 
 
 def default_training() -> tuple[Loss, Behaviour, float]:

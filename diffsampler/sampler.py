@@ -136,12 +136,15 @@ class Sampler(Dynamics):
             raise InputError(f"A sampler's {name} stays as it was made: make another Sampler for another {name}.")
         super().__setattr__(name, value)
 
-    def search(self, seed: int = 0, progress: Callable[[float], None] | None = None) -> Annealed:
+    def search(
+        self, seed: int = 0, progress: Callable[[float], None] | None = None, max_evaluations: int | None = None
+    ) -> Annealed:
         """Find place, scale and draws of the target, for a sampler in `SearchedCoordinates`; `fit` does it first.
 
         Arguments:
             seed: of the search.
             progress: is told the fraction of the work that is done, now and then.
+            max_evaluations: of the target, after which no further search begins.
 
         Raises:
             InputError: if this sampler's coordinates are others, or the density is zero wherever the search looks.
@@ -150,7 +153,7 @@ class Sampler(Dynamics):
             raise InputError("search is for a sampler with coordinates=SearchedCoordinates.")
         counter = CountedTarget(self.target)
         with naming_the_target(self.target, "The search"):
-            found = self.coordinates.search(counter, seed, progress)
+            found = self.coordinates.search(counter, seed, progress, max_evaluations)
         self.counter.num_evaluations += counter.num_evaluations
         self.counter.num_invalid += counter.num_invalid
         return found

@@ -16,13 +16,14 @@ from diffsampler.callbacks import ExponentialMovingAverage, PlainProgress
 from diffsampler.checkpoints import read_checkpoint
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.data import TrajectoryCounts
-from diffsampler.errors import check_count
+from diffsampler.errors import InputError, check_count
 from diffsampler.losses import Loss
 from diffsampler.module import SamplerModule, check_trainer
 from diffsampler.sampler import Sampler
 
 __all__ = ["default_accelerator", "fit", "search_first", "search_progress", "silence_lightning"]
 
+SMALLEST_SEARCH = 300_000  # evaluations: one search of most densities, and what fits proposals to it
 NOT_FOR_USERS = (
     r".*isinstance\(treespec, LeafSpec\)",
     r".*does not have many workers",
@@ -126,7 +127,7 @@ def fit(
     check_trainer(trainer)
     module.loss.check_batch_size(batch_size)
     if ckpt_path is None:
-        search_first(sampler, seed, bar)
+        search_first(sampler, seed, bar, max_target_evaluations)
     else:
         read_checkpoint(ckpt_path)  # raises in the user's language what Lightning raises in its own
     try:
@@ -139,20 +140,31 @@ def fit(
     return module.history
 
 
-def search_first(sampler: Sampler, seed: int, progress_bar: bool | None = None) -> None:
+def search_first(
+    sampler: Sampler, seed: int, progress_bar: bool | None = None, max_target_evaluations: int | None = None
+) -> None:
     """Find the coordinates of a sampler that is to find them by itself, or whose target has changed since it did.
 
     Arguments:
         sampler: any sampler; others need no search.
         seed: of the search.
         progress_bar: whether to show a bar; by default in a terminal, and a line now and then elsewhere.
+        max_target_evaluations: of search and training together: beyond half of it, no further search begins.
+
+    Raises:
+        InputError: if that is less than a single search may take.
     """
     if not isinstance(sampler.coordinates, SearchedCoordinates):
         return
     if sampler.coordinates.is_found and not sampler.search_is_outdated():
         return
+    if max_target_evaluations is not None and max_target_evaluations < SMALLEST_SEARCH:
+        raise InputError(
+            f"max_target_evaluations must be at least {SMALLEST_SEARCH:,} for a target alone, which is searched first, "
+            f"got {max_target_evaluations:,}: raise it, or choose a process, which begins without a search."
+        )
     with search_progress(progress_bar) as progress:
-        sampler.search(seed, progress)
+        sampler.search(seed, progress, None if max_target_evaluations is None else max_target_evaluations // 2)
 
 
 @contextmanager

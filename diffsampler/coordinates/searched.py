@@ -38,6 +38,7 @@ class SearchedCoordinates(AffineCoordinates):
     Attributes:
         reference: what the search estimated log Z to be, None before it.
         bend: the map from z to x, None where it is affine.
+        mixture: of Gaussians in z, where the draws are several pieces; None where they are one.
     """
 
     precise = True
@@ -47,7 +48,12 @@ class SearchedCoordinates(AffineCoordinates):
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.reference: LogZEstimate | None = None
         self.bend: CurvedMap | None = None
+        self.mixture: GaussianComponents | None = None
         self._log_prob_then: list[float] | None = None
+
+    def get_mixture(self) -> GaussianComponents | None:
+        """What draws are made of in z, where that is several pieces."""
+        return self.mixture
 
     @property
     def is_found(self) -> bool:
@@ -60,6 +66,7 @@ class SearchedCoordinates(AffineCoordinates):
             "reference": None if self.reference is None else asdict(self.reference),
             "num_target_evaluations": self.num_target_evaluations,
             "log_prob_then": self._log_prob_then,
+            "mixture": None if self.mixture is None else self.mixture.to_dict(),
             "bend": None if self.bend is None else self.bend.to_dict(),
         }
 
@@ -68,6 +75,8 @@ class SearchedCoordinates(AffineCoordinates):
         self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
         self.num_target_evaluations = state["num_target_evaluations"]
         self._log_prob_then = state.get("log_prob_then")
+        mixture = state.get("mixture")
+        self.mixture = None if mixture is None else GaussianComponents(**mixture)
         bend = state.get("bend")
         self.bend = None if bend is None else CurvedMap.from_dict(bend)
 
@@ -108,7 +117,11 @@ class SearchedCoordinates(AffineCoordinates):
 
     @torch.no_grad()
     def search(
-        self, counter: CountedTarget, seed: int = 0, progress: Callable[[float], None] | None = None
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
     ) -> Replicates:
         """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
 
@@ -116,9 +129,10 @@ class SearchedCoordinates(AffineCoordinates):
             counter: the target in its own coordinates.
             seed: of the search.
             progress: is told the fraction of the work that is done, now and then.
+            max_evaluations: of the target, after which no further search begins.
         """
         generator = new_generator("search", seed, device=self.loc.device)
-        found = reference(counter, generator=generator, progress=progress)
+        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
         self.points.copy_(more_draws(counter, found, len(self.points), generator))
         fitted = GaussianComponents.fitted_to(self.points)
         self.loc.copy_(fitted.loc[0])
@@ -129,15 +143,34 @@ class SearchedCoordinates(AffineCoordinates):
         best = max(candidates, key=lambda candidate: _ess(candidate, found))
         better = best.is_bent and _ess(best, found) > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None
+        self.mixture = self._fitted_mixture(best if better else affine, found)
         self.reference = found.estimate
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
         return found
+
+    def _fitted_mixture(self, to_x: CurvedMap, found: Replicates) -> GaussianComponents | None:
+        """Gaussians in z around the pieces of what was found, if they tell more than N(0, I)."""
+        parts = found.prior.parts[1:]
+        if not parts:
+            return None
+        label = torch.stack([part.log_prob(self.points) for part in parts]).argmax(0)
+        mixture = GaussianComponents.around(to_x.inverse(self.points)[0], label)
+        if mixture is None or len(mixture.loc) == 1:
+            return None
+        z, log_det = to_x.inverse(found.x)
+        log_prob = found.log_prob + log_det - found.estimate.log_z
+        ess = _ess_of(log_prob - mixture.log_prob_and_score(z)[0])
+        return mixture if ess > BETTER * _ess(to_x, found) else None
 
 
 def _ess(found_map: CurvedMap, found: Replicates) -> float:
     """The effective sample size of images of normal draws, judged from draws of the target: 1 / E[w] there."""
     z, log_det = found_map.inverse(found.x)
     log_normal = -0.5 * z.square().sum(-1) - log_det - z.shape[-1] * HALF_LOG_TWO_PI
-    log_weight = found.log_prob - found.estimate.log_z - log_normal
-    return math.exp(math.log(len(log_weight)) - float(log_weight.logsumexp(0)))
+    return _ess_of(found.log_prob - found.estimate.log_z - log_normal)
+
+
+def _ess_of(log_weight: Tensor) -> float:
+    """From log-weights of draws of the target, with shape (n)."""
+    return math.exp(min(math.log(len(log_weight)) - float(log_weight.logsumexp(0)), 0.0))

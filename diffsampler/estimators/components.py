@@ -57,6 +57,30 @@ class GaussianComponents:
         """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
         return self._log_joint(x)[0].norm(dim=-1).amin(0)
 
+    def to_dict(self) -> dict[str, Tensor]:
+        """The arguments that make it again."""
+        return {"loc": self.loc, "factor": self.factor, "weights": self.log_weight.exp()}
+
+    @classmethod
+    def around(cls, x: Tensor, label: Tensor, num_iterations: int = 5) -> "GaussianComponents | None":
+        """Gaussians fitted to points x, with shape (n, D), by EM from labels with shape (n); None if none has enough.
+
+        Labels of too few points are left out.
+        """
+        enough = 2 * x.shape[1] + 5
+        groups = [label == k for k in label.unique().tolist() if int((label == k).sum()) >= enough]
+        if not groups:
+            return None
+        share = torch.stack(groups).to(x)
+        for _ in range(num_iterations):
+            fits = [cls.fitted_to(x, weight) for weight in share]
+            found = cls(
+                torch.cat([fit.loc for fit in fits]), torch.cat([fit.factor for fit in fits]), share.sum(1) + 1e-9
+            )
+            share = found._log_joint(x)[1].softmax(0)
+            share = share[share.sum(1) >= enough]
+        return found
+
     @classmethod
     def fitted_to(cls, x: Tensor, weight: Tensor | None = None, widening: float = 1.0) -> "GaussianComponents":
         """One component with the mean of points x, with shape (n, D), and `widening` times their spread.

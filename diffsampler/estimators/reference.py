@@ -54,6 +54,7 @@ def reference(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[float], None] | None = None,
+    max_evaluations: int | None = None,
 ) -> Replicates:
     """log Z and draws of a density of which nothing is known, by searches that know nothing of each other.
 
@@ -71,6 +72,8 @@ def reference(
         seed: of a fresh generator.
         generator: the source of all noise, instead of a seed.
         progress: is told the fraction of the work that is done, now and then.
+        max_evaluations: of the target, after which no further search begins; by default a million, and then two
+            searches at least. With one alone nothing is known of what it has missed.
 
     Raises:
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
@@ -84,6 +87,7 @@ def reference(
     tell = (lambda done: None) if progress is None else progress
     rounds: list[Round] = []
     unseen = 1.0
+    limit = MANY_EVALUATIONS if max_evaluations is None else max_evaluations
     while len(rounds) < MAX_SEARCHES:
         k, kind = len(rounds), KINDS[len(rounds) % len(KINDS)]
         # Two are expected; of more, none takes the bar back.
@@ -93,10 +97,11 @@ def reference(
             check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
         rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
         if len(rounds) >= 2:
-            expensive = counter.num_evaluations > MANY_EVALUATIONS
             unseen = _found_once(rounds)
-            if (unseen < SETTLED and _agree(rounds)) or expensive:
+            if unseen < SETTLED and _agree(rounds):
                 break
+        if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
+            break
     pooled = rounds[0].proposal
     for k, one in enumerate(rounds[1:], start=2):
         pooled = pooled.mixed_with(one.proposal, 1 / k)

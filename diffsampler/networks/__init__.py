@@ -7,6 +7,7 @@ from diffsampler.networks.forward_looking import ForwardLookingFlow
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinDrift
 from diffsampler.networks.learned_variance import LearnedVariance
+from diffsampler.networks.mixture_control import MixtureControl
 from diffsampler.networks.periodic import PeriodicFlow, PeriodicMLP
 from diffsampler.networks.preconditioned import PreconditionedMLP
 from diffsampler.networks.reduced_precision import ReducedPrecision
@@ -21,6 +22,7 @@ __all__ = [
     "GaussianBridgeMLP",
     "LangevinDrift",
     "LearnedVariance",
+    "MixtureControl",
     "PeriodicFlow",
     "PeriodicMLP",
     "PreconditionedMLP",
