@@ -77,7 +77,7 @@ def fit_conditional(y: Tensor, before: Tensor, weight: Tensor) -> tuple[float, F
         if columns:
             kept = _worth_it(terms / size * root.unsqueeze(-1), y * root, 2 * price + MEAN_GAIN)
             pairs, terms, size = pairs[:, kept], terms[:, kept], size[kept]
-        mean = torch.linalg.lstsq((terms / size) * root.unsqueeze(-1), (y * root).unsqueeze(-1)).solution[:, 0] / size
+        mean = _least_squares(terms / size * root.unsqueeze(-1), y * root) / size
         squares = (y - terms @ mean).square() + 1e-24
         coefficients, columns = _fit_log_scale(squares, before, weight, price)
         log_scale = coefficients[0] + before[:, columns] @ coefficients[1:]
@@ -86,6 +86,12 @@ def fit_conditional(y: Tensor, before: Tensor, weight: Tensor) -> tuple[float, F
     score = float(weight @ (-log_scale - 0.5 * squares * (-2 * log_scale).exp()))
     bounds = float(log_scale.min()) - 1.0, float(log_scale.max()) + 1.0
     return score - price * (len(mean) + len(coefficients)), Fit(pairs, mean, columns, coefficients, bounds)
+
+
+def _least_squares(terms: Tensor, y: Tensor) -> Tensor:
+    """The coefficients, with shape (F). LAPACK's gelsy, torch's choice on a CPU, rounds one call unlike the next."""
+    driver = None if terms.is_cuda else "gelsd"
+    return torch.linalg.lstsq(terms, y.unsqueeze(-1), driver=driver).solution[:, 0]
 
 
 def _price(weight: Tensor) -> float:
