@@ -261,7 +261,7 @@ class SamplerModule(L.LightningModule):
             self.trainer.should_stop = True
             self.ended = f"log Z is known to +- {self.tolerance:g} and graded trustworthy"
             if self.global_step == 0:
-                self.ended += ", by the search alone"
+                self.ended += ", by the search alone" if self.sampler.search_cost else ", before any training"
         # Deciding costs as much as some fifty steps.
         self._next_try = self.global_step + max(DECIDE_EVERY, self.global_step // 4)
         self._agree_on_spending()
@@ -453,6 +453,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
+        checkpoint["next_try"] = self._next_try
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -467,6 +468,7 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
+        self._next_try = checkpoint.get("next_try", 0)
         # The counts are those of all ranks together: each goes on with its share, since ranks spend alike.
         counter = self.sampler.counter
         counter.num_evaluations = self._share_of(checkpoint["num_target_evaluations"])

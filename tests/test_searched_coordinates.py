@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -46,18 +48,26 @@ def funnel() -> Target:
 BENT = [banana, heavy, funnel]
 
 
-def random_searched(target: Target, scale: float = 0.05) -> Sampler:
-    """After a search, with random networks."""
-    sampler = Sampler(target)
+@lru_cache
+def found_by(make: Callable[[], Target]) -> dict[str, object]:
+    """The state of a sampler after its search."""
+    sampler = Sampler(make())
     sampler.search(seed=0)
-    randomise(sampler.drift, scale)
+    return sampler.state_dict()
+
+
+def searched(make: Callable[[], Target], scale: float = 0.0) -> Sampler:
+    """A sampler after its search, with random networks where a scale is given."""
+    sampler = Sampler(make())
+    sampler.load_state_dict(copy.deepcopy(found_by(make)))
+    if scale:
+        randomise(sampler.drift, scale)
     return sampler
 
 
-@pytest.fixture(scope="module", params=BENT, ids=lambda make: make.__name__)
+@pytest.fixture(params=BENT, ids=lambda make: make.__name__)
 def sampler(request: pytest.FixtureRequest) -> Sampler:
-    torch.set_default_dtype(torch.float64)
-    return random_searched(request.param())
+    return searched(request.param, 0.05)
 
 
 def test_a_search_bends_what_is_bent(sampler: Sampler) -> None:
@@ -73,7 +83,7 @@ def test_a_search_bends_what_is_bent(sampler: Sampler) -> None:
 
 
 def test_what_is_straight_stays_straight() -> None:
-    assert random_searched(correlated_gaussian()).coordinates.bend is None
+    assert searched(correlated_gaussian).coordinates.bend is None
 
 
 def test_the_score_in_bent_coordinates_is_the_gradient(sampler: Sampler) -> None:
@@ -87,18 +97,17 @@ def test_the_score_in_bent_coordinates_is_the_gradient(sampler: Sampler) -> None
         torch.testing.assert_close(density.log_prob_and_score(z.clone())[1], score)
 
 
-def test_bent_coordinates_are_nearly_normal_before_any_training() -> None:
-    for make in BENT:
-        sampler = Sampler(make())
-        sampler.search(seed=0)
-        estimate = sampler.estimate_log_z(4000, seed=1)
-        # 4.5 standard errors, 7e-6 each.
-        error = (estimate.high - estimate.low) / 3.92
-        assert estimate.ess > 0.8 and abs(estimate.log_z - sampler.target.log_z) < Z_BOUND * error, estimate
+@pytest.mark.parametrize("make", BENT, ids=lambda make: make.__name__)
+def test_bent_coordinates_are_nearly_normal_before_any_training(make: Callable[[], Target]) -> None:
+    sampler = searched(make)
+    estimate = sampler.estimate_log_z(4000, seed=1)
+    # 4.5 standard errors, 7e-6 each.
+    error = (estimate.high - estimate.low) / 3.92
+    assert estimate.ess > 0.8 and abs(estimate.log_z - sampler.target.log_z) < Z_BOUND * error, estimate
 
 
 def test_weights_in_bent_coordinates_are_unbiased(sampler: Sampler) -> None:
-    x, log_weight = sampler.sample(20_000, seed=3, return_log_weights=True)
+    x, log_weight = sampler.sample(8000, seed=3, return_log_weights=True)
     # Two z-tests, 1.4e-5; the second figure is bounded: its mean is known in closed form, by symmetry or by the median.
     weight = (log_weight - sampler.target.log_z).exp()
     assert_mean(weight, 1.0, "E[w] / Z")
@@ -110,7 +119,7 @@ def test_weights_in_bent_coordinates_are_unbiased(sampler: Sampler) -> None:
 
 def test_float32_walks_in_bent_coordinates() -> None:
     torch.set_default_dtype(torch.float32)
-    sampler = random_searched(funnel())
+    sampler = searched(funnel, 0.05)
     x, log_weight = sampler.sample(4000, seed=3, return_log_weights=True)
     assert x.dtype == torch.float32 and log_weight.dtype == torch.float64
     assert_mean(log_weight.exp(), 1.0, "E[w], 7e-6")
@@ -118,19 +127,19 @@ def test_float32_walks_in_bent_coordinates() -> None:
 
 @pytest.mark.parametrize("make", [heavy, banana], ids=lambda make: make.__name__)
 def test_the_density_in_bent_coordinates_has_the_integral_one(make: object) -> None:
-    # Networks larger than elsewhere: the flow is far from the identity.
-    sampler = random_searched(make(), 0.1)
+    # Random networks: the flow is not the identity.
+    sampler = searched(make, 0.05)
     if sampler.target.dim == 1:
         # x = 2 + sinh(u): beyond 10 000 widths are 1e-7 of the mass of four moments' tails.
-        u = torch.linspace(-10, 10, 401)
+        u = torch.linspace(-10, 10, 161)
         x, log_cell = 2 + u.sinh()[:, None], u.cosh().log() + math.log(float(u[1] - u[0]))
     else:
-        # Along the parabola, which has the Jacobian one: six widths of either.
-        a, b = torch.linspace(-14, 14, 81), torch.linspace(-4, 4, 61)
+        # Along the parabola, which has the Jacobian one: more than five widths of either.
+        a, b = torch.linspace(-11, 11, 45), torch.linspace(-3, 3, 33)
         y = torch.cartesian_prod(a, b)
         x = torch.stack([y[:, 0], y[:, 1] + 0.5 * y[:, 0] ** 2], -1)
         log_cell = torch.full((len(x),), math.log(float(a[1] - a[0]) * float(b[1] - b[0])))
-    integral = float((sampler.log_prob(x) + log_cell).exp().sum())
+    integral = float((sampler.log_prob(x, tolerance=1e-4) + log_cell).exp().sum())
     assert abs(integral - 1) < 2e-3, integral
 
 
@@ -144,7 +153,7 @@ def test_a_bend_is_part_of_the_state(sampler: Sampler) -> None:
 
 
 def test_a_bend_survives_a_checkpoint(tmp_path: Path) -> None:
-    sampler = Sampler(banana())
+    sampler = searched(banana)
     keep = ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True)
     options = {"batch_size": 16, "steps_per_epoch": 5, "num_eval_samples": 50, **QUIET}
     fit(sampler, max_steps=5, tolerance=0, enable_checkpointing=True, callbacks=[keep], ema_decay=0.0, **options)
@@ -165,8 +174,7 @@ def test_a_bend_survives_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_search_of_other_data_straightens_the_old_bend() -> None:
-    sampler = Sampler(banana())
-    sampler.search(seed=0)
+    sampler = searched(banana)
     sampler.target.fn = correlated_gaussian().log_prob
     assert sampler.search_is_outdated()
     sampler.search(seed=0)
@@ -182,7 +190,7 @@ def test_coordinates_of_their_own_process(generator: torch.Generator) -> None:
     sampler = Sampler(
         funnel(), process=VariancePreserving(), drift=LangevinDrift, grid=8, coordinates=SearchedCoordinates
     )
-    sampler.search(seed=0)
+    sampler.coordinates.load_state_dict(searched(funnel).coordinates.state_dict())
     randomise(sampler.drift, 0.02)
     _, log_weight = sampler.sample(4000, return_log_weights=True, generator=generator)
     assert_mean(log_weight.exp(), 1.0, "E[w], 7e-6")

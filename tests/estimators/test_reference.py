@@ -1,5 +1,6 @@
 """The untuned reference: it finds scale, place and modes by itself."""
 
+import importlib
 import math
 
 import pytest
@@ -111,10 +112,10 @@ def test_seeds_and_counts() -> None:
 
 def test_refuses_what_is_nowhere() -> None:
     nowhere = FunctionTarget(lambda x: x.sum(-1) * math.nan, dim=2)
-    with pytest.raises(InputError, match="FunctionTarget.log_prob is NaN at all 2000 points up to 300"):
+    with pytest.raises(InputError, match=r"FunctionTarget.log_prob is NaN at all \d+ points up to 300 from"):
         reference(nowhere, seed=0)
     nowhere.differentiable = False
-    with pytest.raises(InputError, match="NaN at all 1000 points up to 300"):
+    with pytest.raises(InputError, match=r"NaN at all \d+ points up to 300 from"):
         reference(nowhere, seed=0)
     with pytest.raises(InputError, match="num_particles must be"):
         reference(correlated_gaussian(), 10)
@@ -146,7 +147,7 @@ class Float32Parameters(Target):
 def test_a_target_of_float32_with_parameters() -> None:
     target = Float32Parameters()
     found = reference(target, 300, seed=0)
-    assert not found.x.requires_grad and not found.prior.loc.requires_grad
+    assert not found.x.requires_grad and not found.prior.centre.requires_grad
     error = (found.estimate.high - found.estimate.low) / 3.92
     assert abs(found.estimate.log_z - target.log_z) < Z_BOUND * error < 0.5
 
@@ -272,10 +273,13 @@ def test_is_right_where_searches_went_wrong(make: object) -> None:
     assert abs(estimate.log_z - target.log_z) < 0.1, (estimate, found.log_zs)
     assert estimate.low < target.log_z < estimate.high < estimate.low + 0.4, (estimate, found.log_zs)
     assert estimate.unseen < 0.01, estimate
+    torch.testing.assert_close(found.log_prob, target.log_prob(found.x))
 
 
 # --- what several searches say together
 
+# By name: the package has a function that is called like the module.
+REFERENCE = importlib.import_module("diffsampler.estimators.reference")
 TWINS = ([-60.0, 0.0], [60.0, 30.0])
 
 
@@ -297,7 +301,7 @@ def searches(*known: list[list[float]]) -> tuple[object, ...]:
 @pytest.mark.parametrize("share", [0.4, 0.05])
 def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
-    monkeypatch.setattr("diffsampler.estimators.reference.KINDS", searches(one, both, one, one, one, one))
+    monkeypatch.setattr(REFERENCE, "KINDS", searches(one, both, one, one, one, one))
     found = reference(twins(share), 500, seed=0)
     estimate = found.estimate
     # The share of the second mode, known from some thousand draws to a tenth of it.
@@ -312,7 +316,7 @@ def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: 
 
 def test_searches_that_agree_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [*TWINS]
-    monkeypatch.setattr("diffsampler.estimators.reference.KINDS", searches(both, both))
+    monkeypatch.setattr(REFERENCE, "KINDS", searches(both, both))
     found = reference(twins(), 500, seed=0)
     assert len(found.log_zs) == 2 and found.estimate.unseen < 0.001 and not found.estimate.warnings
     assert found.estimate.low < 0 < found.estimate.high < found.estimate.low + 0.2
@@ -321,7 +325,7 @@ def test_searches_that_agree_end_the_search(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
-    monkeypatch.setattr("diffsampler.estimators.reference.KINDS", searches(one, both, both))
+    monkeypatch.setattr(REFERENCE, "KINDS", searches(one, both, both))
     found = reference(twins(), 500, seed=0)
     assert len(found.log_zs) == 3 and found.estimate.unseen < 0.01
     assert found.estimate.low < 0 < found.estimate.high < found.estimate.low + 0.4, found.estimate
@@ -330,12 +334,11 @@ def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.Mo
     assert abs(right - 0.4) < 5 * math.sqrt(0.24 / 500)
 
 
-@pytest.mark.parametrize("make", [correlated_gaussian, hybrid_rosenbrock])
-def test_draws_come_with_their_density(make: object) -> None:
-    target = make()
+def test_draws_come_with_their_density_and_go_on() -> None:
+    target = correlated_gaussian()
     found = reference(target, 200, seed=1)
     torch.testing.assert_close(found.log_prob, target.log_prob(found.x))
     assert (found.log_weight == 0).all() and len(found.x) == len(found.log_prob) >= 200
-    counter = CountedTarget(target)
-    more = more_draws(counter, found, 1234, torch.Generator().manual_seed(1))
-    assert more.shape == (1234, target.dim) and target.log_prob(more).isfinite().all()
+    more = more_draws(CountedTarget(target), found, 1234, torch.Generator().manual_seed(1))
+    # Each a move of one of a thousand draws: of half as many independent ones, the mean is known to 0.04.
+    assert more.shape == (1234, 2) and (more.mean(0) - target.gaussian.mean).abs().max() < 0.2
