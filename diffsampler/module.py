@@ -275,8 +275,6 @@ class SamplerModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         if self.ended:
-            if self.global_step == 0:
-                self._save_untrained()
             return
         if self.trainer.max_steps > 0 and self.global_step >= self.trainer.max_steps:
             self.ended = f"all {self.trainer.max_steps} steps are done (max_steps)"
@@ -285,8 +283,10 @@ class SamplerModule(L.LightningModule):
         else:
             self.ended = f"it was stopped at step {self.global_step}"
 
-    def _save_untrained(self) -> None:
-        """Checkpoints are written after steps: without any, there would be none to go on with."""
+    def on_fit_end(self) -> None:
+        # Lightning leaves out `on_train_end` where training does not begin, and all checkpoints: none to go on with.
+        if not self.ended or self.global_step > 0:
+            return
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.filename:
                 self.trainer.save_checkpoint(Path(callback.dirpath) / f"{callback.filename}.ckpt")
