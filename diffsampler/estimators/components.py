@@ -57,6 +57,11 @@ class GaussianComponents:
         """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
         return self._log_joint(x)[0].norm(dim=-1).amin(0)
 
+    def is_apart(self, distance: float) -> Tensor:
+        """Which components have no earlier one whose mean is within so many of its standard deviations: (K)."""
+        z = self._log_joint(self.loc)[0].norm(dim=-1)  # of mean n in component k, with shape (K, K)
+        return ~(z < distance).triu(1).any(0)
+
     def to_dict(self) -> dict[str, Tensor]:
         """The arguments that make it again."""
         return {"loc": self.loc, "factor": self.factor, "weights": self.log_weight.exp()}

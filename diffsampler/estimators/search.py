@@ -34,7 +34,7 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     peak = (log_prob > highest) & log_prob.isfinite()
     x, surplus = x[peak], log_prob[peak] - found.log_prob_and_score(x[peak])[0]
     x = x[surplus.argsort(descending=True)[:limit]]
-    if not len(x):
+    if not len(x) or not target.target.differentiable:
         return x
     score = target.log_prob_and_score(x)[1]
     return x[score.isfinite().all(-1) & (score != 0).any(-1)]  # from a flat top no path leads anywhere

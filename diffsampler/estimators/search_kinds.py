@@ -16,9 +16,10 @@ from diffsampler.estimators.search import (
     unexplained_peaks,
 )
 from diffsampler.estimators.tempering import smc
+from diffsampler.estimators.walkers import spread_out
 from diffsampler.target import CountedTarget
 
-__all__ = ["KINDS", "Searched", "from_paths", "from_tempering"]
+__all__ = ["KINDS", "from_paths", "from_tempering"]
 
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
 NUM_SCATTERED, NUM_SCATTERED_FAR, FEW_DIMENSIONS = 12_000, 4000, 5
@@ -28,16 +29,20 @@ NUM_SHELLS = 24
 BROAD = 2.5
 SAME = 1.0  # standard deviations
 MAX_SCATTERINGS = 3
+MAX_WALKED = 64
 BOXES = (1.5, 8.0)  # times the range of a population
-
-Searched = tuple[GaussianComponents, Tensor]  # components, and points where the density is known to be
 
 
 def from_paths(target: CountedTarget, generator: torch.Generator | None = None) -> GaussianComponents:
-    """Quasi-Newton paths from all distances, then from peaks among points scattered over all that they found."""
-    if not target.target.differentiable:
-        return follow_population(target, generator=generator)
-    found = follow_gradients(target, starts_at_all_radii(target, generator=generator), generator)
+    """Quasi-Newton paths from all distances, then from peaks among points scattered over all that they found.
+
+    Without gradients, a population that is fitted and redrawn, and walkers instead of paths.
+    """
+    starts = starts_at_all_radii(target, generator=generator)
+    if target.target.differentiable:
+        found = follow_gradients(target, starts, generator)
+    else:
+        found = _joined(follow_population(target, generator=generator), _walked(target, starts, generator))
     for _ in range(MAX_SCATTERINGS):
         before = len(found.loc)
         broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
@@ -62,17 +67,16 @@ def from_tempering(target: CountedTarget, generator: torch.Generator | None = No
     num_moves = 1 if target.target.differentiable else 4
     cooled = smc(target, start, NUM_COOLED, num_moves, move, ess_threshold=0.5, generator=generator).x
     if target.target.differentiable:
-        found = follow_gradients(
-            target, cooled[torch.randperm(len(cooled), generator=generator)[:NUM_PATHS]], generator
-        )
-        low, high = cooled.amin(0), cooled.amax(0)
-        for widening in BOXES:
-            options = {"generator": generator, "dtype": cooled.dtype, "device": cooled.device}
-            uniform = torch.rand(_num_scattered(target), dim, **options) - 0.5
-            scattered = 0.5 * (low + high) + widening * (high - low) * uniform
-            found = _with_peaks(target, found, scattered, generator)
-        return found
-    return GaussianComponents.fitted_to(cooled)
+        some = torch.randperm(len(cooled), generator=generator, device=cooled.device)[:NUM_PATHS]
+        found = follow_gradients(target, cooled[some], generator)
+    else:
+        found = _with_peaks(target, GaussianComponents.fitted_to(cooled), cooled, generator)
+    low, high = cooled.amin(0), cooled.amax(0)
+    options = {"generator": generator, "dtype": cooled.dtype, "device": cooled.device}
+    for widening in BOXES:
+        uniform = torch.rand(_num_scattered(target), dim, **options) - 0.5
+        found = _with_peaks(target, found, 0.5 * (low + high) + widening * (high - low) * uniform, generator)
+    return found
 
 
 KINDS: tuple[Callable[[CountedTarget, torch.Generator | None], GaussianComponents], ...] = (from_paths, from_tempering)
@@ -89,6 +93,22 @@ def _with_peaks(
     peaks = unexplained_peaks(target, scattered, found.widened(2.0))
     if not len(peaks):
         return found
-    new = follow_gradients(target, peaks, generator)
-    unknown = found.distance(new.loc) > SAME
+    if target.target.differentiable:
+        return _joined(found, follow_gradients(target, peaks, generator))
+    return _joined(found, _walked(target, peaks, generator))
+
+
+def _joined(found: GaussianComponents, new: GaussianComponents) -> GaussianComponents:
+    unknown = (found.distance(new.loc) > SAME) & new.is_apart(SAME)
     return found.joined_by(new, unknown) if unknown.any() else found
+
+
+def _walked(target: CountedTarget, starts: Tensor, generator: torch.Generator | None) -> GaussianComponents:
+    """Gaussians around where a few walkers from each of the first starts go: what there is without gradients."""
+    starts = starts[:MAX_WALKED]
+    eye = torch.eye(starts.shape[1], dtype=starts.dtype, device=starts.device)
+    distance = torch.cdist(starts, starts).fill_diagonal_(torch.inf).amin(1).clamp(1e-6, 1e6)
+    loc, covariance = spread_out(target, starts, 0.3 * distance[:, None, None] * eye, generator)
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    usable = (info == 0) & factor.isfinite().all(-1).all(-1)
+    return GaussianComponents(loc[usable], factor[usable])
