@@ -14,7 +14,7 @@ from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
-from diffsampler.estimators.propriety import check_proper
+from diffsampler.estimators.propriety import MAX_AXES, check_proper
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
@@ -28,6 +28,7 @@ DEFAULT_LR, DEFAULT_TOLERANCE = 1e-3, 0.05
 DECIDE_EVERY = 50
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
+PROPRIETY, PROPRIETY_PER_COORDINATE = 1200, 70  # evaluations of `check_proper`, where nothing looks suspicious
 MAX_LOST, FEW_LOST = 0.1, 2
 COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1
 
@@ -50,7 +51,8 @@ class SamplerModule(L.LightningModule):
         max_target_evaluations: training ends before the target is evaluated at more points than that, the check at the
             start and validations included, if that comes before the last step; rates and behaviours follow whichever
             is nearer. A budget too small for the check, one step and the validation at the end is refused. It may be
-            exceeded by a step that costs more than all before, as the searches of a `Replay` do.
+            exceeded by a step that costs more than all before, as the searches of a `Replay` do, and by 3000 where a
+            density looks as if it had no integral.
         seed: of all noise.
         tolerance: training ends where the 95 % interval of 10 000 fresh draws is at most +- that, and they are graded
             trustworthy. By default 0.05 for a target alone with loss and behaviour by default too; 0, never, for
@@ -197,7 +199,10 @@ class SamplerModule(L.LightningModule):
         everywhere = self.loss.uses_flow and self.sampler.flow.uses_interpolation
         self._step_cost = counts.batch_size * (self.sampler.grid.num_steps + 1 if everywhere else self._draw_cost())
         # Two rollouts, one without weights, and a few points that are asked for again.
-        check = ((2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED) * ranks
+        check = (2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED
+        if self.sampler.reference is None and not self.sampler.process.periodic:
+            check += PROPRIETY + PROPRIETY_PER_COORDINATE * min(self.sampler.target.dim, MAX_AXES)
+        check *= ranks
         check = check if self._restored_step is None else 0
         step, validation, spent = self._step_cost * ranks, self._validation_cost(), self._spent()
         if spent + check + step + validation > self.max_target_evaluations:
