@@ -14,7 +14,7 @@ from diffsampler.behaviours import Behaviour, OnPolicy
 from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
-from diffsampler.estimators.propriety import check_proper
+from diffsampler.estimators.propriety import MAX_AXES, check_proper
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
@@ -28,6 +28,7 @@ DEFAULT_LR, DEFAULT_TOLERANCE = 1e-3, 0.05
 DECIDE_EVERY = 50
 CHECK_POINTS = 256
 DIVERGENCE_CHECK_STEPS = 50
+PROPRIETY, PROPRIETY_PER_COORDINATE = 1200, 70  # evaluations of `check_proper`, where nothing looks suspicious
 MAX_LOST, FEW_LOST = 0.1, 2
 COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1
 
@@ -50,7 +51,8 @@ class SamplerModule(L.LightningModule):
         max_target_evaluations: training ends before the target is evaluated at more points than that, the check at the
             start and validations included, if that comes before the last step; rates and behaviours follow whichever
             is nearer. A budget too small for the check, one step and the validation at the end is refused. It may be
-            exceeded by a step that costs more than all before, as the searches of a `Replay` do.
+            exceeded by a step that costs more than all before, as the searches of a `Replay` do, and by 3000 where a
+            density looks as if it had no integral.
         seed: of all noise.
         tolerance: training ends where the 95 % interval of 10 000 fresh draws is at most +- that, and they are graded
             trustworthy. By default 0.05 for a target alone with loss and behaviour by default too; 0, never, for
@@ -197,7 +199,10 @@ class SamplerModule(L.LightningModule):
         everywhere = self.loss.uses_flow and self.sampler.flow.uses_interpolation
         self._step_cost = counts.batch_size * (self.sampler.grid.num_steps + 1 if everywhere else self._draw_cost())
         # Two rollouts, one without weights, and a few points that are asked for again.
-        check = ((2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED) * ranks
+        check = (2 * self._draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED
+        if self.sampler.reference is None and not self.sampler.process.periodic:
+            check += PROPRIETY + PROPRIETY_PER_COORDINATE * min(self.sampler.target.dim, MAX_AXES)
+        check *= ranks
         check = check if self._restored_step is None else 0
         step, validation, spent = self._step_cost * ranks, self._validation_cost(), self._spent()
         if spent + check + step + validation > self.max_target_evaluations:
@@ -261,7 +266,7 @@ class SamplerModule(L.LightningModule):
             self.trainer.should_stop = True
             self.ended = f"log Z is known to +- {self.tolerance:g} and graded trustworthy"
             if self.global_step == 0:
-                self.ended += ", by the search alone"
+                self.ended += ", by the search alone" if self.sampler.search_cost else ", before any training"
         # Deciding costs as much as some fifty steps.
         self._next_try = self.global_step + max(DECIDE_EVERY, self.global_step // 4)
         self._agree_on_spending()
@@ -275,8 +280,6 @@ class SamplerModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         if self.ended:
-            if self.global_step == 0:
-                self._save_untrained()
             return
         if self.trainer.max_steps > 0 and self.global_step >= self.trainer.max_steps:
             self.ended = f"all {self.trainer.max_steps} steps are done (max_steps)"
@@ -285,8 +288,10 @@ class SamplerModule(L.LightningModule):
         else:
             self.ended = f"it was stopped at step {self.global_step}"
 
-    def _save_untrained(self) -> None:
-        """Checkpoints are written after steps: without any, there would be none to go on with."""
+    def on_fit_end(self) -> None:
+        # Lightning leaves out `on_train_end` where training does not begin, and all checkpoints: none to go on with.
+        if not self.ended or self.global_step > 0:
+            return
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.filename:
                 self.trainer.save_checkpoint(Path(callback.dirpath) / f"{callback.filename}.ckpt")
@@ -453,6 +458,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["generators"] = list(states.cpu())
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
+        checkpoint["next_try"] = self._next_try
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -467,6 +473,7 @@ class SamplerModule(L.LightningModule):
         self._restored_generators = checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
+        self._next_try = checkpoint.get("next_try", 0)
         # The counts are those of all ranks together: each goes on with its share, since ranks spend alike.
         counter = self.sampler.counter
         counter.num_evaluations = self._share_of(checkpoint["num_target_evaluations"])

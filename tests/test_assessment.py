@@ -1,33 +1,51 @@
 """An estimate and its verdict, from Python."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import correlated_gaussian
 
-from diffsampler import InputError, Sampler, assess
+from diffsampler import FunctionTarget, InputError, Sampler, assess
+from diffsampler.assessment import format_table
 from diffsampler.estimators import estimate_log_z, judge, reference
 from diffsampler.processes import PinnedBrownian
 from targets import Gaussian
 
 
-def exact_sampler() -> Sampler:
+def exact_sampler(has_draws: bool = True) -> Sampler:
     """Of N(0, 2^2), which the uncontrolled process ends in: every weight is Z."""
     target = Gaussian([0.0, 0.0], 4.0)
+    if not has_draws:
+        target = FunctionTarget(target.log_prob, dim=2, log_z=0.0)
     target.log_prob_and_score = lambda x: (target.log_prob(x), torch.zeros_like(x))  # as without a score
     return Sampler(target, process=PinnedBrownian(sigma=2.0), grid=5)
 
 
 def test_supports_what_is_right() -> None:
+    alone = assess(exact_sampler(has_draws=False), num_samples=500)
+    assert alone.verdict.grade == "doubtful" and alone.draws is None  # nothing independent stands beside it
+    text = str(alone)
+    assert "verdict: doubtful" in text and "true log Z" in text and alone.verdict.reasons[0] in text
+    assert all(f"next: {step}" in text for step in alone.verdict.next_steps) and alone.verdict.next_steps
+    found = reference(Gaussian([0.0, 0.0], 4.0), 500, seed=0)
+    independent = assess(exact_sampler(has_draws=False), num_samples=500, reference=found)
+    assert independent.verdict.grade == "trustworthy" and independent.reference is found.estimate
+
+
+def test_exact_draws_stand_beside_it() -> None:
     found = assess(exact_sampler(), num_samples=500)
-    assert found.verdict.grade == "doubtful"  # nothing independent stands beside it
+    assert found.verdict.grade == "trustworthy" and found.reference is None
     assert found.draws_are_exact and found.draws.shape == (500, 2) and found.true_log_z == 0
     assert abs(found.estimate.log_z) < 1e-5 and abs(found.eubo) < 1e-5
-    text = str(found)
-    assert "verdict: doubtful" in text and "true log Z" in text and found.verdict.reasons[0] in text
-    independent = assess(exact_sampler(), num_samples=500, reference=reference(Gaussian([0.0, 0.0], 4.0), 500, seed=0))
-    assert independent.verdict.grade == "trustworthy" and independent.reference is not None
+    assert "verdict: trustworthy" in str(found) and "next:" not in str(found)
+
+
+def test_a_table_says_nothing_of_a_tail_that_is_none() -> None:
+    estimate = estimate_log_z(torch.randn(200, generator=torch.Generator().manual_seed(0)))
+    assert "Pareto khat" in format_table(estimate)
+    assert "Pareto" not in format_table(replace(estimate, khat=math.nan))
 
 
 def test_finds_what_is_missing() -> None:

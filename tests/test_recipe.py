@@ -136,7 +136,8 @@ def test_what_the_search_found_is_part_of_the_state() -> None:
 def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
     target = CountingTarget(two_modes())
     sampler = Sampler(target)
-    history = fit(sampler, max_steps=60, batch_size=64, lr=5e-3, steps_per_epoch=30, num_eval_samples=500, **QUIET)
+    options = {"batch_size": 64, "lr": 5e-3, "steps_per_epoch": 30, "num_eval_samples": 500, **QUIET}
+    history = fit(sampler, max_steps=60, tolerance=0, **options)
     assert sampler.num_target_evaluations == target.count
     assert len(history) == 2 and sampler.reference is not None
     estimate = sampler.estimate_log_z(4000, seed=1)
@@ -152,7 +153,7 @@ def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
         differentiable=False,
     )
     sampler = Sampler(target)
-    fit(sampler, max_steps=40, batch_size=64, steps_per_epoch=40, num_eval_samples=500, **QUIET)
+    fit(sampler, max_steps=40, tolerance=0, batch_size=64, steps_per_epoch=40, num_eval_samples=500, **QUIET)
     estimate = sampler.estimate_log_z(4000, seed=1)
     assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3
 
@@ -191,6 +192,7 @@ def test_command_line_with_a_target_alone(
     monkeypatch.setattr(sys, "path", list(sys.path))
     small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
     small += ["--data.batch_size=64", "--data.steps_per_epoch=20", "--data.num_test_samples=1000"]
+    small += ["--model.tolerance=0"]
     target = ["--model.target=Gaussian", "--model.target.mean=[500.0,-1.0]", "--model.target.covariance=[0.01,4.0]"]
     main(["fit", *target, *small, "--trainer.max_steps=20"])
     run = tmp_path / "runs/Gaussian/version_0"
@@ -209,11 +211,17 @@ def test_command_line_with_a_target_alone(
 
 def test_a_budget_is_that_of_training_after_the_search() -> None:
     options = {"batch_size": 16, "steps_per_epoch": 5, "num_eval_samples": 50, **QUIET}
-    with pytest.raises(InputError, match="max_target_evaluations must be above the .* evaluations that the search"):
-        fit(Sampler(two_modes()), max_steps=10, max_target_evaluations=1000, **options)
-    sampler = Sampler(two_modes())
+    target = CountingTarget(two_modes())
+    sampler = Sampler(target)
+    with pytest.raises(
+        InputError, match=r"max_target_evaluations must be at least [\d,]+ for a target alone.*got 1,000"
+    ):
+        fit(sampler, max_steps=10, max_target_evaluations=1000, **options)
+    assert target.count == 0, "refused before the search has cost anything"
     sampler.search(seed=0)
-    history = fit(sampler, max_steps=10, max_target_evaluations=2 * sampler.search_cost, **options)
+    with pytest.raises(InputError, match="max_target_evaluations must be above the .* evaluations that the search"):
+        fit(sampler, max_steps=10, max_target_evaluations=sampler.search_cost, **options)
+    history = fit(sampler, max_steps=10, max_target_evaluations=2 * sampler.search_cost, tolerance=0, **options)
     assert history[-1]["step"] == 10
 
 

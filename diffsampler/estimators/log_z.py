@@ -93,8 +93,8 @@ def estimate_log_z(
     # Var(mean w) / mean(w)^2 = (n sum p^2 - 1) / (n - 1) for weights normalised to sum to 1.
     standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
-    # Weights that are all but equal have no tail to speak of, whatever its shape.
-    tail = -math.inf if summary.largest_share * n < NEARLY_EQUAL else khat
+    # Weights that are all but equal have no tail to speak of, whatever its shape; but not where few are.
+    tail = -math.inf if summary.largest_share * n < NEARLY_EQUAL and not math.isnan(khat) else khat
     if tail > KHAT_REFUSE or not math.isfinite(standard_error):
         low, high = log_z - math.log(20), math.inf
     error, warnings = rounding_warnings(log_z, low, rounding)

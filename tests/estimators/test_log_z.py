@@ -156,9 +156,21 @@ def test_to_dict_is_strict_json(log_weight: list[float]) -> None:
 @pytest.mark.parametrize(("khat", "claims", "warns"), [(0.49, True, False), (0.65, True, True), (0.75, False, True)])
 def test_khat_decides_what_is_claimed(khat: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda largest, n: khat)
-    log_weight = 0.3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
+    log_weight = torch.randn(200, generator=torch.Generator().manual_seed(1))
     estimate = estimate_log_z(log_weight)
     assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) == warns
+
+
+@pytest.mark.parametrize(("largest", "claims"), [(2.9, True), (3.1, False)])
+def test_weights_that_are_all_but_equal_have_no_tail(
+    largest: float, claims: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda weights, n: 0.9)
+    weight = torch.full((200,), 1.0)
+    weight[7] = largest * 199 / (200 - largest)  # so many times the mean
+    estimate = estimate_log_z(weight.log())
+    assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) != claims
+    assert estimate.khat == 0.9, "the shape itself is reported all the same"
 
 
 @pytest.mark.parametrize("spread", [0.3, 3.0])

@@ -38,8 +38,8 @@ def test_nothing_beside_it_is_doubtful(estimate: LogZEstimate) -> None:
 @pytest.mark.parametrize(
     ("change", "grade", "reason"),
     [
-        ({"khat": 0.8}, BAD, "too heavy-tailed"),
-        ({"khat": 0.6}, DOUBTFUL, "heavy-tailed"),
+        ({"khat": 0.8, "high": math.inf}, BAD, "too heavy-tailed"),
+        ({"khat": 0.6, "ess": 0.2}, DOUBTFUL, "heavy-tailed"),
         ({"khat": math.nan, "num_samples": 24}, DOUBTFUL, "too few to judge"),
         ({"ess": 0.004}, BAD, "Only 8 samples"),
         ({"ess": 0.03}, DOUBTFUL, "Only 60 samples"),
@@ -132,3 +132,119 @@ def test_an_estimate_of_smc_is_judged_by_its_genealogy(estimate: LogZEstimate) -
     assert judge(replace(sequential, low=-3.0, high=math.inf), estimate).grade == BAD
     few = judge(replace(sequential, num_samples=10), estimate)
     assert few.grade == BAD and any("too few to judge" in reason for reason in few.reasons)
+
+
+@pytest.mark.parametrize("khat", [0.6, 0.8])
+def test_weights_that_are_even_may_have_a_heavy_tail(estimate: LogZEstimate, khat: float) -> None:
+    # Half of the draws are effective, and the interval stands.
+    verdict = judge(replace(estimate, khat=khat, ess=0.5), estimate)
+    assert verdict.grade == GOOD and verdict.next_steps == []
+    assert judge(replace(estimate, khat=khat, ess=0.25), estimate).grade == DOUBTFUL
+
+
+@pytest.mark.parametrize(("unseen", "grade"), [(0.0, GOOD), (0.009, GOOD), (0.02, DOUBTFUL), (0.6, DOUBTFUL)])
+def test_mass_that_one_search_alone_has_found(estimate: LogZEstimate, unseen: float, grade: str) -> None:
+    verdict = judge(estimate, replace(estimate, unseen=unseen))
+    assert verdict.grade == grade
+    if grade != GOOD:
+        assert verdict.reasons[0].startswith(f"{unseen:.1%} of the mass was found by one search alone")
+        assert any("another seed" in step and "Target.support" in step for step in verdict.next_steps)
+
+
+@pytest.mark.parametrize(("half", "grade"), [(0.05, GOOD), (0.099, GOOD), (0.2, DOUBTFUL), (3.0, DOUBTFUL)])
+def test_a_wide_reference_is_weak_support(estimate: LogZEstimate, half: float, grade: str) -> None:
+    wide = replace(estimate, low=estimate.log_z - half, high=estimate.log_z + half)
+    verdict = judge(estimate, wide)
+    assert verdict.grade == grade
+    if grade != GOOD:
+        assert f"known to +- {half:.2f} only" in verdict.reasons[0] and "Reparametrise" in verdict.next_steps[0]
+    # A wide one that is far off all the same says that something is wrong.
+    assert judge(estimate, replace(wide, **shifted(wide, 5 * half + 0.2))).grade == BAD
+
+
+def shifted(estimate: LogZEstimate, by: float) -> dict[str, float]:
+    return {name: getattr(estimate, name) + by for name in ("log_z", "low", "high")}
+
+
+@pytest.mark.parametrize(("gap", "grade"), [(0.1, GOOD), (2.9, GOOD), (3.5, DOUBTFUL), (1000.0, DOUBTFUL)])
+def test_an_elbo_far_below(estimate: LogZEstimate, gap: float, grade: str) -> None:
+    verdict = judge(replace(estimate, elbo=estimate.log_z - gap), estimate)
+    assert verdict.grade == grade
+    if grade != GOOD:
+        assert f"The ELBO is {gap:.1f} nats below log Z" in verdict.reasons[0]
+        assert any("max_steps" in step for step in verdict.next_steps)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_exact_draws_are_an_independent_estimate(exact: bool, generator: torch.Generator) -> None:
+    # Log-normal weights, and their counterpart under the target, as for a Gaussian off by a shift.
+    log_weight = 0.5 * torch.randn(4000, generator=generator) - 0.125 + 3.0
+    rolled_back = 0.5 * torch.randn(2000, generator=generator) + 0.125 + 3.0
+    verdict = judge(estimate_log_z(log_weight), log_weight=log_weight, rolled_back=rolled_back, draws_are_exact=exact)
+    assert verdict.grade == (GOOD if exact else DOUBTFUL), verdict
+    assert any("No independent estimate" in reason for reason in verdict.reasons) != exact
+    assert any("agrees with the reference" in reason for reason in verdict.reasons) == exact
+    # Draws in a place of a fifth of the mass that the sampler never visits: 1 / w is next to nothing there.
+    rolled_back[:400] = 50.0
+    missed = judge(estimate_log_z(log_weight), log_weight=log_weight, rolled_back=rolled_back, draws_are_exact=exact)
+    assert missed.grade == BAD and any("Modes or tails are missing" in reason for reason in missed.reasons)
+    # log(5 / 4) is what E[1 / w] = 1 / Z says is missing.
+    difference = -math.log(0.8)
+    if exact:
+        (reason,) = [reason for reason in missed.reasons if "nats from the reference" in reason]
+        # Three standard errors of 0.012 and 0.015 together.
+        assert abs(float(reason.split()[2]) + difference) < 0.06 and "one of them is wrong" in reason
+
+
+def test_few_exact_draws_are_none(estimate: LogZEstimate) -> None:
+    few = judge(estimate, rolled_back=torch.zeros(24), draws_are_exact=True)
+    assert few.grade == DOUBTFUL and any("No independent estimate" in reason for reason in few.reasons)
+    nothing = judge(estimate, rolled_back=torch.full((100,), -math.inf), draws_are_exact=True)
+    assert nothing.grade == DOUBTFUL
+
+
+def test_a_given_reference_comes_before_exact_draws(estimate: LogZEstimate) -> None:
+    far = replace(estimate, **shifted(estimate, 2.0))
+    verdict = judge(estimate, far, rolled_back=torch.zeros(100), draws_are_exact=True)
+    assert verdict.grade == BAD and "-2.000 nats from the reference" in verdict.reasons[0]
+
+
+def test_every_grade_below_the_first_says_what_to_do(estimate: LogZEstimate, generator: torch.Generator) -> None:
+    one, both = draws([0.999999, 0.000001], generator), draws([0.7, 0.3], generator)
+    flat = torch.zeros(2000)
+    drifting = [{"log_z": v, "low": v - 0.1, "high": v + 0.1} for v in (-0.5, -0.5, -0.5, 0.0, 0.0)]
+    heavier = torch.full((2000,), 9.0)
+    faults = {
+        "alone": judge(estimate),
+        "no interval": judge(replace(estimate, khat=0.9, high=math.inf), estimate),
+        "heavy": judge(replace(estimate, khat=0.6, ess=0.2), estimate),
+        "few": judge(replace(estimate, ess=0.03), estimate),
+        "too few": judge(replace(estimate, ess=0.004), estimate),
+        "no shape": judge(replace(estimate, khat=math.nan, num_samples=24), estimate),
+        "one family": judge(replace(estimate, khat=math.nan, high=math.inf), estimate),
+        "gap": judge(replace(estimate, elbo=-50.0), estimate),
+        "unseen": judge(estimate, replace(estimate, unseen=0.3)),
+        "wide": judge(estimate, replace(estimate, low=estimate.log_z - 1, high=estimate.log_z + 1)),
+        "reference without": judge(estimate, replace(estimate, high=math.inf)),
+        "disagrees a little": judge(estimate, replace(estimate, **shifted(estimate, 0.08))),
+        "disagrees": judge(estimate, replace(estimate, **shifted(estimate, 0.7))),
+        "misses": judge(estimate, estimate, one, flat, both),
+        "sees more": judge(estimate, estimate, both, flat, one),
+        "drifts": judge(estimate, estimate, history=drifting),
+        "outweighed": judge(estimate, estimate, log_weight=flat, rolled_back=heavier),
+        "outweighed in part": judge(
+            estimate,
+            estimate,
+            log_weight=0.3 * torch.randn(2000, generator=generator),
+            rolled_back=heavier * (one[:, 0] > -3),
+        ),
+    }
+    for name, verdict in faults.items():
+        assert verdict.grade != GOOD and verdict.next_steps, (name, verdict)
+        assert len(set(verdict.next_steps)) == len(verdict.next_steps), name
+        assert all(step.endswith(".") for step in verdict.next_steps), name
+    assert judge(estimate, estimate).next_steps == []
+    # The worst comes first, with its reason.
+    both_faults = judge(replace(estimate, khat=0.9, high=math.inf), replace(estimate, unseen=0.3))
+    assert both_faults.grade == BAD and "heavy-tailed" in both_faults.reasons[0]
+    assert "Train longer" in both_faults.next_steps[0] and "Search again" in both_faults.next_steps[-1]

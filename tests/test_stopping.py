@@ -1,0 +1,219 @@
+"""Training ends when log Z is known well enough: not before, not by luck, and the run is kept all the same."""
+
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import CountingTarget, correlated_gaussian, two_modes
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
+from diffsampler.cli import main
+from diffsampler.losses import LogVariance
+from diffsampler.module import SamplerModule
+from diffsampler.stopping import progress_in_cycle
+from targets import Gaussian, GaussianMixture
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+SMALL = {"batch_size": 32, "steps_per_epoch": 5, "num_eval_samples": 500, **QUIET}
+
+
+def nearly_gaussian() -> Target:
+    """A search alone knows it: a Gaussian but for a little skew."""
+    return FunctionTarget(
+        lambda x: -0.5 * x.square().sum(-1) - 0.02 * (x[..., 0] - 1).tanh(),
+        dim=2,
+    )
+
+
+@lru_cache
+def found_by(make: Callable[[], Target]) -> dict[str, object]:
+    """The state of a sampler after its search."""
+    sampler = Sampler(make())
+    sampler.search(seed=0)
+    return sampler.state_dict()
+
+
+def searched(make: Callable[[], Target] = nearly_gaussian, target: Target | None = None) -> Sampler:
+    """A sampler that need not search any more."""
+    sampler = Sampler(make() if target is None else target)
+    sampler.load_state_dict(copy.deepcopy(found_by(make)))
+    return sampler
+
+
+def test_what_a_search_alone_knows_is_not_trained() -> None:
+    target = CountingTarget(correlated_gaussian(0.8))
+    sampler = Sampler(target)
+    before = {name: value.clone() for name, value in sampler.drift.state_dict().items()}
+    history = fit(sampler, max_steps=10_000, **SMALL)
+    assert [entry["step"] for entry in history] == [0]
+    assert history[0]["ended"] == "log Z is known to +- 0.05 and graded trustworthy, by the search alone"
+    assert all(torch.equal(value, before[name]) for name, value in sampler.drift.state_dict().items())
+    # What was promised: half of the interval of 10 000 draws is below 0.05, and the grade is the first.
+    found = assess(sampler)
+    assert max(found.estimate.high - found.estimate.log_z, found.estimate.log_z - found.estimate.low) <= 0.05
+    assert found.verdict.grade == "trustworthy" and abs(found.estimate.log_z - 0.8) < 0.05
+    # Walks back from draws of the target, to judge, are not counted: two times 2000.
+    assert target.count - sampler.num_target_evaluations == 4000
+
+
+def test_a_tolerance_of_zero_trains_to_the_last_step() -> None:
+    history = fit(searched(), max_steps=7, tolerance=0, **SMALL)
+    assert history[-1]["step"] == 7 and history[-1]["ended"] == "all 7 steps are done (max_steps)"
+
+
+def test_training_goes_on_where_a_search_is_not_enough() -> None:
+    # Untrained, the sampler draws one Gaussian for two modes; nothing is known to a thousandth of a nat for years.
+    history = fit(searched(two_modes), max_steps=10, tolerance=1e-3, **SMALL)
+    assert [entry["step"] for entry in history] == [5, 10] and "max_steps" in history[-1]["ended"]
+
+
+def test_training_ends_on_the_way() -> None:
+    # Five dimensions, cut in halves by a step that no Gaussian has: the search is not enough, some steps are.
+    target = GaussianMixture([[-1.5], [1.5]], 0.7, [0.5, 0.5])
+    sampler = Sampler(target)
+    history = fit(sampler, max_steps=2000, steps_per_epoch=50, batch_size=128, num_eval_samples=1000, **QUIET)
+    last = history[-1]
+    assert last["step"] < 2000 and last["ended"].startswith("log Z is known to +- 0.05 and graded trustworthy")
+    found = assess(sampler)
+    # The 10 000 draws that decided were others: their interval is a little random.
+    assert found.verdict.grade == "trustworthy" and found.estimate.high - found.estimate.low < 0.12, found
+    assert abs(found.estimate.log_z) < 4.5 * (found.estimate.high - found.estimate.low) / 3.92
+
+
+def test_others_train_to_the_end_unless_they_ask() -> None:
+    sampler = Sampler(nearly_gaussian(), grid=3)
+    assert SamplerModule(sampler).tolerance == 0
+    assert SamplerModule(Sampler(nearly_gaussian())).tolerance == 0.05
+    assert SamplerModule(Sampler(nearly_gaussian()), loss=LogVariance()).tolerance == 0
+    assert SamplerModule(sampler, tolerance=0.3).tolerance == 0.3
+    # Without a search nothing stands beside the weights: doubtful, so training goes on.
+    assert fit(sampler, max_steps=5, tolerance=10.0, **SMALL)[-1]["step"] == 5
+    # Exact draws do stand beside them; nothing was searched.
+    history = fit(Sampler(Gaussian([0.0, 0.0]), grid=3), max_steps=5, tolerance=10.0, **SMALL)
+    assert history[-1]["step"] == 0 and history[-1]["ended"].endswith("trustworthy, before any training")
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf, "0.05", [0.1]], ids=repr)
+def test_bad_tolerances_are_refused_in_a_sentence(tolerance: object) -> None:
+    with pytest.raises(InputError, match=r"^tolerance must be .*, got .*\.$") as refused:
+        fit(Sampler(nearly_gaussian()), max_steps=5, tolerance=tolerance, **SMALL)
+    assert "\n" not in str(refused.value)
+
+
+class Recording(Target):
+    """A target that keeps the points that it was asked for, by the size of the batch."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.dim)
+        self.target, self.asked = target, {}
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        points = x.detach().clone().reshape(-1, self.dim)
+        self.asked.setdefault(len(points), []).append(points)
+        return self.target.log_prob(x)
+
+
+def test_what_is_reported_has_not_decided() -> None:
+    target = Recording(nearly_gaussian())
+    sampler = searched(target=target)
+    (entry,) = fit(sampler, max_steps=10, **SMALL)
+    assert entry["step"] == 0 and entry["num_samples"] == 500
+    (deciding,) = target.asked.pop(10_000)
+    first = {tuple(point.tolist()) for point in deciding}
+    reported = assess(sampler, seed=0)
+    (drawn,) = target.asked.pop(10_000)
+    assert reported.estimate.num_samples == 10_000 and len(first) == 10_000
+    assert not any(tuple(point.tolist()) in first for point in drawn)
+    assert not any(tuple(point.tolist()) in first for parts in target.asked.values() for x in parts for point in x)
+
+
+def test_a_budget_is_kept_by_decisions_too() -> None:
+    sampler = searched()
+    spent = sampler.counter.num_evaluations = sampler.search_cost
+    # Enough to train on, not to decide: 2 * 10 000 draws.
+    history = fit(sampler, max_steps=10, max_target_evaluations=spent + 12_000, **SMALL)
+    assert sampler.num_target_evaluations <= spent + 12_000
+    assert "max_steps" in history[-1]["ended"] or "max_target_evaluations" in history[-1]["ended"]
+
+
+@pytest.mark.parametrize("total", [401, 1000, 1999, 4000, 5000, 5001])
+def test_cycles_of_the_learning_rate(total: int) -> None:
+    progress = [progress_in_cycle(step, total) for step in range(total + 1)]
+    assert progress[0] == 0 and progress[-1] == 1.0 and all(0 <= done <= 1 for done in progress)
+    starts = [k for k, (before, after) in enumerate(zip(progress, progress[1:], strict=False), 1) if after < before]
+    assert all(progress[k] == 0 for k in starts)
+    # The first takes 400 steps, each further one twice as many as the one before; a short rest joins the last.
+    lengths = [end - start for start, end in zip([0, *starts], [*starts, total], strict=True)]
+    expected = [400 * 2**k for k in range(len(lengths))]
+    assert lengths[:-1] == expected[:-1] and 0.5 * expected[-1] < lengths[-1] <= 2 * expected[-1], lengths
+
+
+def test_training_without_a_last_step_has_cycles_for_ever() -> None:
+    assert [progress_in_cycle(step, math.inf) for step in (0, 200, 400, 800, 1200)] == [0.0, 0.5, 0.0, 0.5, 0.0]
+
+
+# --- checkpoints
+
+
+def keeping(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+
+def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    # Validations alone would decide at steps 5, 10, ...: what was tried and failed is not tried again at once.
+    def run(max_steps: int, folder: str, **options: object) -> tuple[Sampler, list[dict]]:
+        sampler = searched(two_modes)
+        options = {**SMALL, "enable_checkpointing": True, "callbacks": [keeping(tmp_path / folder)], **options}
+        return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **options)
+
+    tried = []
+    ready = "diffsampler.module.is_ready"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) and False)
+        whole, history = run(60, "whole")
+        straight = tried.copy()
+        tried.clear()
+        run(30, "half")
+        again, resumed = run(60, "rest", ckpt_path=str(tmp_path / "half/last.ckpt"))
+    assert straight == [0, 50] and tried == straight, (straight, tried)
+    assert [entry["step"] for entry in resumed] == [entry["step"] for entry in history]
+
+
+def test_a_run_that_ended_by_itself_can_be_resumed(tmp_path: Path) -> None:
+    sampler, again = searched(two_modes), Sampler(two_modes())
+    keep = {"enable_checkpointing": True, "callbacks": [keeping(tmp_path)]}
+    history = fit(sampler, max_steps=20, tolerance=0, **SMALL, **keep)
+    resumed = fit(again, max_steps=25, tolerance=0, ckpt_path=str(tmp_path / "last.ckpt"), **SMALL)
+    assert [entry["step"] for entry in resumed] == [*(entry["step"] for entry in history), 25]
+    assert [entry["step"] for entry in resumed if "ended" in entry][-1] == 25
+    assert again.search_cost == sampler.search_cost and again.reference == sampler.reference
+
+
+def test_the_command_line_keeps_what_was_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
+    small += ["--data.num_test_samples=1000"]
+    main(["fit", "--model.target=Gaussian", "--model.target.mean=[5.0,-1.0]", *small])
+    run = tmp_path / "runs/Gaussian/version_0"
+    results = json.loads((run / "results.json").read_text())
+    assert results["verdict"]["grade"] == "trustworthy" and results["step"] == 0
+    # The search is what there is: nobody forgot to give a checkpoint.
+    assert "These are the weights before any training" not in capsys.readouterr().out
+    assert (run / "checkpoints/last.ckpt").is_file()
+    main(["test", f"--ckpt_path={run}/checkpoints/last.ckpt", *small])
+    again = json.loads((run / "results.json").read_text())
+    assert again["log_z"] == results["log_z"] and again["reference"] == results["reference"]
+    main(["predict", f"--ckpt_path={run}/checkpoints/last.ckpt", *small])
+    assert (run / "samples.npz").is_file()
