@@ -84,6 +84,10 @@ class _Piece(ABC):
         """x, unless rounding has moved it onto an edge: then the nearest number within."""
         return x
 
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether points are within, with shape (*)."""
+        return (self.inside(x) == x).all(-1)
+
 
 class _Everywhere(_Piece):
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,16 +165,30 @@ class _Transformed(_Piece):
     def inverse(self, x: Tensor) -> Tensor:
         return self.transform.inv(x)
 
+    def contains(self, x: Tensor) -> Tensor:
+        found = self.transform.codomain.check(x)
+        return found if found.ndim < x.ndim else found.all(-1)
+
 
 class Support:
     """The map x = T(y) from R^D onto a support.
 
     Arguments:
         pieces: the coordinates that each is of, and their map; together all of 0..D-1.
+        ends: lower and upper bounds of each coordinate, where it has any of its own.
+
+    Attributes:
+        edges: bounds, as (coordinate, bound, +1 for a lower and -1 for an upper one, whether the other is infinite).
     """
 
-    def __init__(self, pieces: Sequence[tuple[list[int], _Piece]]) -> None:
+    def __init__(self, pieces: Sequence[tuple[list[int], _Piece]], ends: Sequence[tuple[float, float]]) -> None:
         self.pieces = list(pieces)
+        self.edges: list[tuple[int, float, int, bool]] = []
+        for column, (low, high) in enumerate(ends):
+            if math.isfinite(low):
+                self.edges.append((column, low, 1, math.isinf(high)))
+            if math.isfinite(high):
+                self.edges.append((column, high, -1, math.isinf(low)))
         order = [column for columns, _ in pieces for column in columns]
         self._back = sorted(range(len(order)), key=order.__getitem__)
         self._in_order = order == sorted(order)
@@ -187,6 +205,11 @@ class Support:
     def inside(self, x: Tensor) -> Tensor:
         """x with what rounding has moved onto an edge just within it, with shape (*, D)."""
         return self._joined([piece.inside(self._columns(x, columns)) for columns, piece in self.pieces])
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether points x, with shape (*, D), are within, with shape (*)."""
+        found = [piece.contains(self._columns(x, columns)) for columns, piece in self.pieces]
+        return torch.stack(found).all(0)
 
     def score_of(self, y: Tensor, score: Tensor) -> Tensor:
         """The gradient in y of a density of which `score` is the gradient in x, both with shape (*, D)."""
@@ -237,12 +260,13 @@ def support_of(target: "Target") -> Support | None:
         (True, True): _Between,
     }
     pieces = list(joint)
-    ends = list(zip(low.isfinite().tolist(), high.isfinite().tolist(), strict=True))
+    ends = list(zip(low.tolist(), high.tolist(), strict=True))
     for kind, make in kinds.items():
-        columns = [column for column in range(dim) if ends[column] == kind and column not in taken]
+        columns = [column for column in range(dim) if tuple(map(math.isfinite, ends[column])) == kind]
+        columns = [column for column in columns if column not in taken]
         if columns:
             pieces.append((columns, make(low[columns], high[columns])))
-    return None if all(isinstance(piece, _Everywhere) for _, piece in pieces) else Support(pieces)
+    return None if all(isinstance(piece, _Everywhere) for _, piece in pieces) else Support(pieces, ends)
 
 
 class _Refusal:

@@ -24,6 +24,7 @@ from diffsampler.estimators.directions import (
     scaled,
     translations,
 )
+from diffsampler.estimators.edges import WAYS_OUT, reason_at_edges
 from diffsampler.estimators.periods import period_of
 from diffsampler.target import CountedTarget
 
@@ -46,7 +47,6 @@ MIN_DECADES = 2.0
 FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
 BOUNDED, ROUNDING = 1e6, 1e-6  # nats
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
-WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
 
 class Lines(NamedTuple):
@@ -82,7 +82,7 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
     """
     # What is no number at a distance of 1e30 is no fault of the target.
     with target.counting_apart() as spent, np.errstate(all="ignore"):
-        reason = _Walk(target, x, generator).reason()
+        reason = reason_at_edges(target, x) or _Walk(target, x, generator).reason()
         num_evaluations, _ = spent()
     target.count(num_evaluations, torch.zeros((), dtype=torch.long, device=x.device))
     if reason is not None:
