@@ -238,7 +238,7 @@ def _regions(points: np.ndarray, weight: np.ndarray, views: list[tuple[float, fl
 
 @torch.no_grad()
 def _log_prob(target: Target, points: Tensor, like: Tensor) -> np.ndarray:
-    """log R of points with shape (n, D), on the device of `like`; -inf for NaN, +inf, and outside of a declared support."""
+    """log R of points with shape (n, D), on the device of `like`; -inf for NaN and +inf, and outside of a support."""
     points, onto = points.to(like), support_of(target)
     inside = torch.ones_like(points[:, 0], dtype=torch.bool) if onto is None else onto.contains(points)
     parts = [in_its_dtype(target, part, target.log_prob) for part in points[inside].split(CHUNK)]

@@ -83,7 +83,9 @@ def _said(column: int, edge: float, sign: int, slope: float, to_infinity: bool) 
     slope, name = round(slope, 3) + 0.0, f"x[{column}]"
     if to_infinity:
         direction = "infinity" if sign > 0 else "minus infinity"
-        what = f"falls too slowly as {name} goes to {direction}, as {slope:.3g} log d where less than -1 log d is needed"
+        what = (
+            f"falls too slowly as {name} goes to {direction}, as {slope:.3g} log d where less than -1 log d is needed"
+        )
     else:
         what = f"rises too fast as {name} comes near {edge:g}, as {slope:.3g} log d where more than -1 log d is needed"
     return f"{what}, d = |{name} - {edge:g}|, so that exp(log_prob) has no integral: {WAYS_OUT}"
