@@ -15,11 +15,13 @@ from diffsampler.data import TrajectoryCounts
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
 from diffsampler.estimators import LogZEstimate, estimate_log_z
 from diffsampler.estimators.propriety import MAX_AXES, check_proper
+from diffsampler.estimators.unbounded import unbounded
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
 from diffsampler.stopping import NUM_DECIDING, is_ready, looks_ready, progress_in_cycle
 from diffsampler.streams import fixed_weights, new_generator
+from diffsampler.support import support_of
 from diffsampler.target import NUM_COMPARED, CountedTarget, check_repeatable, naming_the_target
 
 __all__ = ["SamplerModule"]
@@ -532,6 +534,8 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
         )
     if sampler.reference is None and not sampler.process.periodic:
         x = sampler.process.position(x)
-        counter = CountedTarget(sampler.target)
-        check_proper(counter, x if sampler.coordinates is None else sampler.coordinates(x))
+        x = x if sampler.coordinates is None else sampler.coordinates(x)
+        counter = unbounded(CountedTarget(sampler.target))
+        onto = support_of(sampler.target)
+        check_proper(counter, x if onto is None else onto.inverse(x.double()))
         sampler.counter.num_evaluations += counter.num_evaluations

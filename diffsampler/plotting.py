@@ -38,6 +38,7 @@ from diffsampler.figures import (
 )
 from diffsampler.plotting_log_z import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
+from diffsampler.support import support_of
 from diffsampler.target import Target, in_its_dtype
 from diffsampler.trajectory import Trajectory
 
@@ -237,8 +238,12 @@ def _regions(points: np.ndarray, weight: np.ndarray, views: list[tuple[float, fl
 
 @torch.no_grad()
 def _log_prob(target: Target, points: Tensor, like: Tensor) -> np.ndarray:
-    """log R of points with shape (n, D), on the device of `like`; NaN and +inf become -inf."""
-    log_prob = torch.cat([in_its_dtype(target, part, target.log_prob) for part in points.to(like).split(CHUNK)])
+    """log R of points with shape (n, D), on the device of `like`; -inf for NaN and +inf, and outside of a support."""
+    points, onto = points.to(like), support_of(target)
+    inside = torch.ones_like(points[:, 0], dtype=torch.bool) if onto is None else onto.contains(points)
+    parts = [in_its_dtype(target, part, target.log_prob) for part in points[inside].split(CHUNK)]
+    log_prob = torch.full_like(points[:, 0], -torch.inf, dtype=torch.float64)
+    log_prob[inside] = torch.cat(parts).double()
     return to_numpy(log_prob.nan_to_num(-torch.inf, -torch.inf, -torch.inf))
 
 

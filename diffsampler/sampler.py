@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffsampler.batches import in_batches
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
-from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, TargetInCoordinates
+from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, SupportCoordinates, TargetInCoordinates
 from diffsampler.dynamics import Dynamics
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS
@@ -21,6 +21,7 @@ from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
 from diffsampler.probability_flow import ProbabilityFlow
 from diffsampler.processes import PinnedBrownian, Process
 from diffsampler.recipe import default_parts
+from diffsampler.support import support_of
 from diffsampler.target import CountedTarget, Target, check_log_z, naming_the_target
 from diffsampler.trajectory import Path
 
@@ -45,7 +46,8 @@ class Sampler(Dynamics):
             None leaves it out (losses that use one then refuse).
         grid: the time grid, or the number of steps of a uniform one; by default 100.
         coordinates: in which process and networks work; made from the target, or ready. `sample` and `rollback` speak
-            the target's own coordinates either way; the states of a `Path` are in these.
+            the target's own coordinates either way; the states of a `Path` are in these. By default
+            `SupportCoordinates` where the target declares a support, else none.
         backward_drift: the control of the backward kernel, of processes that learn one; by default made as the drift
             is.
         compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, in
@@ -105,6 +107,9 @@ class Sampler(Dynamics):
         grid = 100 if grid is None else grid
         check_instance("process", process, Process, "PinnedBrownian()")
         walked, spent = target, 0
+        is_bounded = support_of(target) is not None
+        if is_bounded and coordinates is None and not process.periodic:
+            coordinates = SupportCoordinates
         if coordinates is not None and process.periodic:
             raise InputError(
                 f"process {type(process).__name__} walks on angles of period 2 pi, which coordinates would change: "
@@ -113,6 +118,12 @@ class Sampler(Dynamics):
         if coordinates is not None:
             coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
             walked, spent = TargetInCoordinates(target, coordinates), coordinates.num_target_evaluations
+        if is_bounded and not isinstance(coordinates, SupportCoordinates):
+            part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
+            raise InputError(
+                f"{type(target).__name__} declares a support, which {part} knows nothing of: leave support out and "
+                "return -inf outside, or take coordinates=SupportCoordinates or the target alone."
+            )
         counter = CountedTarget(process.extend(walked))
         counter.num_evaluations += spent
         grid = grid if isinstance(grid, Grid) else UniformGrid(grid)

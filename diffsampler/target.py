@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_count, check_flag
+from diffsampler.support import support_of
 
 __all__ = [
     "CountedTarget",
@@ -44,7 +46,11 @@ Values = TypeVar("Values")
 
 
 class Target(nn.Module, ABC):
-    """An unnormalised density on R^D.
+    """An unnormalised density on R^D, or on a part of it.
+
+    Where the density is not zero may be declared as `support`; `log_prob` is then asked there only, and remains the
+    log-density of x: the library walks in coordinates y that go anywhere, adds the Jacobian, and returns x. That makes
+    edges easy, at which the density does not fall to zero or has a pole.
 
     Tensors that a subclass needs are registered with `register_buffer(..., persistent=False)`: they follow the
     sampler to its device and dtype and stay out of checkpoints.
@@ -57,9 +63,14 @@ class Target(nn.Module, ABC):
         plot_range: (low, high) of the figures' axes, or None to take it from samples.
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
         differentiable: whether the score says anything: False for a simulator, or a density of flat steps.
+        support: None, which leaves it to `log_prob` to return -inf; a pair (low, high), of numbers or of D numbers
+            each, infinite where there is no bound; or a constraint of `torch.distributions.constraints` that keeps the
+            dimension, such as `positive`, `cat([positive, real], lengths=[1, 2])` or
+            `diffsampler.support.ordered_vector`.
     """
 
     differentiable: bool = True
+    support: Constraint | tuple[Any, Any] | None = None
     log_z: float | None = None
     plot_range: tuple[float, float] | None = None
     plot_coordinates: tuple[int, int] = (0, 1)
@@ -128,6 +139,7 @@ class FunctionTarget(Target):
         plot_range: (low, high) of the figures' axes.
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
         differentiable: False for a function that autograd cannot follow, of arrays for one.
+        support: where the density is not zero, as in `Target`: (0, 1) for a box, `constraints.positive`.
 
     Example:
         >>> target = FunctionTarget(lambda x: -(x - 1).abs().sum(-1), dim=3)
@@ -143,6 +155,7 @@ class FunctionTarget(Target):
         plot_range: tuple[float, float] | None = None,
         plot_coordinates: tuple[int, int] = (0, 1),
         differentiable: bool = True,
+        support: Constraint | tuple[Any, Any] | None = None,
     ) -> None:
         super().__init__(dim)
         if not callable(fn):
@@ -152,6 +165,8 @@ class FunctionTarget(Target):
         self.plot_range = plot_range
         self.plot_coordinates = plot_coordinates
         self.differentiable = check_flag("differentiable", differentiable)
+        self.support = support
+        support_of(self)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)

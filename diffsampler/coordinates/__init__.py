@@ -7,5 +7,13 @@ from diffsampler.coordinates.affine import (
     TargetInCoordinates,
 )
 from diffsampler.coordinates.searched import SearchedCoordinates
+from diffsampler.coordinates.supported import SupportCoordinates
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "SearchedCoordinates", "TargetInCoordinates"]
+__all__ = [
+    "AffineCoordinates",
+    "LaplaceCoordinates",
+    "ScaledCoordinates",
+    "SearchedCoordinates",
+    "SupportCoordinates",
+    "TargetInCoordinates",
+]

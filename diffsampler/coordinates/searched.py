@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.coordinates.affine import AffineCoordinates
+from diffsampler.coordinates.supported import SupportCoordinates
 from diffsampler.errors import check_count
 from diffsampler.estimators import GaussianComponents, LogZEstimate, Replicates, reference
 from diffsampler.estimators.curved import CurvedMap, fit_map, with_tail
 from diffsampler.estimators.reference import more_draws
+from diffsampler.estimators.unbounded import back_in_x, unbounded
 from diffsampler.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
 from diffsampler.target import CountedTarget, Target, differ
@@ -24,12 +25,13 @@ NUM_REMEMBERED = 16
 USEFUL = 0.05  # an effective sample size below which a bend is one through several pieces
 
 
-class SearchedCoordinates(AffineCoordinates):
+class SearchedCoordinates(SupportCoordinates):
     """The coordinates in which the target is as nearly N(0, I) as a search can tell.
 
     Until `search` they change nothing. Where the target is one bent piece (a funnel, a banana, a hierarchical model)
     they bend along, and they draw in tails that are heavier than normal ones; else they are affine: mean 0 and
-    covariance I. The draws that they were found by are kept, in checkpoints too: training can start from them.
+    covariance I. The draws that they were found by are kept, in checkpoints too: training can start from them. Where
+    the target declares a support, all this is so of y, from where it is mapped to x.
 
     Arguments:
         target: its dimension counts.
@@ -37,14 +39,12 @@ class SearchedCoordinates(AffineCoordinates):
 
     Attributes:
         reference: what the search estimated log Z to be, None before it.
-        bend: the map from z to x, None where it is affine.
+        bend: the map from z to x, or to y where a support is declared; None where it is affine.
         mixture: of Gaussians in z, where the draws are several pieces; None where they are one.
     """
 
-    precise = True
-
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
-        super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
+        super().__init__(target)
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.reference: LogZEstimate | None = None
         self.bend: CurvedMap | None = None
@@ -80,28 +80,20 @@ class SearchedCoordinates(AffineCoordinates):
         bend = state.get("bend")
         self.bend = None if bend is None else CurvedMap.from_dict(bend)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z) if self.bend is None else self.with_log_det(z)[0]
+    @property
+    def is_affine(self) -> bool:
+        return super().is_affine and self.bend is None
 
-    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def to_y(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.bend is None:
-            return super().with_log_det(z)
-        x, log_det = self.bend.to(z.device).forward(z.reshape(-1, z.shape[-1]).double())
-        return x.view_as(z).to(z.dtype), log_det.view(z.shape[:-1])
+            return super().to_y(z)
+        y, log_det = self.bend.to(z.device).forward(z.reshape(-1, z.shape[-1]))
+        return y.view_as(z), log_det.view(z.shape[:-1])
 
-    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+    def from_y(self, y: Tensor) -> Tensor:
         if self.bend is None:
-            return super().score_of(z, score)
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.detach().clone().requires_grad_()
-            x, log_det = self.with_log_det(z)
-            (found,) = torch.autograd.grad((x * score.detach()).sum() + log_det.sum(), z)
-        return found
-
-    def inverse(self, x: Tensor) -> Tensor:
-        if self.bend is None:
-            return super().inverse(x)
-        return self.bend.to(x.device).inverse(x.reshape(-1, x.shape[-1]).double())[0].view_as(x).to(x.dtype)
+            return super().from_y(y)
+        return self.bend.to(y.device).inverse(y.reshape(-1, y.shape[-1]))[0].view_as(y)
 
     @torch.no_grad()
     def is_outdated(self, counter: CountedTarget) -> bool:
@@ -132,36 +124,41 @@ class SearchedCoordinates(AffineCoordinates):
             max_evaluations: of the target, after which no further search begins.
         """
         generator = new_generator("search", seed, device=self.loc.device)
-        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
-        self.points.copy_(more_draws(counter, found, len(self.points), generator))
-        fitted = GaussianComponents.fitted_to(self.points)
+        inner = unbounded(counter)
+        try:
+            found = reference(inner, generator=generator, progress=progress, max_evaluations=max_evaluations)
+            y = more_draws(inner, found, len(self.points), generator)
+        finally:
+            counter.num_evaluations, counter.num_invalid = inner.num_evaluations, inner.num_invalid
+        fitted = GaussianComponents.fitted_to(y)
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
         self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
-        affine, bent = CurvedMap.affine(self.loc, self.matrix), fit_map(self.points)
-        candidates = [with_tail(affine, self.points), bent, with_tail(bent, self.points)]
+        affine, bent = CurvedMap.affine(self.loc, self.matrix), fit_map(y)
+        candidates = [with_tail(affine, y), bent, with_tail(bent, y)]
         best = max(candidates, key=lambda candidate: _ess(candidate, found))
         better = best.is_bent and _ess(best, found) > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None
-        self.mixture = self._fitted_mixture(best if better else affine, found)
+        self.mixture = self._fitted_mixture(best if better else affine, found, y)
         self.reference = found.estimate
+        self.points.copy_(y if self.onto is None else self.onto.forward(y)[0])
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
-        return found
+        return found if self.onto is None else back_in_x(found, self.onto)
 
-    def _fitted_mixture(self, to_x: CurvedMap, found: Replicates) -> GaussianComponents | None:
+    def _fitted_mixture(self, to_y: CurvedMap, found: Replicates, y: Tensor) -> GaussianComponents | None:
         """Gaussians in z around the pieces of what was found, if they tell more than N(0, I)."""
         parts = found.prior.parts[1:]
         if not parts:
             return None
-        label = torch.stack([part.log_prob(self.points) for part in parts]).argmax(0)
-        mixture = GaussianComponents.around(to_x.inverse(self.points)[0], label)
+        label = torch.stack([part.log_prob(y) for part in parts]).argmax(0)
+        mixture = GaussianComponents.around(to_y.inverse(y)[0], label)
         if mixture is None or len(mixture.loc) == 1:
             return None
-        z, log_det = to_x.inverse(found.x)
+        z, log_det = to_y.inverse(found.x)
         log_prob = found.log_prob + log_det - found.estimate.log_z
         ess = _ess_of(log_prob - mixture.log_prob_and_score(z)[0])
-        return mixture if ess > BETTER * _ess(to_x, found) else None
+        return mixture if ess > BETTER * _ess(to_y, found) else None
 
 
 def _ess(found_map: CurvedMap, found: Replicates) -> float:

@@ -25,6 +25,7 @@ from diffsampler.estimators.directions import (
     scalings,
     translations,
 )
+from diffsampler.estimators.edges import WAYS_OUT, reason_at_edges
 from diffsampler.estimators.periods import period_of
 from diffsampler.target import CountedTarget
 
@@ -50,7 +51,6 @@ FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarit
 BOUNDED, ROUNDING = 1e6, 1e-6  # nats
 DOUBLINGS = (1.0, -1.0, 3.0, -5.0, 14.0, -17.0, 40.0, -40.0, 60.0, -60.0)
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
-WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
 
 class Lines(NamedTuple):
@@ -87,7 +87,7 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
     """
     # What is no number at a distance of 1e30 is no fault of the target.
     with target.counting_apart() as spent, np.errstate(all="ignore"):
-        reason = _Walk(target, x, generator).reason()
+        reason = reason_at_edges(target, x) or _Walk(target, x, generator).reason()
         num_evaluations, _ = spent()
     target.count(num_evaluations, torch.zeros((), dtype=torch.long, device=x.device))
     if reason is not None:

@@ -17,6 +17,7 @@ from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, Round, refine, we
 from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
+from diffsampler.estimators.unbounded import back_in_x, unbounded
 from diffsampler.resampling import systematic
 from diffsampler.target import CountedTarget, Target, check_repeatable, or_zero_density, points_of_all_sizes
 
@@ -84,6 +85,24 @@ def reference(
     if generator is None:
         generator = torch.Generator(_device_of(counter.target))
         generator.seed() if seed is None else generator.manual_seed(seed)
+    inner = unbounded(counter)
+    if inner is counter:
+        return _reference(counter, num_particles, generator, progress, max_evaluations)
+    try:
+        found = _reference(inner, num_particles, generator, progress, max_evaluations)
+    finally:
+        counter.num_evaluations, counter.num_invalid = inner.num_evaluations, inner.num_invalid
+    return back_in_x(found, inner.target.onto)
+
+
+def _reference(
+    counter: CountedTarget,
+    num_particles: int,
+    generator: torch.Generator,
+    progress: Callable[[float], None] | None,
+    max_evaluations: int | None,
+) -> Replicates:
+    """The same, in the coordinates of the target as it is."""
     check_repeatable(counter, points_of_all_sizes(counter.target.dim, generator.device))
     tell = (lambda done: None) if progress is None else progress
     rounds: list[Round] = []

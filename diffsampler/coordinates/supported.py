@@ -1,0 +1,67 @@
+"""Coordinates that go anywhere, of a target that declares where its density is not zero."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.coordinates.affine import AffineCoordinates
+from diffsampler.support import support_of
+from diffsampler.target import Target
+
+__all__ = ["SupportCoordinates"]
+
+
+class SupportCoordinates(AffineCoordinates):
+    """x = T(y), y = loc + matrix z, where T is the map from R^D onto `target.support`; y = z at first.
+
+    Arguments:
+        target: its dimension and its support count. Where it declares none, x = y.
+
+    Attributes:
+        onto: T, None where x = y.
+    """
+
+    precise = True
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
+        self.onto = support_of(target)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether x is an affine function of z."""
+        return self.onto is None
+
+    def to_y(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """y and log |det dy/dz|, with shapes (*, D) and (*), for z with shape (*, D), in float64."""
+        return AffineCoordinates.forward(self, z), self.log_det.expand(z.shape[:-1])
+
+    def from_y(self, y: Tensor) -> Tensor:
+        """z, with shape (*, D), for y with shape (*, D), in float64."""
+        return AffineCoordinates.inverse(self, y)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) if self.is_affine else self.with_log_det(z)[0]
+
+    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.is_affine:
+            return super().with_log_det(z)
+        x, log_det = self.to_y(z.double())
+        if self.onto is None:
+            return x.to(z.dtype), log_det
+        x, stretched = self.onto.forward(x)
+        return self.onto.inside(x.to(z.dtype)), log_det + stretched
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        if self.is_affine:
+            return super().score_of(z, score)
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            x, log_det = self.with_log_det(z)
+            (found,) = torch.autograd.grad((x * score.detach().clone()).sum() + log_det.sum(), z)
+        return found
+
+    def inverse(self, x: Tensor) -> Tensor:
+        if self.is_affine:
+            return super().inverse(x)
+        y = x.double() if self.onto is None else self.onto.inverse(self.onto.inside(x).double())
+        return self.from_y(y).to(x.dtype)
