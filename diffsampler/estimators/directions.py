@@ -20,12 +20,14 @@ __all__ = [
     "named_direction",
     "runaways",
     "scaled",
+    "scalings",
     "translations",
 ]
 
 # Of widths that are looked for; uneven, so that no step is a whole number of periods.
 EXPONENTS = (-20.37, 20.18)
 NUM_BISECTIONS = 7
+CORNER = 1e-6  # what is cut off on both sides so near has no width there
 ROUNDING = 1e-10
 NUM_CLIMBING, CLIMBING_STEPS, CLIMBING_RADIUS = 8, 25, 1e5
 MAX_PAIRED, MAX_NEIGHBOURS = 8, 24
@@ -37,20 +39,25 @@ MAX_NAMED = 4
 
 
 def local_scales(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The width of log R along each coordinate at a point x, with shape (D); inf where it is linear.
+    """The width of log R along each coordinate at a point x, with shape (D); inf where it is linear, NaN in a corner.
 
-    That is where its second difference is 1: of a Gaussian the same wherever x is. Bisected to a factor of 2.
+    That is where its second difference is 1: of a Gaussian the same wherever x is. Where one side is cut off, and x
+    may lie on the very edge, it is where the other side has changed by 1. Bisected to a factor of 2.
     """
     eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
     here = log_prob(x[None])
     low, high = (torch.full_like(x, value) for value in EXPONENTS)
+    cut = torch.zeros_like(x, dtype=torch.bool)
     for _ in range(NUM_BISECTIONS):
         middle = 0.5 * (low + high)
         step = (10**middle).unsqueeze(-1) * eye
-        ahead, behind = log_prob(torch.cat([x + step, x - step])).view(2, -1)
-        far = ~((ahead + behind - 2 * here).abs() <= 1 + ROUNDING * here.abs())  # NaN and -inf are changes
+        change = log_prob(torch.cat([x + step, x - step])).view(2, -1) - here
+        inside = change.isfinite()
+        far = (change.where(inside, 0.0).sum(0).abs() > 1 + ROUNDING * here.abs()) | ~inside.any(0)
         low, high = torch.where(far, low, middle), torch.where(far, middle, high)
-    return torch.where(high == EXPONENTS[1], math.inf, 10**high)
+        cut = torch.where(far, ~inside.any(0), cut)
+    width = torch.where(high == EXPONENTS[1], math.inf, 10**high)
+    return torch.where(cut & (width < CORNER * x.abs().max().clamp(min=1.0)), math.nan, width)
 
 
 def scaled(v: Tensor) -> Tensor:
@@ -99,19 +106,38 @@ def flat_directions(target: CountedTarget, x: Tensor, scales: Tensor, noise: Ten
     for _ in range(NUM_PASSES if target.target.differentiable else 1):
         shift = radii * noise if not len(basis) else noise + far * (noise @ basis.T @ basis)
         score = _score(target, x + scales * shift, FINITE_STEP * scales) * scales
-        size = score.abs().amax(-1, keepdim=True)
-        score = (score / size)[(size > TINY).squeeze(-1) & score.isfinite().all(-1)]
-        rows.append(score / score.norm(dim=-1, keepdim=True))
-        points = torch.cat(rows)
-        if not len(points):
-            return basis
-        _, size, vectors = torch.linalg.svd(points, full_matrices=len(points) < len(x))
-        size = torch.nn.functional.pad(size, (0, len(vectors) - len(size)))
-        basis = vectors[size < FLAT * math.sqrt(len(points))]
+        rows.append(score)
+        basis = _orthogonal_to(torch.cat(rows))
         if not len(basis):
             return basis
     basis = _reduced(scaled(basis * scales))
     return torch.cat([_with_small_numbers(basis), basis])
+
+
+def scalings(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) -> Tensor:
+    """Exponents w, with shape (C, D), for which log R may be the same at c^w x for all c > 0: x1 x2 has (1, -1).
+
+    The arguments are those of `flat_directions`: it is what x times the score is orthogonal to.
+    """
+    points = x + scales * noise
+    basis = _orthogonal_to(points * _score(target, points, FINITE_STEP * scales))
+    basis = _reduced(scaled(basis))
+    return torch.cat([_with_small_numbers(basis), basis, differences(x[None])])
+
+
+def _orthogonal_to(rows: Tensor) -> Tensor:
+    """A basis, with shape (C, D), of what is orthogonal to all rows, with shape (n, D), that are numbers and not zero.
+
+    Empty if there are none.
+    """
+    size = rows.abs().amax(-1, keepdim=True)
+    rows = (rows / size)[(size > TINY).squeeze(-1) & rows.isfinite().all(-1)]
+    if not len(rows):
+        return rows
+    rows = rows / rows.norm(dim=-1, keepdim=True)
+    _, size, vectors = torch.linalg.svd(rows, full_matrices=len(rows) < rows.shape[1])
+    size = torch.nn.functional.pad(size, (0, len(vectors) - len(size)))
+    return vectors[size < FLAT * math.sqrt(len(rows))]
 
 
 def _reduced(basis: Tensor) -> Tensor:

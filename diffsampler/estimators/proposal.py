@@ -14,7 +14,7 @@ __all__ = ["Part", "Proposal", "fit_part", "fit_proposal", "gaussian_parts"]
 
 DEGREES = (1000.0, 100.0, 30.0, 10.0, 5.0, 3.0, 2.0)
 FAR_SHARE, FAR_SCALE, FAR_DEGREES = 0.15, 2.0, 3.0
-MIN_SHARE = 1e-3
+MIN_SHARE = 3e-3
 WHOLE_SHARE = 0.02
 BENT_FROM = 40  # effective points a dimension: fewer are no evidence of a bend
 NUM_EM = 20

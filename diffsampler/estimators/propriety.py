@@ -2,7 +2,7 @@
 
 Along the lines x + t v of a direction v, the density must fall faster than 1/t: where it does not, for x in a set of
 positive measure, its integral over these lines is infinite, and so it is over the space. Along rays of random
-directions it must fall faster than t^-D.
+directions it must fall faster than t^-D. And nothing that is the same at (c x1, x2 / c) for all c has an integral.
 """
 
 import math
@@ -22,6 +22,7 @@ from diffsampler.estimators.directions import (
     named_direction,
     runaways,
     scaled,
+    scalings,
     translations,
 )
 from diffsampler.estimators.periods import period_of
@@ -36,6 +37,8 @@ NUM_TIMES = 5
 MAX_AXES, MAX_FOR_FLAT, MAX_ANGLES, MAX_FLAT = 128, 64, 24, 3
 SHRINKING = (0.1, 1e-2, 1e-3, 1e-5, 1e-7)
 NEAR_THE_BEST = 1e4  # nats
+HAS_MASS = 50.0  # nats for each coordinate: of what is lower only a region 1e21 times as wide has mass
+ON_AN_EDGE, NUM_BESIDE = 1e-3, 2
 LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbers too
 # Decades, in units that the density's own width is at most of: a Gaussian of width 1e14 falls in the end.
 AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
@@ -45,6 +48,7 @@ SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one t
 MIN_DECADES = 2.0
 FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
 BOUNDED, ROUNDING = 1e6, 1e-6  # nats
+DOUBLINGS = (1.0, -1.0, 3.0, -5.0, 14.0, -17.0, 40.0, -40.0, 60.0, -60.0)
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
 WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
@@ -78,7 +82,8 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
         generator: the source of all noise; by default one of a fixed seed, so that no other draws change.
 
     Raises:
-        InputError: if the density does not fall along some direction, not fast enough, or repeats for ever.
+        InputError: if the density does not fall along some direction, not fast enough, repeats for ever, or knows
+            coordinates up to a factor only.
     """
     # What is no number at a distance of 1e30 is no fault of the target.
     with target.counting_apart() as spent, np.errstate(all="ignore"):
@@ -98,10 +103,13 @@ class _Walk:
         x, value = self._of_finite_density(x[_spread_over(len(x), NUM_LOOKED_AT)])
         x = x[value.argsort()[_spread_over(len(x), NUM_TAKEN)]]
         # Points that an early search has may be far off, where underflow makes flat what is not.
-        x, value = self._of_finite_density(torch.cat([x, *(factor * x for factor in SHRINKING)]))
+        given, x = x, torch.cat([x, *(factor * x for factor in SHRINKING)])
+        x, value = self._of_finite_density(x)
         order = value.argsort(descending=True)
+        is_given = (order < len(given)) & (value[order] >= value[order[:1]] - HAS_MASS * x.shape[1])
         self.highest = value.max() if len(value) else None
         self.x = x[order][value[order] >= value[order[:1]] - NEAR_THE_BEST]
+        self.massive = x[order][is_given] if is_given.any() else self.x
         works = target.target.__dict__.get("_dtypes_that_work", {})
         self.in_float32 = works.get(("log_prob", torch.float64)) == torch.float32
         if not len(x):
@@ -109,8 +117,7 @@ class _Walk:
         spread = (self.x - self.x[0]).abs().amax(0)
         spread = torch.where(spread > 0, spread, 1.0)
         if x.shape[1] <= MAX_AXES:
-            self.scales = local_scales(self.log_prob, self.x[0])
-            self.scales = torch.where(self.scales.isfinite(), self.scales, spread)
+            self.scales = self._scales(spread)
         else:
             self.scales = spread
         self.unit = max(1.0, float(self.x.abs().max()), float(self.scales.max()))
@@ -136,10 +143,19 @@ class _Walk:
         device = self.generator.device
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64, device=device).to(self.x.device)
 
+    def _scales(self, spread: Tensor) -> Tensor:
+        """Widths at the highest point; where it may lie on edges, the medians of these and of those at others."""
+        scales = local_scales(self.log_prob, self.massive[0])
+        if (scales.isnan() | (scales < ON_AN_EDGE * spread)).any():
+            beside = self.massive[_spread_over(len(self.massive), NUM_BESIDE + 1)[1:]]
+            scales = torch.stack([scales, *(local_scales(self.log_prob, x) for x in beside)]).nanmedian(0).values
+        scales = torch.where(scales.isinf(), spread, scales)
+        return torch.where(scales.isnan(), scales.nan_to_num(1.0).max().clamp(min=spread), scales)
+
     def _bases(self, step: Tensor) -> Tensor:
         """Those nearest to the origin, highest first, a little off: on an axis of symmetry a density may be special."""
-        near = self.x.abs().amax(-1).argsort()[: 2 * NUM_BASES].sort().values
-        points = self.x[near[_spread_over(len(near), NUM_BASES, repeated=True)]]
+        near = self.massive.abs().amax(-1).argsort()[: 2 * NUM_BASES].sort().values
+        points = self.massive[near[_spread_over(len(near), NUM_BASES, repeated=True)]]
         moved = points + 0.1 * step * self.noise(*points.shape)
         closer = points + 1e-3 * (moved - points)
         for tried in (closer, moved):
@@ -211,7 +227,27 @@ class _Walk:
             return self._along(
                 everywhere.those(torch.tensor([0])), f"along {named_direction(everywhere.v[0])} and others"
             )
-        return None
+        return self._scaling() if dim > 1 else None
+
+    def _scaling(self) -> str | None:
+        """Whether some coordinates are known up to a factor only: the others balance it, and its orbits are endless."""
+        dim = self.x.shape[1]
+        if self.in_float32 or dim > MAX_FOR_FLAT:
+            return None
+        x = self.bases[(self.bases != 0).all(-1)]
+        w = scalings(self.target, self.bases[0], self.scales, self.noise(2 * dim + 8, dim))
+        w = w[(w != 0).sum(-1) > 1]
+        here = self.log_prob(x).unsqueeze(-1)
+        tolerance = (ROUNDING * (1 + here.abs())).clamp(max=SLACK)
+        for num_points, num_factors in ((1, 1), (len(x), len(DOUBLINGS))):
+            if not len(w) or not len(x):
+                return None
+            # Powers of 2 lose no digits.
+            factor = 2.0 ** (x.new_tensor(DOUBLINGS[:num_factors]).unsqueeze(-1) * w[:, None, None])
+            moved = x[:num_points, None] * factor
+            change = self.log_prob(moved.flatten(0, 2)).view(moved.shape[:-1]) - here[:num_points]
+            w = w[(change.abs() <= tolerance[:num_points]).all(-1).all(-1)]
+        return f"{_named_scaling(w[0])}, so that exp(log_prob) has no integral: {WAYS_OUT}" if len(w) else None
 
     def _oblique(self) -> Lines | None:
         """Directions of several coordinates along which the density does not end."""
@@ -232,7 +268,7 @@ class _Walk:
             narrowest = torch.where(v != 0, self.scales / v.abs(), math.inf).amin(-1, keepdim=True)
             ends = self.x.new_tensor(IN_FLOAT32 if self.in_float32 else decades) + narrowest.log10()
             # Far beyond where the points themselves are, or nothing can be told.
-            ends[:, 0] = ends[:, 0].clamp(min=math.log10(10 * float(self.bases.abs().max()) + 1e-300))
+            ends[:, 0] = ends[:, 0].clamp(min=math.log10(10 * float(self.massive.abs().max()) + 1e-300))
             enough = ends[:, 1] - ends[:, 0] >= MIN_DECADES
             v, ends = v[enough], ends[enough]
             if not len(v):
@@ -287,6 +323,16 @@ class _Walk:
 def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:
     """Indices of `count` among n things, or of all of them."""
     return torch.linspace(0, max(n - 1, 0), count if repeated else min(n, count)).round().long()
+
+
+def _named_scaling(w: Tensor) -> str:
+    """Which coordinates are multiplied by which powers."""
+    shared: dict[str, list[str]] = {}
+    first = w[w.nonzero()[0]].sign()
+    for index in w.nonzero().flatten().tolist():
+        power = f"{float(first * w[index]):.3g}"
+        shared.setdefault({"1": "c", "-1": "1 / c"}.get(power, f"c^{power}"), []).append(f"x[{index}]")
+    return f"is the same at {' and '.join(f'{listed(names)} times {by}' for by, names in shared.items())} for every c"
 
 
 def _repeats(periods: dict[int, float]) -> str:

@@ -13,7 +13,7 @@ from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
 from diffsampler.estimators.proposal import Proposal
 from diffsampler.estimators.propriety import check_proper
-from diffsampler.estimators.refine import Round, refine, weigh
+from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, Round, refine, weigh
 from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
@@ -32,6 +32,7 @@ NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
 DISAGREE = 3.0  # standard errors between two searches
 NEGLIGIBLE = 0.02  # nats
 NUM_CHECKED = 16
+MAX_POOLED = 5
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def reference(
     pooled = rounds[0].proposal
     for k, one in enumerate(rounds[1:], start=2):
         pooled = pooled.mixed_with(one.proposal, 1 / k)
-    last = refine(counter, pooled, generator, max_rounds=4)
+    last = weigh(counter, pooled, NUM_DRAWS, generator)
+    if last.ess < GOOD_ESS or last.khat > USEFUL_KHAT:
+        last = refine(counter, pooled, generator, max_rounds=MAX_POOLED)
     tell(0.9)
     found = _by_weights(counter, last, num_particles, generator)
     if found is None:

@@ -13,11 +13,11 @@ from diffsampler.estimators.proposal import Part, Proposal, fit_proposal
 from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.target import CountedTarget, or_zero_density
 
-__all__ = ["Round", "refine", "weigh"]
+__all__ = ["GOOD_ESS", "NUM_DRAWS", "Round", "refine", "weigh"]
 
 NUM_DRAWS = 2000
 MAX_ROUNDS = 20
-REMEMBERED = 4
+REMEMBERED = 3
 OVERRELAXED = 1.6
 FIT_ESS = 0.15  # of the points that a proposal is fitted to
 LOST = 0.01  # an effective sample size at which weights say nothing

@@ -86,6 +86,16 @@ def kernel_regression(x: Tensor) -> Tensor:
     return -torch.linalg.cholesky(covariance).diagonal(dim1=-2, dim2=-1).log().sum(-1) + normal(x)
 
 
+def factors(x: Tensor) -> Tensor:
+    """Of a matrix with three rows and two columns, in two dimensions each."""
+    rows, columns = x[..., :6].unflatten(-1, (3, 2)), x[..., 6:].unflatten(-1, (2, 2))
+    return normal((rows @ columns - random_matrix(3, 2, 4).to(x)).flatten(-2))
+
+
+def product(x: Tensor) -> Tensor:
+    return -((x[..., 0] * x[..., 1] - 1) ** 2)
+
+
 PROPER: dict[str, tuple[int, LogProb]] = {
     "Cauchy": (1, student(1, 1)),
     "Cauchy, 20-d": (20, student(1, 20)),
@@ -121,6 +131,12 @@ PROPER: dict[str, tuple[int, LogProb]] = {
     "a large constant": (2, lambda x: 1e8 + normal(x)),
     "gives up far out": (3, gives_up),
     "kernel regression": (2, kernel_regression),
+    "a product and one factor": (2, lambda x: product(x) - x[..., 0] ** 2),
+    "a product and a wide Gaussian": (2, lambda x: product(x) + normal(x, 1e5)),
+    "a product and Cauchy": (2, lambda x: product(x) - torch.log1p(x.square()).sum(-1)),
+    "a product in a box": (2, lambda x: where(x.abs().amax(-1) < 1e3, product(x))),
+    "factors with a prior": (10, lambda x: factors(x) + normal(x, 10.0)),
+    "a ratio with a prior": (2, lambda x: -((x[..., 0] / x[..., 1] - 1) ** 2) + normal(x)),
     "float32 inside": (3, lambda x: -x.float().pow(4).sum(-1).to(x.dtype)),
 }
 
@@ -153,6 +169,46 @@ def test_raises_no_false_alarm(name: str, kind: str) -> None:
     dim, log_prob = PROPER[name]
     for differentiable in (True, False):
         assert reason(log_prob, scattered(dim, kind), differentiable) is None
+
+
+def modes_in_a_cube(x: Tensor) -> Tensor:
+    """A broad Gaussian, and a narrow one whose mean is on a face."""
+    face, width = x.new_tensor([1.0, 0.5, 0.5, 0.5]), x.new_tensor([0.02, 0.05, 0.05, 0.05])
+    both = torch.logaddexp(2 + normal((x - face) / width), normal(x - 0.4, 0.06))
+    return where(((x >= 0) & (x <= 1)).all(-1), both)
+
+
+def wedge(x: Tensor) -> Tensor:
+    return where((x[..., 0] - x[..., 1]).abs() <= 0.1 * x.sum(-1), -x.sum(-1))
+
+
+# With a point on an edge or in a corner, in units of the scale.
+CUT: dict[str, tuple[LogProb, list[float]]] = {
+    "a mode on a face": (modes_in_a_cube, [1.0, 0.5, 0.5, 0.5]),
+    "a corner of exponentials": (lambda x: where((x >= 0).all(-1), -x.sum(-1)), [0.0] * 5),
+    "an oblique half space": (lambda x: where(x.sum(-1) <= 3, normal(x - 1.5)), [0.5] * 6),
+    "the tip of a wedge": (wedge, [0.0, 0.0]),
+    "an order": (lambda x: where((x.diff(dim=-1) >= 0).all(-1), normal(x)), [0.0] * 6),
+    "a ball": (lambda x: where(x.norm(dim=-1) <= 1, 20 * x.sum(-1)), [0.5 - 1e-12] * 4),
+    "a narrow mode in a corner of a wide one": (
+        lambda x: where((x >= 0).all(-1), torch.logaddexp(40 + normal(x, 1e-6), -x.sum(-1) / 30)),
+        [0.0] * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("name", CUT)
+def test_points_on_edges_raise_no_false_alarm(name: str, scale: float) -> None:
+    log_prob, place = CUT[name]
+    edge = scale * torch.tensor([place], dtype=torch.float64)
+    # Alone, as where all draws around it are outside, and with others at all distances.
+    around = edge + scale * torch.logspace(-16, 0, 40, dtype=torch.float64).unsqueeze(-1) * random_matrix(
+        40, len(place)
+    )
+    for x in (edge, torch.cat([edge, around]), around):
+        for differentiable in (True, False):
+            assert reason(lambda x: log_prob(x / scale), x, differentiable) is None
 
 
 def distances(x: Tensor) -> Tensor:
@@ -222,6 +278,14 @@ IMPROPER: dict[str, tuple[int, LogProb, str]] = {
     "softmax": (3, lambda x: x.log_softmax(-1) @ x.new_tensor([3.0, 4.0, 5.0]), "translation of all coordinates alike"),
     "multinomial logit": (12, logit, "translation of all coordinates alike"),
     "separable regression": (10, likelihood, "stays at 0 along"),
+    "a product": (2, product, r"is the same at x\[0\] times c and x\[1\] times 1 / c for every c"),
+    "a positive product": (2, lambda x: where((x > 0).all(-1), product(x)), r"x\[1\] times 1 / c for every c"),
+    "a product of powers": (
+        3,
+        lambda x: -((x[..., 0] * x[..., 2] ** 2 - 1) ** 2) + normal(x[..., 1:2]),
+        r"is the same at x\[0\] times c and x\[2\] times c\^-0.5 for every c",
+    ),
+    "factors": (10, factors, r"at x\[.\], x\[.\] and x\[.\] times c and x\[.\] and x\[.\] times 1 / c for every c"),
 }
 
 
