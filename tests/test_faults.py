@@ -25,12 +25,13 @@ def spike(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("parts", [{}, {"grid": 20}], ids=["alone", "DGFS, which starts in the singularity"])
 def test_a_density_with_a_singularity(parts: dict) -> None:
-    # 4.5 of its own standard errors, a false alarm of 7e-6; they are 0.02 to 0.08 here.
+    # 4.5 of its own standard errors, a false alarm of 7e-6; they are 0.01 to 0.08 here. The weights' Pareto shape is
+    # 0.4, known from 20 000 draws to 0.06: below the 0.7 that leaves an interval.
     log_z = math.lgamma(0.3)
     sampler = Sampler(FunctionTarget(spike, dim=1, log_z=log_z), **parts)
-    fit(sampler, max_steps=150, steps_per_epoch=75, lr=3e-3, **QUIET)
+    fit(sampler, max_steps=150, steps_per_epoch=75, lr=3e-3, tolerance=0, **QUIET)
     assert all(parameter.isfinite().all() for parameter in sampler.parameters())
-    estimate = sampler.estimate_log_z(4000, seed=0)
+    estimate = sampler.estimate_log_z(20_000, seed=0)
     error = (estimate.log_z - estimate.low) / 1.96
     assert abs(estimate.log_z - log_z) < 4.5 * error < 0.5, estimate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CountingTarget, correlated_gaussian, two_modes
+from helpers import two_modes
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -19,10 +19,14 @@ from diffsampler.cli import main
 from diffsampler.losses import LogVariance
 from diffsampler.module import SamplerModule
 from diffsampler.stopping import progress_in_cycle
-from targets import Gaussian, GaussianMixture
+from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 SMALL = {"batch_size": 32, "steps_per_epoch": 5, "num_eval_samples": 500, **QUIET}
+
+
+# By quadrature: log 2 pi + log E[exp(-0.02 tanh(x - 1))] for x ~ N(0, 1).
+SKEWED_LOG_Z = math.log(2 * math.pi) + 0.011057
 
 
 def nearly_gaussian() -> Target:
@@ -48,22 +52,6 @@ def searched(make: Callable[[], Target] = nearly_gaussian, target: Target | None
     return sampler
 
 
-def test_what_a_search_alone_knows_is_not_trained() -> None:
-    target = CountingTarget(correlated_gaussian(0.8))
-    sampler = Sampler(target)
-    before = {name: value.clone() for name, value in sampler.drift.state_dict().items()}
-    history = fit(sampler, max_steps=10_000, **SMALL)
-    assert [entry["step"] for entry in history] == [0]
-    assert history[0]["ended"] == "log Z is known to +- 0.05 and graded trustworthy, by the search alone"
-    assert all(torch.equal(value, before[name]) for name, value in sampler.drift.state_dict().items())
-    # What was promised: half of the interval of 10 000 draws is below 0.05, and the grade is the first.
-    found = assess(sampler)
-    assert max(found.estimate.high - found.estimate.log_z, found.estimate.log_z - found.estimate.low) <= 0.05
-    assert found.verdict.grade == "trustworthy" and abs(found.estimate.log_z - 0.8) < 0.05
-    # Walks back from draws of the target, to judge, are not counted: two times 2000.
-    assert target.count - sampler.num_target_evaluations == 4000
-
-
 def test_a_tolerance_of_zero_trains_to_the_last_step() -> None:
     history = fit(searched(), max_steps=7, tolerance=0, **SMALL)
     assert history[-1]["step"] == 7 and history[-1]["ended"] == "all 7 steps are done (max_steps)"
@@ -75,17 +63,24 @@ def test_training_goes_on_where_a_search_is_not_enough() -> None:
     assert [entry["step"] for entry in history] == [5, 10] and "max_steps" in history[-1]["ended"]
 
 
-def test_training_ends_on_the_way() -> None:
-    # Five dimensions, cut in halves by a step that no Gaussian has: the search is not enough, some steps are.
-    target = GaussianMixture([[-1.5], [1.5]], 0.7, [0.5, 0.5])
-    sampler = Sampler(target)
-    history = fit(sampler, max_steps=2000, steps_per_epoch=50, batch_size=128, num_eval_samples=1000, **QUIET)
-    last = history[-1]
-    assert last["step"] < 2000 and last["ended"].startswith("log Z is known to +- 0.05 and graded trustworthy")
-    found = assess(sampler)
-    # The 10 000 draws that decided were others: their interval is a little random.
-    assert found.verdict.grade == "trustworthy" and found.estimate.high - found.estimate.low < 0.12, found
-    assert abs(found.estimate.log_z) < 4.5 * (found.estimate.high - found.estimate.low) / 3.92
+def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Searches suffice for all that can be trained in seconds: the decision is that of a stand-in.
+    decided = []
+
+    def is_ready(sampler: Sampler, tolerance: float, seed: int, step: int) -> bool:
+        decided.append((tolerance, seed, step))
+        return step >= 50
+
+    monkeypatch.setattr("diffsampler.module.is_ready", is_ready)
+    sizes = {"batch_size": 8, "steps_per_epoch": 10, "num_eval_samples": 100, **QUIET}
+    history = fit(searched(two_modes), max_steps=200, seed=4, tolerance=0.5, lr=1e-6, **sizes)
+    assert decided == [(0.5, 4, 0), (0.5, 4, 50)]
+    assert [entry["step"] for entry in history] == [10, 20, 30, 40, 50]
+    assert [entry.get("ended") for entry in history] == [None] * 4 + ["log Z is known to +- 0.5 and graded trustworthy"]
+    # Not even asked where few draws already say that the interval is too wide.
+    decided.clear()
+    fit(searched(two_modes), max_steps=10, tolerance=1e-4, **sizes)
+    assert decided == []
 
 
 def test_others_train_to_the_end_unless_they_ask() -> None:
@@ -121,18 +116,26 @@ class Recording(Target):
         return self.target.log_prob(x)
 
 
-def test_what_is_reported_has_not_decided() -> None:
+def test_what_a_search_alone_knows_is_not_trained_and_what_is_reported_has_not_decided() -> None:
     target = Recording(nearly_gaussian())
     sampler = searched(target=target)
-    (entry,) = fit(sampler, max_steps=10, **SMALL)
+    before = {name: value.clone() for name, value in sampler.drift.state_dict().items()}
+    (entry,) = fit(sampler, max_steps=10_000, **SMALL)
     assert entry["step"] == 0 and entry["num_samples"] == 500
+    assert entry["ended"] == "log Z is known to +- 0.05 and graded trustworthy, by the search alone"
+    assert all(torch.equal(value, before[name]) for name, value in sampler.drift.state_dict().items())
+    # What is counted, and the 2000 walks back from draws of the target, to judge, which are not.
+    assert sum(n * len(batches) for n, batches in target.asked.items()) == sampler.num_target_evaluations + 2000
     (deciding,) = target.asked.pop(10_000)
     first = {tuple(point.tolist()) for point in deciding}
-    reported = assess(sampler, seed=0)
-    (drawn,) = target.asked.pop(10_000)
-    assert reported.estimate.num_samples == 10_000 and len(first) == 10_000
-    assert not any(tuple(point.tolist()) in first for point in drawn)
+    assert len(first) == 10_000
     assert not any(tuple(point.tolist()) in first for parts in target.asked.values() for x in parts for point in x)
+    # What was promised: half of the interval of 10 000 draws, others, is below 0.05, and the grade is the first.
+    found = assess(sampler, seed=0)
+    (drawn,) = target.asked.pop(10_000)
+    assert found.estimate.num_samples == 10_000 and not any(tuple(point.tolist()) in first for point in drawn)
+    assert max(found.estimate.high - found.estimate.log_z, found.estimate.log_z - found.estimate.low) <= 0.05
+    assert found.verdict.grade == "trustworthy" and abs(found.estimate.log_z - SKEWED_LOG_Z) < 0.05
 
 
 def test_a_budget_is_kept_by_decisions_too() -> None:
@@ -168,21 +171,22 @@ def keeping(folder: Path) -> ModelCheckpoint:
 
 
 def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    # Validations alone would decide at steps 5, 10, ...: what was tried and failed is not tried again at once.
+    # What was tried and failed is not tried again at once, at steps 30 and 40 after a restart at 20.
     def run(max_steps: int, folder: str, **options: object) -> tuple[Sampler, list[dict]]:
         sampler = searched(two_modes)
-        options = {**SMALL, "enable_checkpointing": True, "callbacks": [keeping(tmp_path / folder)], **options}
-        return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **options)
+        options = {"enable_checkpointing": True, "callbacks": [keeping(tmp_path / folder)], **options}
+        sizes = {"batch_size": 8, "steps_per_epoch": 10, "num_eval_samples": 100, **QUIET}
+        return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **sizes, **options)
 
     tried = []
     ready = "diffsampler.module.is_ready"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) and False)
-        whole, history = run(60, "whole")
+        whole, history = run(50, "whole")
         straight = tried.copy()
         tried.clear()
-        run(30, "half")
-        again, resumed = run(60, "rest", ckpt_path=str(tmp_path / "half/last.ckpt"))
+        run(20, "half")
+        again, resumed = run(50, "rest", ckpt_path=str(tmp_path / "half/last.ckpt"))
     assert straight == [0, 50] and tried == straight, (straight, tried)
     assert [entry["step"] for entry in resumed] == [entry["step"] for entry in history]
 

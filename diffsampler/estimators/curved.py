@@ -136,9 +136,9 @@ def fit_map(x: Tensor, weight: Tensor | None = None) -> CurvedMap:
     best = max(found, key=lambda pair: pair[0])[1]
     if best.is_bent:
         return best
-    # The same in one product instead of D steps.
-    images = best.forward(torch.cat([torch.zeros_like(x[:1]), torch.eye(x.shape[1]).to(x)]))[0]
-    return CurvedMap.affine(images[0], (images[1:] - images[0]).T)
+    # The same in one product instead of D steps; about the origin, since far from it differences lose digits.
+    images = replace(best, loc=torch.zeros_like(loc)).forward(torch.eye(x.shape[1] + 1)[:, 1:].to(x))[0]
+    return CurvedMap.affine(loc + images[0], (images[1:] - images[0]).T)
 
 
 def _fit_in(x: Tensor, weight: Tensor, loc: Tensor, basis: Tensor) -> tuple[float, CurvedMap]:

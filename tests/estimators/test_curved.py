@@ -146,6 +146,19 @@ def test_a_coordinate_that_does_not_move(generator: torch.Generator) -> None:
     assert z.isfinite().all() and log_det.isfinite().all()
 
 
+def test_far_from_the_origin_no_digits_are_lost(generator: torch.Generator) -> None:
+    far, width = torch.tensor([1e9, -3.0]), torch.tensor([1e-3, 1e5])
+    x = far + width * torch.randn(N, 2, generator=generator)
+    found = fit_map(x)
+    # A width known from 2000 points to 0.016, six of them; points at 1e9 are 1e-7 apart, which is nothing of 1e-3.
+    assert (found.basis.norm(dim=-1) / width - 1).abs().max() < 0.1
+    images = found.forward(found.inverse(x)[0])[0]
+    assert ((images - x) / width).abs().max() < 1e-3
+    # A column of the basis of 1e-3 to ten digits: the covariance of the points is that of the map.
+    expected = torch.cov(x.T, correction=0)
+    torch.testing.assert_close((found.basis @ found.basis.T).diagonal(), expected.diagonal(), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("radial", [True, False])
 @pytest.mark.parametrize("degrees", [1.0, 3.0, 30.0])
 def test_tails(degrees: float, radial: bool, generator: torch.Generator) -> None:
