@@ -24,7 +24,7 @@ from diffsampler.estimators.directions import (
     scaled,
     translations,
 )
-from diffsampler.estimators.edges import WAYS_OUT, reason_at_edges
+from diffsampler.estimators.edges import reason_at_edges
 from diffsampler.estimators.periods import period_of
 from diffsampler.target import CountedTarget
 
@@ -47,6 +47,7 @@ MIN_DECADES = 2.0
 FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
 BOUNDED, ROUNDING = 1e6, 1e-6  # nats
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
+WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
 
 class Lines(NamedTuple):
