@@ -29,7 +29,8 @@ class Piece(ABC):
         """In dtype and on the device of a tensor; copied there once, which a CUDA graph needs."""
         key = like.device, like.dtype
         if key not in self._moved:
-            self._moved[key] = tuple(bound.to(like) for bound in self._bounds)
+            with torch.inference_mode(False):  # gradients pass here, wherever the first call comes from
+                self._moved[key] = tuple(bound.to(like).clone() for bound in self._bounds)
         return self._moved[key]
 
     @abstractmethod
