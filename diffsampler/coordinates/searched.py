@@ -95,6 +95,15 @@ class SearchedCoordinates(SupportCoordinates):
             return super().from_y(y)
         return self.bend.to(y.device).inverse(y.reshape(-1, y.shape[-1]))[0].view_as(y)
 
+    def score_from_y(self, z: Tensor, score: Tensor) -> Tensor:
+        if self.bend is None:
+            return super().score_from_y(z, score)
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            y, log_det = self.to_y(z.double())
+            (found,) = torch.autograd.grad((y * score.detach()).sum() + log_det.sum(), z)
+        return found
+
     @torch.no_grad()
     def is_outdated(self, counter: CountedTarget) -> bool:
         """Whether the target, in its own coordinates, gives other values at points of the search than it did then.

@@ -39,6 +39,10 @@ class SupportCoordinates(AffineCoordinates):
         """z, with shape (*, D), for y with shape (*, D), in float64."""
         return AffineCoordinates.inverse(self, y)
 
+    def score_from_y(self, z: Tensor, score: Tensor) -> Tensor:
+        """The gradient in z of a density of which `score` is the gradient in y, both with shape (*, D)."""
+        return AffineCoordinates.score_of(self, z, score)
+
     def forward(self, z: Tensor) -> Tensor:
         return super().forward(z) if self.is_affine else self.with_log_det(z)[0]
 
@@ -52,13 +56,10 @@ class SupportCoordinates(AffineCoordinates):
         return self.onto.inside(x.to(z.dtype)), log_det + stretched
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
-        if self.is_affine:
-            return super().score_of(z, score)
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.detach().clone().requires_grad_()
-            x, log_det = self.with_log_det(z)
-            (found,) = torch.autograd.grad((x * score.detach().clone()).sum() + log_det.sum(), z)
-        return found
+        if self.onto is None:
+            return self.score_from_y(z, score)
+        y, _ = self.to_y(z.double())
+        return self.score_from_y(z, self.onto.score_of(y, score.double()).to(z.dtype))
 
     def inverse(self, x: Tensor) -> Tensor:
         if self.is_affine:

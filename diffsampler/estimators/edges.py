@@ -12,9 +12,9 @@ from torch import Tensor
 from diffsampler.estimators.unbounded import UnboundedTarget
 from diffsampler.target import CountedTarget
 
-__all__ = ["WAYS_OUT", "reason_at_edges"]
+__all__ = ["reason_at_edges"]
 
-WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
+WAYS_OUT = "add a prior or a confining term, or fix the coordinate"
 MAX_EDGES, NUM_BASES, NUM_DISTANCES = 256, 6, 4
 FAR, FAR_IN_FLOAT32 = (100.0, 600.0), (40.0, 80.0)  # of |log d|, towards infinity, and towards an edge at 0
 # Towards other edges, where x - edge is rounded: d in units of that, and how many times as much where it begins.

@@ -25,7 +25,7 @@ from diffsampler.estimators.directions import (
     scalings,
     translations,
 )
-from diffsampler.estimators.edges import WAYS_OUT, reason_at_edges
+from diffsampler.estimators.edges import reason_at_edges
 from diffsampler.estimators.periods import period_of
 from diffsampler.target import CountedTarget
 
@@ -51,6 +51,7 @@ FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarit
 BOUNDED, ROUNDING = 1e6, 1e-6  # nats
 DOUBLINGS = (1.0, -1.0, 3.0, -5.0, 14.0, -17.0, 40.0, -40.0, 60.0, -60.0)
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
+WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
 
 class Lines(NamedTuple):
