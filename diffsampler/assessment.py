@@ -131,7 +131,7 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None, refere
     if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
         rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
     if reference is not None:
-        rows.insert(2, ("reference (searches)", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
+        rows.insert(2, ("reference", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
     if not math.isnan(estimate.khat):
         rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
     if true_log_z is not None:

@@ -15,7 +15,7 @@ __all__ = ["run_reference"]
 def run_reference(
     target: Target, num_particles: int = 2000, seed: int = 0, output: str | None = None, progress: bool = True
 ) -> None:
-    """log Z without learning and without tuning: a search for modes, then tempered SMC.
+    """log Z without learning and without tuning: independent searches that go on until they agree.
 
     Arguments:
         target: the density.

@@ -167,10 +167,27 @@ def _found_once(rounds: list[Round]) -> float:
 
 
 def _agree(rounds: list[Round]) -> bool:
-    """Whether estimates of single searches differ by no more than their errors."""
+    """Whether what single searches estimate, of the mass that each has covered, differs by no more than their errors.
+
+    The two most precise ones are compared.
+    """
     best = sorted(rounds, key=lambda one: one.standard_error)[:2]
+    x = torch.cat([one.x for one in rounds])
+    log_prob = torch.cat([one.log_prob for one in rounds])
+    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
+    log_weight = log_prob - log_q
+    log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
+    weight = log_weight.softmax(0)
+    differences = [
+        one.log_z - math.log(max(float(weight[_is_covered(one, x, log_prob - log_z)].sum()), 1e-9)) for one in best
+    ]
     error = math.hypot(best[0].standard_error, best[1].standard_error)
-    return abs(best[0].log_z - best[1].log_z) < DISAGREE * error + NEGLIGIBLE
+    return abs(differences[0] - differences[1]) < DISAGREE * error + NEGLIGIBLE
+
+
+def _is_covered(one: Round, x: Tensor, log_density: Tensor) -> Tensor:
+    """Whether a search's proposal draws points, with shape (n, D), not much less often than the target would."""
+    return log_density - one.proposal.log_prob(x) < COVERED
 
 
 def _by_weights(
@@ -241,7 +258,7 @@ def _spread(found: Replicates, rounds: list[Round]) -> float:
     log_z, excess = found.estimate.log_z, 0.0
     log_prob = found.log_prob
     for one in rounds:
-        covered = (log_prob - log_z - one.proposal.log_prob(found.x) < COVERED).double().mean()
+        covered = _is_covered(one, found.x, log_prob - log_z).double().mean()
         difference = one.log_z - log_z - math.log(max(float(covered), 1e-9))
         excess += difference**2 - one.standard_error**2
     return math.sqrt(max(excess, 0.0)) / len(rounds)
