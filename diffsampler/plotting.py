@@ -187,7 +187,7 @@ def save_figures(
     if history:
         figures["training"] = plot_training(history, target.log_z)
     figures["log_weights"] = plot_log_weights(log_weight, estimate, target.log_z)
-    estimates = {"importance weights": estimate} | ({} if reference is None else {"reference (SMC)": reference})
+    estimates = {"importance weights": estimate} | ({} if reference is None else {"reference": reference})
     figures["estimates"] = plot_estimates(estimates, {"ELBO": estimate.elbo, **(bounds or {})}, target.log_z)
     figures["balance"] = plot_balance(trajectory, path.times)
     Path(folder).mkdir(parents=True, exist_ok=True)
