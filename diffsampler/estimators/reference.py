@@ -210,6 +210,8 @@ def _by_smc(
 ) -> Replicates:
     move, num_moves = default_move(target.target)
     runs = [smc(target, proposal, num_particles, num_moves, move, generator=generator) for _ in range(NUM_FINAL)]
+    x = torch.cat([run.x for run in runs])
+    log_prob = or_zero_density(target.log_prob(x))
     log_z = torch.tensor([run.estimate.log_z for run in runs], dtype=torch.float64)
     claimed = torch.tensor([_variance(run.estimate) for run in runs])
     # Between and within: three runs are too few for the one, and each may be blind to the other.
@@ -227,8 +229,6 @@ def _by_smc(
         num_samples=n,
         num_target_evaluations=target.num_evaluations,
     )
-    x = torch.cat([run.x for run in runs])
-    log_prob = or_zero_density(target.log_prob(x))
     return Replicates(estimate, x, torch.zeros_like(log_prob), proposal, runs[-1].ladder, runs[-1].acceptance, log_prob)
 
 

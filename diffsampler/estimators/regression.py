@@ -109,7 +109,7 @@ def _pursue(y: Tensor, candidates: Tensor, weight: Tensor, price: float) -> list
     directions = directions.nan_to_num(0.0)
     residual = (y - weight @ y) * root
     left = float(residual.square().sum())
-    most = int(0.1 / weight.square().sum())
+    most = int(min(0.1 / float(weight.square().sum().clamp(min=1e-30)), 1e9))
     chosen: list[int] = []
     while len(chosen) < min(most, candidates.shape[1]) and left > 0:
         overlap = (residual @ directions).abs() * usable
