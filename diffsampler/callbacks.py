@@ -217,7 +217,7 @@ class SampleWriter(BasePredictionWriter):
             return
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        if module.trained_steps == 0:
+        if module.trained_steps == 0 and not module.sampler.search_cost:
             print(UNTRAINED)
         np.savez(folder / "samples.npz", **arrays)
         print(f"Samples: {folder / 'samples.npz'} (x {arrays['x'].shape}, log_weight {arrays['log_weight'].shape})")

@@ -268,7 +268,8 @@ class SamplerModule(L.LightningModule):
             self.trainer.should_stop = True
             self.ended = f"log Z is known to +- {self.tolerance:g} and graded trustworthy"
             if self.global_step == 0:
-                self.ended += ", by the search alone" if self.sampler.search_cost else ", before any training"
+                alone = self.sampler.search_cost and not self.sampler.was_trained
+                self.ended += ", by the search alone" if alone else ", before any training"
         # Deciding costs as much as some fifty steps.
         self._next_try = self.global_step + max(DECIDE_EVERY, self.global_step // 4)
         self._agree_on_spending()
@@ -311,6 +312,7 @@ class SamplerModule(L.LightningModule):
 
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
         progress, before = self._progress(self.global_step), self.sampler.num_target_evaluations
+        self.sampler.was_trained = True
         loss = self.loss.step(self.sampler, self.behaviour, batch_size, self.generator, progress)
         self._step_cost = max(self._step_cost, self.sampler.num_target_evaluations - before)
         if self.global_step - self._lost_since >= DIVERGENCE_CHECK_STEPS:

@@ -61,6 +61,7 @@ class Sampler(Dynamics):
 
     Attributes:
         self_chosen: whether the parts are the default ones for a target alone.
+        was_trained: whether any step has been made on this object.
         log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
             `estimate_log_z`.
 
@@ -134,6 +135,7 @@ class Sampler(Dynamics):
         self.target = target
         self.coordinates = coordinates
         self.self_chosen = self_chosen
+        self.was_trained = False
         if self.uses_score and not target.differentiable:
             raise InputError(
                 f"{type(target).__name__} has differentiable=False, but drift or process use its score: take a drift "

@@ -304,6 +304,9 @@ def in_its_dtype(target: Target, x: Tensor, call: Callable[[Tensor], Values]) ->
     Where x is of another precision, it is converted. What works is found at the first call and kept, until the target's
     own tensors change.
     """
+    if x.ndim != 2:
+        # As points in rows, whatever they are here: what works with those is all that a user tries.
+        return _in_shape(in_its_dtype(target, x.reshape(-1, x.shape[-1]), call), x)
     works = target.__dict__.setdefault("_dtypes_that_work", {})
     dtype = torch.float64 if target.__dict__.get("_needs_float64") else x.dtype
     key = call.__name__, dtype
@@ -327,6 +330,16 @@ def in_its_dtype(target: Target, x: Tensor, call: Callable[[Tensor], Values]) ->
     log_prob = values[0] if isinstance(values, tuple) else values
     works[key] = dtype, getattr(log_prob, "dtype", dtype)
     return values
+
+
+def _in_shape(values: Values, x: Tensor) -> Values:
+    """Values of points in rows, for points x with shape (*, D); what has another shape is left for later checks."""
+    if isinstance(values, tuple):
+        return type(values)(_in_shape(value, x) for value in values)
+    num_points = x.shape[:-1].numel()
+    if not isinstance(values, Tensor) or not values.ndim or len(values) != num_points:
+        return values
+    return values.reshape(*x.shape[:-1], *values.shape[1:])
 
 
 def rounding_of(target: Target) -> float:

@@ -33,8 +33,8 @@ class LogZEstimate:
         num_samples: draws of the sampler.
         num_target_evaluations: points at which the target was evaluated so far, training included.
         warnings: what a careful reader should know, a sentence each.
-        unseen: of an estimate by several searches, the share of the mass that one of them alone has found: as much
-            may have been found by none.
+        unseen: of an estimate by several searches, the share of the mass that none of them may have found, by what
+            single ones have missed of the rest.
     """
 
     log_z: float

@@ -45,7 +45,9 @@ class Part:
         """The log-density, with shape (n), for x with shape (n, D)."""
         z, log_det = self.map.inverse(x)
         near, far = self._log_laws(z)
-        return torch.logaddexp(near, far.logsumexp(-1)) - log_det
+        log_prob = torch.logaddexp(near, far.logsumexp(-1)) - log_det
+        # Where the map overflows the part is infinitely far.
+        return torch.where(log_prob.isnan(), -math.inf, log_prob)
 
     def walk(self, x: Tensor, angle: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A move that leaves the part unchanged: a rotation by `angle`, with shape (n), towards an independent draw.

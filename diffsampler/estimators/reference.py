@@ -24,8 +24,9 @@ from diffsampler.target import CountedTarget, Target, check_repeatable, or_zero_
 __all__ = ["Replicates", "more_draws", "reference"]
 
 MAX_SEARCHES = 6
-MANY_EVALUATIONS = 1_000_000  # beyond, no search is added
-COVERED = math.log(300.0)  # how much less often than its mass a search may draw what it has found
+SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
+MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
+COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
 SETTLED = 0.01  # share of the mass that one search alone may have found
 USEFUL_ESS, USEFUL_KHAT = 0.05, 0.7
 DRAWS_A_PARTICLE = 5
@@ -116,8 +117,8 @@ def _reference(
         if not rounds:
             check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
         rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
-        if len(rounds) >= 2:
-            unseen = _found_once(rounds)
+        if len(rounds) >= (2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES):
+            unseen = _unseen(rounds)
             if unseen < SETTLED and _agree(rounds):
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
@@ -126,7 +127,7 @@ def _reference(
     for k, one in enumerate(rounds[1:], start=2):
         pooled = pooled.mixed_with(one.proposal, 1 / k)
     last = weigh(counter, pooled, NUM_DRAWS, generator)
-    if last.ess < GOOD_ESS or last.khat > USEFUL_KHAT:
+    if not (last.ess >= GOOD_ESS and last.khat <= USEFUL_KHAT):
         last = refine(counter, pooled, generator, max_rounds=MAX_POOLED)
     tell(0.9)
     found = _by_weights(counter, last, num_particles, generator)
@@ -151,19 +152,27 @@ def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.
     return torch.cat(points)[-n:]
 
 
-def _found_once(rounds: list[Round]) -> float:
-    """The share of the mass that one search alone covers: Good and Turing's estimate of what none has found.
+def _unseen(rounds: list[Round]) -> float:
+    """The share of the mass that none of the searches may have found, by what single ones have missed.
 
-    A point is covered by a search whose proposal draws it not much less often than the target would.
+    That which one search alone covers, as Good and Turing have it, or what two searches would miss that fail as often,
+    and independently, as these did: whichever is larger.
     """
+    x, log_density, weight = _pooled(rounds)
+    covered = torch.stack([_is_covered(one, x, log_density) for one in rounds])
+    found_once = float(weight[covered.sum(0) <= 1].sum())
+    missed = float((1 - covered.to(weight) @ weight).mean())
+    return min(max(found_once, missed**2), 1.0)
+
+
+def _pooled(rounds: list[Round]) -> tuple[Tensor, Tensor, Tensor]:
+    """The draws of all searches, with shape (n, D), the target's normalised log-density there, and their weights."""
     x = torch.cat([one.x for one in rounds])
     log_prob = torch.cat([one.log_prob for one in rounds])
-    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds])
-    log_weight = log_prob - (log_q.logsumexp(0) - math.log(len(rounds)))
+    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
+    log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - log_q)
     log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
-    covered = (log_prob - log_z - log_q < COVERED).sum(0)
-    weight = log_weight.softmax(0)
-    return float(weight[covered <= 1].sum())
+    return x, log_prob - log_z, log_weight.softmax(0)
 
 
 def _agree(rounds: list[Round]) -> bool:
@@ -171,15 +180,13 @@ def _agree(rounds: list[Round]) -> bool:
 
     The two most precise ones are compared.
     """
-    best = sorted(rounds, key=lambda one: one.standard_error)[:2]
-    x = torch.cat([one.x for one in rounds])
-    log_prob = torch.cat([one.log_prob for one in rounds])
-    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
-    log_weight = log_prob - log_q
-    log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
-    weight = log_weight.softmax(0)
+    usable = [one for one in rounds if math.isfinite(one.log_z)]
+    if len(usable) < 2:
+        return False
+    best = sorted(usable, key=lambda one: one.standard_error)[:2]
+    x, log_density, weight = _pooled(usable)
     differences = [
-        one.log_z - math.log(max(float(weight[_is_covered(one, x, log_prob - log_z)].sum()), 1e-9)) for one in best
+        one.log_z - math.log(max(float(weight[_is_covered(one, x, log_density)].sum()), 1e-9)) for one in best
     ]
     error = math.hypot(best[0].standard_error, best[1].standard_error)
     return abs(differences[0] - differences[1]) < DISAGREE * error + NEGLIGIBLE
@@ -193,7 +200,7 @@ def _is_covered(one: Round, x: Tensor, log_density: Tensor) -> Tensor:
 def _by_weights(
     target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator | None
 ) -> Replicates | None:
-    if last.ess < USEFUL_ESS or last.khat > USEFUL_KHAT:
+    if not (last.ess >= USEFUL_ESS and last.khat <= USEFUL_KHAT):
         return None
     final = weigh(target, last.proposal, DRAWS_A_PARTICLE * num_particles, generator)
     estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
@@ -228,6 +235,7 @@ def _by_smc(
         ess=1 / (1 + (n - 1) * variance),
         num_samples=n,
         num_target_evaluations=target.num_evaluations,
+        warnings=list(dict.fromkeys(warning for run in runs for warning in run.estimate.warnings)),
     )
     return Replicates(estimate, x, torch.zeros_like(log_prob), proposal, runs[-1].ladder, runs[-1].acceptance, log_prob)
 
@@ -239,7 +247,7 @@ def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Repli
     half = NORMAL_97_5 * math.sqrt(_variance(estimate) + between**2)
     if unseen >= SETTLED:
         warnings.append(
-            f"{unseen:.1%} of the mass was found by one of {len(rounds)} searches alone: there may be more."
+            f"By what single ones of {len(rounds)} searches have missed, {unseen:.1%} of the mass may be unseen."
         )
     # What one search alone has found may have a counterpart that none has.
     missing = -math.log1p(-min(unseen, 0.9))
@@ -259,9 +267,11 @@ def _spread(found: Replicates, rounds: list[Round]) -> float:
     log_prob = found.log_prob
     for one in rounds:
         covered = _is_covered(one, found.x, log_prob - log_z).double().mean()
-        difference = one.log_z - log_z - math.log(max(float(covered), 1e-9))
-        excess += difference**2 - one.standard_error**2
-    return math.sqrt(max(excess, 0.0)) / len(rounds)
+        if math.isfinite(one.log_z):
+            difference = one.log_z - log_z - math.log(max(float(covered), 1e-9))
+            # Each by itself: one that knows little must not hide what the others disagree about.
+            excess += max(difference**2 - one.standard_error**2, 0.0)
+    return math.sqrt(excess) / len(rounds)
 
 
 def _variance(estimate: LogZEstimate) -> float:

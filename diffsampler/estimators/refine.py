@@ -72,7 +72,9 @@ def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Ge
     far = ~x.isfinite().all(-1)
     x[far] = proposal.centre
     log_prob = torch.where(far, -math.inf, or_zero_density(target.log_prob(x)))
-    return Round(proposal, x, log_prob, log_prob - proposal.log_prob(x))
+    log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - proposal.log_prob(x))
+    # What overflows on the way back through a map is lost.
+    return Round(proposal, x, log_prob, torch.where(log_weight < math.inf, log_weight, -math.inf))
 
 
 def refine(
@@ -109,7 +111,7 @@ def refine(
             progress((k + 1) / max_rounds)
         if _is_settled(rounds) or k + 1 == max_rounds:
             break
-        if rounds[-1].log_weight.isneginf().all():
+        if not rounds[-1].log_weight.isfinite().any():
             break
         proposal = _fitted(rounds[-REMEMBERED:])
     return max(rounds[-PATIENCE:], key=lambda one: one.ess)
@@ -137,7 +139,7 @@ def _fitted(rounds: list[Round]) -> Proposal:
     log_prob = torch.cat([one.log_prob for one in rounds])
     log_mixture = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
     log_weight = log_prob - log_mixture
-    usable = ~log_weight.isneginf()
+    usable = log_weight.isfinite()
     x, log_weight = x[usable], log_weight[usable]
     # A power above 1 goes further the same way: where the target is wider than its proposals, rounds soon catch up.
     power = step_at_ess(log_weight, OVERRELAXED, FIT_ESS)

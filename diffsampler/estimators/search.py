@@ -18,26 +18,41 @@ NUM_ALIKE = 400
 SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
 WIDENING = 1.2
 EFFECTIVE = 0.1
+PEAKS_WIDENING = 2.0
 NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
 TREE_UP_TO = 5  # dimensions: few, in which points can be many enough to show peaks
 NUM_TRIED, NUM_TRIED_IN_FEW, NUM_PEAKS = 2000, 12_000, 64
 
 
-def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponents, limit: int = 64) -> Tensor:
-    """Those of many points, with shape (n, D), that are higher than all of their neighbours: (m, D), m <= limit.
+def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponents, limit: int = 96) -> Tensor:
+    """Those of many points, with shape (n, D), that stand out among their neighbours: (m, D), m <= limit.
 
-    Where there are more, those come first that the components found so far explain least: a narrow mode far from the
-    others stands out there, long before a path would hit on it.
+    Half of them are higher than all neighbours, half less explained by the components found so far: a narrow mode far
+    from the others shows there, long before a path would hit on it.
     """
     log_prob = or_zero_density(target.log_prob(x))
-    highest = log_prob[_neighbours(x)].amax(-1)
-    peak = (log_prob > highest) & log_prob.isfinite()
-    x, surplus = x[peak], log_prob[peak] - found.log_prob_and_score(x[peak])[0]
-    x = x[surplus.argsort(descending=True)[:limit]]
+    neighbours = _neighbours(x)
+
+    def surplus_over(explained: GaussianComponents) -> Tensor:
+        return torch.where(log_prob.isfinite(), log_prob - explained.log_prob_and_score(x)[0], -math.inf)
+
+    peak = (log_prob > log_prob[neighbours].amax(-1)) & log_prob.isfinite()
+    # In the outskirts of a mode that nothing explains points are no peaks, but nothing explains them either.
+    surplus = surplus_over(found)
+    outstanding = (surplus >= surplus[neighbours].amax(-1)) & log_prob.isfinite()
+    ranked = (peak, surplus_over(found.widened(PEAKS_WIDENING))), (outstanding, surplus)
+    chosen = [_first(rows, by, limit // 2) for rows, by in ranked]
+    x = x[torch.cat(chosen).unique()]
     if not len(x) or not target.target.differentiable:
         return x
     score = target.log_prob_and_score(x)[1]
     return x[score.isfinite().all(-1) & (score != 0).any(-1)]  # from a flat top no path leads anywhere
+
+
+def _first(chosen: Tensor, by: Tensor, limit: int) -> Tensor:
+    """The chosen rows that rank first."""
+    rows = chosen.nonzero().squeeze(-1)
+    return rows[by[rows].argsort(descending=True)[:limit]]
 
 
 def _neighbours(x: Tensor) -> Tensor:

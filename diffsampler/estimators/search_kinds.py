@@ -1,5 +1,6 @@
 """Ways to search that differ in kind, since what one kind misses every seed of it misses."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,13 +23,14 @@ from diffsampler.target import CountedTarget
 __all__ = ["KINDS", "from_paths", "from_tempering"]
 
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
-NUM_SCATTERED, NUM_SCATTERED_FAR, FEW_DIMENSIONS = 12_000, 4000, 5
+NUM_SCATTERED, NUM_SCATTERED_FAR, FEW_DIMENSIONS = 20_000, 6000, 5
 NUM_PATHS = 48
 NUM_COOLED = 1000
 NUM_SHELLS = 24
 BROAD = 2.5
 SAME = 1.0  # standard deviations
 MAX_SCATTERINGS = 3
+NEAREST, FARTHEST = 0.5, 5.0  # times the spread of all components
 MAX_WALKED = 64
 BOXES = (1.5, 8.0)  # times the range of a population
 
@@ -46,7 +48,9 @@ def from_paths(target: CountedTarget, generator: torch.Generator | None = None) 
     for _ in range(MAX_SCATTERINGS):
         before = len(found.loc)
         broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
-        found = _with_peaks(target, found, broad.sample(_num_scattered(target), generator), generator)
+        half = _num_scattered(target) // 2
+        scattered = torch.cat([broad.sample(half, generator), _at_all_distances(found, half, generator)])
+        found = _with_peaks(target, found, scattered, generator)
         if len(found.loc) == before:
             break
     return found
@@ -82,6 +86,15 @@ def from_tempering(target: CountedTarget, generator: torch.Generator | None = No
 KINDS: tuple[Callable[[CountedTarget, torch.Generator | None], GaussianComponents], ...] = (from_paths, from_tempering)
 
 
+def _at_all_distances(found: GaussianComponents, n: int, generator: torch.Generator | None) -> Tensor:
+    """Points in all directions, as far as the components are from each other and wide, and less and more: (n, D)."""
+    x = found.sample(n, generator)
+    spread = (x - x.mean(0)).square().mean().sqrt()
+    options = {"generator": generator, "dtype": x.dtype, "device": x.device}
+    factor = torch.exp(torch.rand(n, 1, **options) * math.log(FARTHEST / NEAREST) + math.log(NEAREST))
+    return x.mean(0) + factor * spread * torch.randn(x.shape, **options)
+
+
 def _num_scattered(target: CountedTarget) -> int:
     return NUM_SCATTERED if target.target.dim <= FEW_DIMENSIONS else NUM_SCATTERED_FAR
 
@@ -90,7 +103,7 @@ def _with_peaks(
     target: CountedTarget, found: GaussianComponents, scattered: Tensor, generator: torch.Generator | None
 ) -> GaussianComponents:
     """And what paths from peaks among scattered points find, unless that is known."""
-    peaks = unexplained_peaks(target, scattered, found.widened(2.0))
+    peaks = unexplained_peaks(target, scattered, found)
     if not len(peaks):
         return found
     if target.target.differentiable:

@@ -62,7 +62,7 @@ def fit_tail(y: Tensor, weight: Tensor) -> Tail | None:
         for radial in (True, False) if y.shape[1] > 1 else (True,):
             tail = Tail(degrees, 1.0, radial)
             for _ in range(NUM_SCALINGS):  # until z has unit variance
-                variance = float(weight @ tail.inverse(y)[0].square().mean(-1))
+                variance = max(float(weight @ tail.inverse(y)[0].square().mean(-1)), 1e-300)
                 tail = Tail(degrees, tail.scale * variance**0.5, radial)
             z, log_det = tail.inverse(y)
             score = float(weight @ (-0.5 * z.square().sum(-1) - log_det))

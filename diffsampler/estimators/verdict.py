@@ -181,7 +181,7 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[_
         return [_Finding(1, reason, SEARCH)]
     found = []
     if reference.unseen > UNSEEN_MASS:
-        reason = f"{reference.unseen:.1%} of the mass was found by one search alone: there may be more that none has."
+        reason = f"By what single searches have missed, {reference.unseen:.1%} of the mass may be unseen by all."
         found.append(_Finding(1, reason, SEARCH))
     half = 0.5 * (reference.high - reference.low)
     if half > TOLERABLE:

@@ -83,7 +83,8 @@ class MixtureControl(DriftWrapper):
 
     def _axes_of(self, mixture: GaussianComponents, like: Tensor) -> tuple[Tensor, ...]:
         """Means, principal axes, variances along them, and log-weights; kept until mixture or dtype change."""
-        if self._known is None or self._known[0] is not mixture or self._known[1][0].dtype != like.dtype:
+        known = None if self._known is None else self._known[1][0]
+        if known is None or self._known[0] is not mixture or (known.dtype, known.device) != (like.dtype, like.device):
             variances, axes = torch.linalg.eigh(mixture.factor @ mixture.factor.mT)
             parts = mixture.loc, axes, variances, mixture.log_weight
             self._known = mixture, tuple(part.to(like) for part in parts)
