@@ -339,7 +339,7 @@ def _in_shape(values: Values, x: Tensor) -> Values:
     num_points = x.shape[:-1].numel()
     if not isinstance(values, Tensor) or not values.ndim or len(values) != num_points:
         return values
-    return values.reshape(*x.shape[:-1], *values.shape[1:])
+    return values.reshape((*x.shape[:-1], *values.shape[1:]))
 
 
 def rounding_of(target: Target) -> float:

@@ -155,14 +155,14 @@ def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.
 def _unseen(rounds: list[Round]) -> float:
     """The share of the mass that none of the searches may have found, by what single ones have missed.
 
-    That which one search alone covers, as Good and Turing have it, or what two searches would miss that fail as often,
-    and independently, as these did: whichever is larger.
+    That which one search alone covers, as Good and Turing have it, or what all but one of them would miss together if
+    they failed independently, and as often as these did in the mean: whichever is larger.
     """
     x, log_density, weight = _pooled(rounds)
     covered = torch.stack([_is_covered(one, x, log_density) for one in rounds])
     found_once = float(weight[covered.sum(0) <= 1].sum())
     missed = float((1 - covered.to(weight) @ weight).mean())
-    return min(max(found_once, missed**2), 1.0)
+    return min(max(found_once, missed ** (len(rounds) - 1)), 1.0)
 
 
 def _pooled(rounds: list[Round]) -> tuple[Tensor, Tensor, Tensor]:

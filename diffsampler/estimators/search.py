@@ -42,7 +42,7 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     outstanding = (surplus >= surplus[neighbours].amax(-1)) & log_prob.isfinite()
     ranked = (peak, surplus_over(found.widened(PEAKS_WIDENING))), (outstanding, surplus)
     chosen = [_first(rows, by, limit // 2) for rows, by in ranked]
-    x = x[torch.cat(chosen).unique()]
+    x = x[list(dict.fromkeys(torch.cat(chosen).tolist()))]
     if not len(x) or not target.target.differentiable:
         return x
     score = target.log_prob_and_score(x)[1]

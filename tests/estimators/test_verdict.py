@@ -147,7 +147,7 @@ def test_mass_that_one_search_alone_has_found(estimate: LogZEstimate, unseen: fl
     verdict = judge(estimate, replace(estimate, unseen=unseen))
     assert verdict.grade == grade
     if grade != GOOD:
-        assert verdict.reasons[0].startswith(f"{unseen:.1%} of the mass was found by one search alone")
+        assert f"{unseen:.1%} of the mass may be unseen" in verdict.reasons[0]
         assert any("another seed" in step and "Target.support" in step for step in verdict.next_steps)
 
 
