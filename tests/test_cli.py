@@ -100,6 +100,7 @@ def test_the_averaged_weights_are_what_test_uses(capsys):
     tested = json.loads((run / "results.json").read_text())
     # `fit` ends on the averaged weights and `test` draws with the same seed, so the figures agree to the last digit.
     assert fitted.pop("checkpoint") is None and tested.pop("checkpoint").endswith("last.ckpt")
+    assert "max_steps" in fitted.pop("ended") and tested.pop("ended") is None  # a test ends no training
     assert {**tested, "num_target_evaluations": 0} == {**fitted, "num_target_evaluations": 0}
 
 

@@ -33,6 +33,7 @@ DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
 DISAGREE = 3.0  # standard errors between two searches
 NEGLIGIBLE = 0.02  # nats
+MOST = 0.8  # of the mass
 NUM_CHECKED = 16
 MAX_POOLED = 5
 
@@ -261,17 +262,18 @@ def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Repli
 def _spread(found: Replicates, rounds: list[Round]) -> float:
     """The standard error that the searches' own estimates suggest, beyond what they claim themselves.
 
-    What a search has not covered explains why its estimate is lower: that is no disagreement.
+    Of those that cover most of what was found: what others have missed is in the share that may be unseen.
     """
-    log_z, excess = found.estimate.log_z, 0.0
-    log_prob = found.log_prob
+    log_z, excess, num = found.estimate.log_z, 0.0, 0
+    log_density = found.log_prob - log_z
     for one in rounds:
-        covered = _is_covered(one, found.x, log_prob - log_z).double().mean()
-        if math.isfinite(one.log_z):
-            difference = one.log_z - log_z - math.log(max(float(covered), 1e-9))
-            # Each by itself: one that knows little must not hide what the others disagree about.
-            excess += max(difference**2 - one.standard_error**2, 0.0)
-    return math.sqrt(excess) / len(rounds)
+        covered = float(_is_covered(one, found.x, log_density).double().mean())
+        if covered < MOST or not math.isfinite(one.log_z):
+            continue
+        difference, num = one.log_z - log_z - math.log(covered), num + 1
+        # Each by itself: one that knows little must not hide what the others disagree about.
+        excess += max(difference**2 - one.standard_error**2, 0.0)
+    return math.sqrt(excess) / max(num, 1)
 
 
 def _variance(estimate: LogZEstimate) -> float:
