@@ -48,6 +48,11 @@ class LogZEstimate:
     warnings: list[str] = field(default_factory=list)
     unseen: float = 0.0
 
+    @property
+    def variance(self) -> float:
+        """Of log Z, if the 95 % interval is that of a normal estimate; inf without one."""
+        return interval_variance(self.low, self.high)
+
     def to_dict(self) -> dict[str, float | int | list[str] | None]:
         """The fields for JSON; numbers that JSON has no word for (inf, NaN) become None."""
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
@@ -116,6 +121,11 @@ def estimate_log_z(
             *_warnings(n, num_invalid, num_zero - num_invalid, tail, ess, summary.largest_share, draws_per_weight),
         ],
     )
+
+
+def interval_variance(low: float, high: float) -> float:
+    """Of the normal estimate whose 95 % interval this is."""
+    return ((high - low) / (2 * NORMAL_97_5)) ** 2
 
 
 def rounding_warnings(log_z: float, low: float, rounding: float) -> tuple[float, list[str]]:

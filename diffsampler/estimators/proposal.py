@@ -192,7 +192,7 @@ def fit_proposal(
         share = (log_prob + share.log().unsqueeze(-1)).softmax(0) @ weight
         share = (share + 1e-12) / (share + 1e-12).sum()
     # The part for all stays: what lies between the others must not be impossible.
-    share = share.clamp(min=floor) if floor > MIN_SHARE else share
+    share = share.clamp(min=floor)
     share[0] = share[0].clamp(min=WHOLE_SHARE)
     kept = (share > MIN_SHARE).nonzero().squeeze(-1).tolist()
     return Proposal([parts[k] for k in kept], share[kept])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.estimators.components import GaussianComponents
-from diffsampler.estimators.log_z import NORMAL_97_5, LogZEstimate, estimate_log_z
+from diffsampler.estimators.log_z import NORMAL_97_5, estimate_log_z
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
 from diffsampler.estimators.proposal import Proposal
 from diffsampler.estimators.propriety import check_proper
@@ -119,8 +119,9 @@ def _reference(
             check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
         rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
         if len(rounds) >= (2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES):
-            unseen = _unseen(rounds)
-            if unseen < SETTLED and _agree(rounds):
+            pool = _Pool(rounds)
+            unseen = pool.unseen
+            if unseen < SETTLED and pool.agrees:
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
             break
@@ -153,49 +154,48 @@ def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.
     return torch.cat(points)[-n:]
 
 
-def _unseen(rounds: list[Round]) -> float:
-    """The share of the mass that none of the searches may have found, by what single ones have missed.
+class _Pool:
+    """The draws of all searches as weighted draws of the target, and which searches cover which.
 
-    That which one search alone covers, as Good and Turing have it, or what all but one of them would miss together if
-    they failed independently, and as often as these did in the mean: whichever is larger.
+    A search covers a point that its proposal draws not much less often than the target would.
     """
-    x, log_density, weight = _pooled(rounds)
-    covered = torch.stack([_is_covered(one, x, log_density) for one in rounds])
-    found_once = float(weight[covered.sum(0) <= 1].sum())
-    missed = float((1 - covered.to(weight) @ weight).mean())
-    return min(max(found_once, missed ** (len(rounds) - 1)), 1.0)
 
+    def __init__(self, rounds: list[Round]) -> None:
+        self.rounds = rounds
+        x = torch.cat([one.x for one in rounds])
+        log_prob = torch.cat([one.log_prob for one in rounds])
+        log_q = torch.stack([one.proposal.log_prob(x) for one in rounds])
+        log_mixture = log_q.logsumexp(0) - math.log(len(rounds))
+        log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - log_mixture)
+        log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
+        self.weight = log_weight.softmax(0)
+        self.covered = log_prob - log_z - log_q < COVERED
 
-def _pooled(rounds: list[Round]) -> tuple[Tensor, Tensor, Tensor]:
-    """The draws of all searches, with shape (n, D), the target's normalised log-density there, and their weights."""
-    x = torch.cat([one.x for one in rounds])
-    log_prob = torch.cat([one.log_prob for one in rounds])
-    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
-    log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - log_q)
-    log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
-    return x, log_prob - log_z, log_weight.softmax(0)
+    @property
+    def unseen(self) -> float:
+        """The share of the mass that none of the searches may have found, by what single ones have missed.
 
+        That which one search alone covers, as Good and Turing have it, or what all but one of them would miss together
+        if they failed independently, and as often as these did in the mean: whichever is larger.
+        """
+        found_once = float(self.weight[self.covered.sum(0) <= 1].sum())
+        missed = float((1 - self.covered.to(self.weight) @ self.weight).mean())
+        return min(max(found_once, missed ** (len(self.rounds) - 1)), 1.0)
 
-def _agree(rounds: list[Round]) -> bool:
-    """Whether what single searches estimate, of the mass that each has covered, differs by no more than their errors.
+    @property
+    def agrees(self) -> bool:
+        """Whether estimates of single searches, of the mass that each covers, differ by no more than their errors.
 
-    The two most precise ones are compared.
-    """
-    usable = [one for one in rounds if math.isfinite(one.log_z)]
-    if len(usable) < 2:
-        return False
-    best = sorted(usable, key=lambda one: one.standard_error)[:2]
-    x, log_density, weight = _pooled(usable)
-    differences = [
-        one.log_z - math.log(max(float(weight[_is_covered(one, x, log_density)].sum()), 1e-9)) for one in best
-    ]
-    error = math.hypot(best[0].standard_error, best[1].standard_error)
-    return abs(differences[0] - differences[1]) < DISAGREE * error + NEGLIGIBLE
-
-
-def _is_covered(one: Round, x: Tensor, log_density: Tensor) -> Tensor:
-    """Whether a search's proposal draws points, with shape (n, D), not much less often than the target would."""
-    return log_density - one.proposal.log_prob(x) < COVERED
+        The two most precise ones are compared.
+        """
+        usable = [k for k, one in enumerate(self.rounds) if math.isfinite(one.log_z)]
+        best = sorted(usable, key=lambda k: self.rounds[k].standard_error)[:2]
+        if len(best) < 2:
+            return False
+        mass = [float(self.weight[self.covered[k]].sum()) for k in best]
+        first, second = (self.rounds[k].log_z - math.log(max(m, 1e-9)) for k, m in zip(best, mass, strict=True))
+        error = math.hypot(*(self.rounds[k].standard_error for k in best))
+        return abs(first - second) < DISAGREE * error + NEGLIGIBLE
 
 
 def _by_weights(
@@ -221,7 +221,7 @@ def _by_smc(
     x = torch.cat([run.x for run in runs])
     log_prob = or_zero_density(target.log_prob(x))
     log_z = torch.tensor([run.estimate.log_z for run in runs], dtype=torch.float64)
-    claimed = torch.tensor([_variance(run.estimate) for run in runs])
+    claimed = torch.tensor([run.estimate.variance for run in runs])
     # Between and within: three runs are too few for the one, and each may be blind to the other.
     variance = float(claimed.mean() + log_z.var()) / len(runs)
     mean = float(log_z.logsumexp(0)) - math.log(len(runs))
@@ -245,7 +245,7 @@ def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Repli
     """The same, with an interval that knows of what searches disagree about."""
     estimate, warnings = found.estimate, list(found.estimate.warnings)
     between = _spread(found, rounds)
-    half = NORMAL_97_5 * math.sqrt(_variance(estimate) + between**2)
+    half = NORMAL_97_5 * math.sqrt(estimate.variance + between**2)
     if unseen >= SETTLED:
         warnings.append(
             f"By what single ones of {len(rounds)} searches have missed, {unseen:.1%} of the mass may be unseen."
@@ -267,18 +267,13 @@ def _spread(found: Replicates, rounds: list[Round]) -> float:
     log_z, excess, num = found.estimate.log_z, 0.0, 0
     log_density = found.log_prob - log_z
     for one in rounds:
-        covered = float(_is_covered(one, found.x, log_density).double().mean())
+        covered = float((log_density - one.proposal.log_prob(found.x) < COVERED).double().mean())
         if covered < MOST or not math.isfinite(one.log_z):
             continue
         difference, num = one.log_z - log_z - math.log(covered), num + 1
         # Each by itself: one that knows little must not hide what the others disagree about.
         excess += max(difference**2 - one.standard_error**2, 0.0)
     return math.sqrt(excess) / max(num, 1)
-
-
-def _variance(estimate: LogZEstimate) -> float:
-    """Of the estimate whose 95 % interval this is."""
-    return ((estimate.high - estimate.low) / (2 * NORMAL_97_5)) ** 2
 
 
 def _device_of(target: Target) -> torch.device:

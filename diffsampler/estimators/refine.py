@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from diffsampler.estimators.log_z import KHAT_WARN
-from diffsampler.estimators.pareto import pareto_khat
 from diffsampler.estimators.proposal import Part, Proposal, fit_proposal
 from diffsampler.estimators.tempering import step_at_ess
+from diffsampler.estimators.weights import WeightSummary
 from diffsampler.target import CountedTarget, or_zero_density
 
 __all__ = ["GOOD_ESS", "NUM_DRAWS", "Round", "refine", "weigh"]
@@ -20,7 +21,6 @@ MAX_ROUNDS = 20
 REMEMBERED = 3
 OVERRELAXED = 1.6
 FIT_ESS = 0.15  # of the points that a proposal is fitted to
-LOST = 0.01  # an effective sample size at which weights say nothing
 GOOD_ESS = 0.3
 SETTLING, PATIENCE = 3, 5  # rounds
 MOVING, DRIFTING = 4.5, 2.0  # standard errors
@@ -44,26 +44,29 @@ class Round:
     log_prob: Tensor
     log_weight: Tensor
 
-    @property
+    @cached_property
     def log_z(self) -> float:
         """The log of the mean weight."""
-        return float(self.log_weight.logsumexp(0)) - math.log(len(self.log_weight))
+        return self._summary.log_sum - math.log(self._summary.num)
 
-    @property
+    @cached_property
     def ess(self) -> float:
         """The effective sample size, as a fraction."""
-        log_weight = self.log_weight
-        return math.exp(float(2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0))) / len(log_weight)
+        return self._summary.ess
 
-    @property
+    @cached_property
     def standard_error(self) -> float:
         """Of log Z, by the delta method."""
-        return math.sqrt(max(1 / self.ess - 1, 0.0) / len(self.log_weight))
+        return math.sqrt(max(1 / self.ess - 1, 0.0) / self._summary.num)
 
-    @property
+    @cached_property
     def khat(self) -> float:
         """The Pareto shape of the largest weights."""
-        return pareto_khat(self.log_weight)
+        return self._summary.khat
+
+    @cached_property
+    def _summary(self) -> WeightSummary:
+        return WeightSummary(len(self.log_weight)).add(self.log_weight)
 
 
 def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Generator | None = None) -> Round:

@@ -20,7 +20,7 @@ WIDENING = 1.2
 EFFECTIVE = 0.1
 PEAKS_WIDENING = 2.0
 NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
-TREE_UP_TO = 5  # dimensions: few, in which points can be many enough to show peaks
+FEW_DIMENSIONS = 5  # in which points can be many enough to show peaks
 NUM_TRIED, NUM_TRIED_IN_FEW, NUM_PEAKS = 2000, 12_000, 64
 
 
@@ -36,7 +36,7 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     def surplus_over(explained: GaussianComponents) -> Tensor:
         return torch.where(log_prob.isfinite(), log_prob - explained.log_prob_and_score(x)[0], -math.inf)
 
-    peak = (log_prob > log_prob[neighbours].amax(-1)) & log_prob.isfinite()
+    peak = _peaks(log_prob, neighbours)
     # In the outskirts of a mode that nothing explains points are no peaks, but nothing explains them either.
     surplus = surplus_over(found)
     outstanding = (surplus >= surplus[neighbours].amax(-1)) & log_prob.isfinite()
@@ -49,6 +49,11 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     return x[score.isfinite().all(-1) & (score != 0).any(-1)]  # from a flat top no path leads anywhere
 
 
+def _peaks(log_prob: Tensor, neighbours: Tensor) -> Tensor:
+    """Which points are higher than all of their neighbours, with shape (n)."""
+    return (log_prob > log_prob[neighbours].amax(-1)) & log_prob.isfinite()
+
+
 def _first(chosen: Tensor, by: Tensor, limit: int) -> Tensor:
     """The chosen rows that rank first."""
     rows = chosen.nonzero().squeeze(-1)
@@ -57,7 +62,7 @@ def _first(chosen: Tensor, by: Tensor, limit: int) -> Tensor:
 
 def _neighbours(x: Tensor) -> Tensor:
     """The rows of the nearest points to each, with shape (n, k)."""
-    if x.shape[1] <= TREE_UP_TO:
+    if x.shape[1] <= FEW_DIMENSIONS:
         from scipy.spatial import cKDTree  # five times what importing diffsampler takes
 
         points = x.cpu().numpy()
@@ -132,7 +137,7 @@ def starts_at_all_radii(
         InputError: if the density is zero at all points tried.
     """
     dim = target.target.dim
-    x = _at_all_radii(NUM_TRIED if dim > TREE_UP_TO else NUM_TRIED_IN_FEW, dim, generator)
+    x = _at_all_radii(NUM_TRIED if dim > FEW_DIMENSIONS else NUM_TRIED_IN_FEW, dim, generator)
     log_prob = target.log_prob(x)
     _check_somewhere(log_prob, target.name)
     log_prob = or_zero_density(log_prob)
@@ -142,8 +147,8 @@ def starts_at_all_radii(
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
     starts.append(_peaks_where_all_are_alike(target, x))
-    if dim <= TREE_UP_TO:
-        peak = (log_prob > log_prob[_neighbours(x)].amax(-1)) & log_prob.isfinite()
+    if dim <= FEW_DIMENSIONS:
+        peak = _peaks(log_prob, _neighbours(x))
         starts.append(x[peak][log_prob[peak].argsort(descending=True)[:NUM_PEAKS]])
     return torch.cat(starts)
 

@@ -10,6 +10,7 @@ from diffsampler.estimators.ascent import follow_gradients
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.moves import HamiltonianMove, RandomWalkMove
 from diffsampler.estimators.search import (
+    FEW_DIMENSIONS,
     LARGEST_RADIUS,
     SMALLEST_RADIUS,
     follow_population,
@@ -23,7 +24,7 @@ from diffsampler.target import CountedTarget
 __all__ = ["KINDS", "from_paths", "from_tempering"]
 
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
-NUM_SCATTERED, NUM_SCATTERED_FAR, FEW_DIMENSIONS = 20_000, 6000, 5
+NUM_SCATTERED, NUM_SCATTERED_FAR = 20_000, 6000
 NUM_PATHS = 48
 NUM_COOLED = 1000
 NUM_SHELLS = 24
@@ -59,16 +60,11 @@ def from_paths(target: CountedTarget, generator: torch.Generator | None = None) 
 def from_tempering(target: CountedTarget, generator: torch.Generator | None = None) -> GaussianComponents:
     """A population cooled down from a start at all distances, then paths from it, and peaks in the box around it."""
     dim = target.target.dim
-    radii = torch.logspace(
-        torch.tensor(SMALLEST_RADIUS).log10(), torch.tensor(LARGEST_RADIUS).log10(), NUM_SHELLS, dtype=torch.float64
-    )
-    device = None if generator is None else generator.device
-    eye = torch.eye(dim, dtype=torch.float64, device=device)
-    start = GaussianComponents(
-        torch.zeros(NUM_SHELLS, dim, dtype=torch.float64, device=device), radii.to(eye)[:, None, None] * eye
-    )
-    move = HamiltonianMove(4) if target.target.differentiable else RandomWalkMove()
-    num_moves = 1 if target.target.differentiable else 4
+    eye = torch.eye(dim, dtype=torch.float64, device=None if generator is None else generator.device)
+    ends = torch.tensor([SMALLEST_RADIUS, LARGEST_RADIUS]).log10().tolist()
+    radii = torch.logspace(*ends, NUM_SHELLS, dtype=eye.dtype, device=eye.device)
+    start = GaussianComponents(eye.new_zeros(NUM_SHELLS, dim), radii[:, None, None] * eye)
+    move, num_moves = (HamiltonianMove(4), 1) if target.target.differentiable else (RandomWalkMove(), 4)
     cooled = smc(target, start, NUM_COOLED, num_moves, move, ess_threshold=0.5, generator=generator).x
     if target.target.differentiable:
         some = torch.randperm(len(cooled), generator=generator, device=cooled.device)[:NUM_PATHS]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, NORMAL_97_5, LogZEstimate, estimate_log_z
+from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, LogZEstimate, estimate_log_z, interval_variance
 from diffsampler.resampling import systematic
 
 __all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
@@ -139,11 +139,6 @@ def share_not_covered(x: Tensor, by: Tensor) -> float:
     return max(unseen, float((across > FAR * np.quantile(within, 0.99)).mean()))
 
 
-def _variance(low: float, high: float) -> float:
-    """Of the estimate whose 95 % interval this is."""
-    return ((high - low) / (2 * NORMAL_97_5)) ** 2
-
-
 def _weights(estimate: LogZEstimate) -> list[_Finding]:
     effective = estimate.ess * estimate.num_samples
     found = []
@@ -188,7 +183,7 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None) -> list[_
         reason = f"The searches differ among themselves: their log Z is known to +- {half:.2f} only."
         found.append(_Finding(1, reason, REPARAMETRISE))
     difference = estimate.log_z - reference.log_z
-    variance = _variance(estimate.low, estimate.high) + _variance(reference.low, reference.high)
+    variance = estimate.variance + reference.variance
     errors = abs(difference) / math.sqrt(variance) if math.isfinite(variance) and variance > 0 else 0.0
     said = f"{difference:+.3f} nats from the reference"
     if errors > LARGE and abs(difference) > TOLERABLE:
@@ -252,7 +247,7 @@ def _history(history: Sequence[dict[str, Any]]) -> list[_Finding]:
         return []
     log_z = [entry["log_z"] for entry in last]
     drift = sum(log_z[3:]) / 2 - sum(log_z[:3]) / 3
-    variance = sum(_variance(entry["low"], entry["high"]) for entry in last) / 5
+    variance = sum(interval_variance(entry["low"], entry["high"]) for entry in last) / 5
     if abs(drift) > max(LARGE * math.sqrt(variance * (1 / 2 + 1 / 3)), TOLERABLE):
         return [_Finding(1, f"It still drifts: by {drift:+.3f} nats over the last five evaluations.", TRAIN)]
     return []
