@@ -297,7 +297,7 @@ class SamplerModule(L.LightningModule):
             return
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.filename:
-                self.trainer.save_checkpoint(Path(callback.dirpath) / f"{callback.filename}.ckpt")
+                self.trainer.save_checkpoint(Path(callback.dirpath) / f"{callback.filename}.ckpt", weights_only=False)
 
     def on_train_start(self) -> None:
         self._num_lost, self._lost_since = 0, self.global_step

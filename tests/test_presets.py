@@ -1,11 +1,9 @@
 """Presets: each trains on any target's file, from the command line, and beats its untrained self."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from diffsampler.cli import main
@@ -23,11 +21,7 @@ SMALL = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("working_folder")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

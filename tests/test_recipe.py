@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -184,18 +183,13 @@ def test_the_recipe_brings_its_learning_rate() -> None:
     assert SamplerModule(Sampler(correlated_gaussian()), lr=5e-4).lr == 5e-4
 
 
-def test_command_line_with_a_target_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_command_line_with_a_target_alone(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
     small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
     small += ["--data.batch_size=64", "--data.steps_per_epoch=20", "--data.num_test_samples=1000"]
     small += ["--model.tolerance=0"]
     target = ["--model.target=Gaussian", "--model.target.mean=[500.0,-1.0]", "--model.target.covariance=[0.01,4.0]"]
     main(["fit", *target, *small, "--trainer.max_steps=20"])
-    run = tmp_path / "runs/Gaussian/version_0"
+    run = working_folder / "runs/Gaussian/version_0"
     results = json.loads((run / "results.json").read_text())
     assert abs(results["reference"]["log_z"]) < 0.2 and results["ess"] > 0.5
     capsys.readouterr()
@@ -205,7 +199,7 @@ def test_command_line_with_a_target_alone(
     assert "reference" in capsys.readouterr().out
     # A resumed run does not search again.
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", *small, "--trainer.max_steps=25"])
-    later = json.loads((tmp_path / "runs/Gaussian/version_1/results.json").read_text())
+    later = json.loads((working_folder / "runs/Gaussian/version_1/results.json").read_text())
     assert later["num_target_evaluations"] < results["num_target_evaluations"] + 10_000
 
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -201,16 +200,11 @@ def test_a_run_that_ended_by_itself_can_be_resumed(tmp_path: Path) -> None:
     assert again.search_cost == sampler.search_cost and again.reference == sampler.reference
 
 
-def test_the_command_line_keeps_what_was_not_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    torch.set_default_dtype(torch.float32)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_the_command_line_keeps_what_was_not_trained(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
     small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
     small += ["--data.num_test_samples=1000"]
     main(["fit", "--model.target=Gaussian", "--model.target.mean=[5.0,-1.0]", *small])
-    run = tmp_path / "runs/Gaussian/version_0"
+    run = working_folder / "runs/Gaussian/version_0"
     results = json.loads((run / "results.json").read_text())
     assert results["verdict"]["grade"] == "trustworthy" and results["step"] == 0
     # The search is what there is: nobody forgot to give a checkpoint.

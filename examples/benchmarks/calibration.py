@@ -106,7 +106,9 @@ def learn(target: Target, run: Run) -> dict[str, Any]:
     found = assess(sampler, seed=run.seed, history=history)
     plain = None if found.reference is None else found.reference.log_z
     verdict = {"grade": found.verdict.grade, "reasons": found.verdict.reasons}
-    return {**vars(found.estimate), **verdict, "reference_log_z": plain, "seconds": seconds}
+    last = history[-1] if history else {}  # no evaluation had a draw of any weight
+    ended = {"steps": last.get("step"), "ended": last.get("ended")}
+    return {**vars(found.estimate), **verdict, **ended, "reference_log_z": plain, "seconds": seconds}
 
 
 def estimate_plainly(target: Target, run: Run) -> dict[str, Any]:
@@ -158,6 +160,7 @@ def summarise(results: list[dict[str, Any]]) -> str:
             f"graded {GRADES[0]}: {share(results, lambda r: r.get('grade') == GRADES[0])}",
             f"of those, the 95 % interval holds the truth: {share(trusted, is_covered)}",
             f"of the runs within {ACCURATE}, graded {GRADES[0]}: {share(accurate, lambda r: r['grade'] == GRADES[0])}",
+            f"ended without a training step: {share(made, lambda r: r.get('steps') == 0)}",
         ]
     else:
         endless = sum(math.isinf(result["high"]) for result in made)
