@@ -36,6 +36,11 @@ from diffsampler.training import default_accelerator, search_first, silence_ligh
 
 __all__ = ["main"]
 
+DESCRIPTION = (
+    "Sample an unnormalized density and estimate its log Z. Beside the subcommands below, `diffsampler reference` "
+    "estimates log Z without training: `diffsampler reference --help`."
+)
+COMMANDS = ("fit", "validate", "test", "predict", "reference")
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -257,6 +262,9 @@ def main(args: list[str] | None = None) -> None:
     args = list(args)
     silence_lightning()
     try:
+        if not args or (not args[0].startswith("-") and args[0] not in COMMANDS):
+            given = f", got {args[0]!r}" if args else ""
+            raise InputError(f"the first argument must be a command, one of {', '.join(COMMANDS)}{given}.")
         if args[:1] == ["reference"]:
             _reference(args[1:])
             return
@@ -267,6 +275,7 @@ def main(args: list[str] | None = None) -> None:
             save_config_callback=_SaveConfigOnFit,
             save_config_kwargs={"overwrite": True},
             parser_class=_Parser,
+            parser_kwargs={"description": DESCRIPTION},
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={

@@ -28,7 +28,6 @@ FORGETTABLE = 25.0  # nats
 # Nats: ELBOs of a dozen draws flatter the best of many; curvature at the end of a path is no matter of luck.
 REFINED_MARGIN = 1.0
 RESOLVED = 3e-6  # of a standard deviation, given the other coordinates
-SAME = 0.7  # standard deviations
 
 
 def follow_gradients(
@@ -87,7 +86,7 @@ def follow_gradients(
             break
     check_bounded(target, x, value)
     # Where many paths have met, one of them goes on.
-    rows = torch.tensor(best.distinct(range(len(x)))[:MAX_REFINED], device=x.device)
+    rows = torch.tensor(best.distinct(range(len(x)), target)[:MAX_REFINED], device=x.device)
     climbing = rows
     for iteration in range(MAX_NEWTON):
         inverse[climbing] = _inverse_hessian(target, x[climbing], inverse[climbing])
@@ -106,7 +105,7 @@ def follow_gradients(
     cut = rows[best.share[rows] < MOSTLY_INSIDE]
     if len(cut):
         best.replace(cut, *spread_out(target, x[cut], best.factor[cut], generator), target, generator)
-    return best.components(best.distinct(rows.tolist()))
+    return best.components(best.distinct(rows.tolist(), target))
 
 
 def _differ_in_scale(target: CountedTarget, x: Tensor, value: Tensor, gradient: Tensor) -> bool:
@@ -242,24 +241,22 @@ class _Best:
         self.elbo[rows] = -math.inf
         self.offer(rows, x, covariance, target, generator)
 
-    def distinct(self, rows: Sequence[int]) -> list[int]:
-        """Those paths that ended neither far below the best nor where a better one did, best first."""
+    def distinct(self, rows: Sequence[int], target: CountedTarget) -> list[int]:
+        """Those paths that ended neither far below the best nor in a mode where a better one did, best first."""
         order = sorted(rows, key=lambda row: -float(self.elbo[row]))
+        order = [row for row in order if self.elbo[row] > self.elbo[order[0]] - FORGETTABLE]
+        ends, height = (
+            GaussianComponents(self.loc[order], self.factor[order]),
+            or_zero_density(target.log_prob(self.loc[order])),
+        )
+        same = ends.accounts_for(ends, height, height).tolist()
         kept: list[int] = []
-        for row in order:
-            if self.elbo[row] > self.elbo[order[0]] - FORGETTABLE and not self._is_among(row, kept):
-                kept.append(row)
-        return kept
+        for n in range(len(order)):
+            if not any(same[n][k] for k in kept):
+                kept.append(n)
+        return [order[n] for n in kept]
 
     def components(self, kept: list[int]) -> GaussianComponents:
         """Half of the weight by ELBO, half equally."""
         share = self.elbo[kept].softmax(0)
         return GaussianComponents(self.loc[kept], self.factor[kept], 0.5 * share + 0.5 / len(kept))
-
-    def _is_among(self, row: int, kept: list[int]) -> bool:
-        """Whether a path ended in the middle of a better one's Gaussian."""
-        if not kept:
-            return False
-        shift = (self.loc[row] - self.loc[kept]).unsqueeze(-1)
-        distance = torch.linalg.solve_triangular(self.factor[kept], shift, upper=False).square().sum((-2, -1))
-        return bool((distance < SAME**2).any())

@@ -1,5 +1,7 @@
 """Gaussian mixtures with full covariances: where annealed estimates start from."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,10 @@ from diffsampler.errors import InputError
 from diffsampler.kernels import HALF_LOG_TWO_PI
 
 __all__ = ["GaussianComponents"]
+
+
+SAME = 1.0  # standard deviations
+MUCH_HIGHER, LOG_NARROWER = 3.0, math.log(3.0)  # nats; nats of width a dimension
 
 
 class GaussianComponents:
@@ -57,10 +63,20 @@ class GaussianComponents:
         """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
         return self._log_joint(x)[0].norm(dim=-1).amin(0)
 
-    def is_apart(self, distance: float) -> Tensor:
-        """Which components have no earlier one whose mean is within so many of its standard deviations: (K)."""
-        z = self._log_joint(self.loc)[0].norm(dim=-1)  # of mean n in component k, with shape (K, K)
-        return ~(z < distance).triu(1).any(0)
+    def accounts_for(self, other: "GaussianComponents", height: Tensor, other_height: Tensor) -> Tensor:
+        """Which of the components, with shape (K), are the mode that each of the other's is too: (n, K).
+
+        Those near whose mean it lies, unless it is much higher and narrower: then it is a mode within a broader one.
+
+        Arguments:
+            other: the components asked about, n of them.
+            height: the target's log_prob at the means, with shape (K).
+            other_height: the same at the other's means, with shape (n).
+        """
+        near = self._log_joint(other.loc)[0].norm(dim=-1).T < SAME
+        higher = other_height.unsqueeze(-1) - height > MUCH_HIGHER
+        narrower = self.log_det - other.log_det.unsqueeze(-1) > self.loc.shape[1] * LOG_NARROWER
+        return near & ~(higher & narrower)
 
     def to_dict(self) -> dict[str, Tensor]:
         """The arguments that make it again."""

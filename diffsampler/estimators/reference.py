@@ -13,7 +13,7 @@ from diffsampler.estimators.log_z import NORMAL_97_5, estimate_log_z
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
 from diffsampler.estimators.proposal import Proposal
 from diffsampler.estimators.propriety import check_proper
-from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, Round, refine, weigh
+from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
 from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
@@ -28,7 +28,7 @@ SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
 MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
 COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
 SETTLED = 0.01  # share of the mass that one search alone may have found
-USEFUL_ESS, USEFUL_KHAT = 0.05, 0.7
+USEFUL_ESS = 0.05
 DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
 DISAGREE = 3.0  # standard errors between two searches
@@ -118,10 +118,11 @@ def _reference(
         if not rounds:
             check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
         rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
-        if len(rounds) >= (2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES):
+        if len(rounds) >= 2:
             pool = _Pool(rounds)
             unseen = pool.unseen
-            if unseen < SETTLED and pool.agrees:
+            enough = 2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES
+            if len(rounds) >= enough and unseen < SETTLED and pool.agrees:
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
             break

@@ -14,14 +14,14 @@ from diffsampler.estimators.tempering import step_at_ess
 from diffsampler.estimators.weights import WeightSummary
 from diffsampler.target import CountedTarget, or_zero_density
 
-__all__ = ["GOOD_ESS", "NUM_DRAWS", "Round", "refine", "weigh"]
+__all__ = ["GOOD_ESS", "NUM_DRAWS", "USEFUL_KHAT", "Round", "refine", "weigh"]
 
 NUM_DRAWS = 2000
 MAX_ROUNDS = 20
 REMEMBERED = 3
 OVERRELAXED = 1.6
 FIT_ESS = 0.15  # of the points that a proposal is fitted to
-GOOD_ESS = 0.3
+GOOD_ESS, USEFUL_KHAT = 0.3, 0.7
 SETTLING, PATIENCE = 3, 5  # rounds
 MOVING, DRIFTING = 4.5, 2.0  # standard errors
 PRECISE = 0.05  # nats

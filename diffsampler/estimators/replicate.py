@@ -7,7 +7,8 @@ import torch
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.moves import default_move
 from diffsampler.estimators.proposal import fit_proposal, gaussian_parts
-from diffsampler.estimators.refine import Round, refine
+from diffsampler.estimators.refine import USEFUL_KHAT, Round, refine
+from diffsampler.estimators.search_kinds import from_heavy_draws
 from diffsampler.estimators.tempering import smc
 from diffsampler.target import CountedTarget
 
@@ -24,7 +25,7 @@ def replicate(
     generator: torch.Generator | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Round:
-    """Temper from what one search has found, fit, and refine.
+    """Temper from what one search has found, fit, and refine; again, where single draws weigh much, with their modes.
 
     Arguments:
         target: the density.
@@ -33,6 +34,18 @@ def replicate(
         progress: is told the fraction of the work that is done.
     """
     tell = (lambda done: None) if progress is None else progress
+    best = _explored(target, found, generator, lambda done: tell(0.8 * done))
+    if best.khat > USEFUL_KHAT and best.log_weight.isfinite().any():
+        more = from_heavy_draws(target, found, best.x, best.log_weight, generator)
+        if len(more.loc) > len(found.loc):
+            best = _explored(target, more, generator, lambda done: tell(0.8 + 0.2 * done))
+    tell(1.0)
+    return best
+
+
+def _explored(
+    target: CountedTarget, found: GaussianComponents, generator: torch.Generator | None, tell: Callable[[float], None]
+) -> Round:
     broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
     move, num_moves = default_move(target.target)
     start = found.widened(1.5).mixed_with(broad, BROAD_SHARE)

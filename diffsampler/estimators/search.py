@@ -15,6 +15,8 @@ __all__ = ["check_bounded", "follow_population", "starts_at_all_radii", "unexpla
 
 SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
 NUM_ALIKE = 400
+# One coordinate is searched all along: steps of a seventh of a percent.
+ENDS_OF_ONE, NUM_OF_ONE = (1e-6, 1e8), 20_000
 SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
 WIDENING = 1.2
 EFFECTIVE = 0.1
@@ -127,11 +129,11 @@ def _check_somewhere(log_prob: Tensor, name: str) -> None:
 def starts_at_all_radii(
     target: CountedTarget, num_shells: int = 32, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Points at every distance from the origin, with shape (P, D): the best of each shell, and two more of it.
+    """Points at every distance from the origin, with shape (P, D): peaks, then the best of each shell and two more.
 
-    And peaks among them all, where there are few dimensions, and among points whose coordinates are all alike: shifts
-    of that kind are common, and in high dimensions random points meet no given direction. Points of zero density are
-    left out.
+    Peaks among them all, where there are few dimensions, and among points whose coordinates are all alike: shifts of
+    that kind are common, and in high dimensions random points meet no given direction. Points of zero density are left
+    out.
 
     Raises:
         InputError: if the density is zero at all points tried.
@@ -141,26 +143,27 @@ def starts_at_all_radii(
     log_prob = target.log_prob(x)
     _check_somewhere(log_prob, target.name)
     log_prob = or_zero_density(log_prob)
-    starts = []
+    starts = [_peaks_where_all_are_alike(target, x)]
+    if dim <= FEW_DIMENSIONS:
+        peak = _peaks(log_prob, _neighbours(x))
+        starts.append(x[_first(peak, log_prob, NUM_PEAKS)])
     for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
-    starts.append(_peaks_where_all_are_alike(target, x))
-    if dim <= FEW_DIMENSIONS:
-        peak = _peaks(log_prob, _neighbours(x))
-        starts.append(x[peak][log_prob[peak].argsort(descending=True)[:NUM_PEAKS]])
     return torch.cat(starts)
 
 
 def _peaks_where_all_are_alike(target: CountedTarget, like: Tensor) -> Tensor:
-    """The peaks along the diagonal, on either side of the origin, with shape (m, D)."""
-    ends = math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS)
-    radii = torch.logspace(*ends, NUM_ALIKE, dtype=like.dtype, device=like.device)
-    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, like.shape[1])
+    """The highest peaks along the diagonal, on either side of the origin, with shape (m, D)."""
+    dim = like.shape[1]
+    (low, high), num = ((SMALLEST_RADIUS, LARGEST_RADIUS), NUM_ALIKE) if dim > 1 else (ENDS_OF_ONE, NUM_OF_ONE)
+    radii = torch.logspace(math.log10(low), math.log10(high), num, dtype=like.dtype, device=like.device)
+    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, dim)
     log_prob = or_zero_density(target.log_prob(x))
     before, here, after = log_prob[:-2], log_prob[1:-1], log_prob[2:]
-    return x[1:-1][(here > before) & (here >= after)]
+    peak = (here > before) & (here >= after)
+    return x[1:-1][_first(peak, here, NUM_PEAKS)]
 
 
 def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor:

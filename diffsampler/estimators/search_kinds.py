@@ -19,9 +19,9 @@ from diffsampler.estimators.search import (
 )
 from diffsampler.estimators.tempering import smc
 from diffsampler.estimators.walkers import spread_out
-from diffsampler.target import CountedTarget
+from diffsampler.target import CountedTarget, or_zero_density
 
-__all__ = ["KINDS", "from_paths", "from_tempering"]
+__all__ = ["KINDS", "from_heavy_draws", "from_paths", "from_tempering"]
 
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
 NUM_SCATTERED, NUM_SCATTERED_FAR = 20_000, 6000
@@ -29,10 +29,11 @@ NUM_PATHS = 48
 NUM_COOLED = 1000
 NUM_SHELLS = 24
 BROAD = 2.5
-SAME = 1.0  # standard deviations
 MAX_SCATTERINGS = 3
-NEAREST, FARTHEST = 0.5, 5.0  # times the spread of all components
-MAX_WALKED = 64
+NEAREST, FARTHEST = 0.5, 300.0  # times the spread of all components
+MAX_WALKED = 96
+NUM_HEAVY = 16
+FAR, MIN_STRAGGLING = 4.0, 0.02  # standard deviations beyond those that a normal draw is away; share of a population
 BOXES = (1.5, 8.0)  # times the range of a population
 
 
@@ -45,7 +46,7 @@ def from_paths(target: CountedTarget, generator: torch.Generator | None = None) 
     if target.target.differentiable:
         found = follow_gradients(target, starts, generator)
     else:
-        found = _joined(follow_population(target, generator=generator), _walked(target, starts, generator))
+        found = _joined(target, follow_population(target, generator=generator), _walked(target, starts, generator))
     for _ in range(MAX_SCATTERINGS):
         before = len(found.loc)
         broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
@@ -61,14 +62,14 @@ def from_tempering(target: CountedTarget, generator: torch.Generator | None = No
     """A population cooled down from a start at all distances, then paths from it, and peaks in the box around it."""
     dim = target.target.dim
     eye = torch.eye(dim, dtype=torch.float64, device=None if generator is None else generator.device)
-    ends = torch.tensor([SMALLEST_RADIUS, LARGEST_RADIUS]).log10().tolist()
+    ends = math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS)
     radii = torch.logspace(*ends, NUM_SHELLS, dtype=eye.dtype, device=eye.device)
     start = GaussianComponents(eye.new_zeros(NUM_SHELLS, dim), radii[:, None, None] * eye)
     move, num_moves = (HamiltonianMove(4), 1) if target.target.differentiable else (RandomWalkMove(), 4)
     cooled = smc(target, start, NUM_COOLED, num_moves, move, ess_threshold=0.5, generator=generator).x
     if target.target.differentiable:
         some = torch.randperm(len(cooled), generator=generator, device=cooled.device)[:NUM_PATHS]
-        found = follow_gradients(target, cooled[some], generator)
+        found = _with_stragglers(follow_gradients(target, cooled[some], generator), cooled)
     else:
         found = _with_peaks(target, GaussianComponents.fitted_to(cooled), cooled, generator)
     low, high = cooled.amin(0), cooled.amax(0)
@@ -79,15 +80,24 @@ def from_tempering(target: CountedTarget, generator: torch.Generator | None = No
     return found
 
 
+def from_heavy_draws(
+    target: CountedTarget, found: GaussianComponents, x: Tensor, log_weight: Tensor, generator: torch.Generator | None
+) -> GaussianComponents:
+    """And what paths find from the draws x, with shape (n, D), of most weight: a mode that a proposal hit by luck."""
+    heaviest = log_weight.topk(min(NUM_HEAVY, len(x)))
+    return _with_paths(target, found, x[heaviest.indices[heaviest.values.isfinite()]], generator)
+
+
 KINDS: tuple[Callable[[CountedTarget, torch.Generator | None], GaussianComponents], ...] = (from_paths, from_tempering)
 
 
 def _at_all_distances(found: GaussianComponents, n: int, generator: torch.Generator | None) -> Tensor:
-    """Points in all directions, as far as the components are from each other and wide, and less and more: (n, D)."""
+    """Points in all directions, most of them as far as the components are from each other and wide: (n, D)."""
     x = found.sample(n, generator)
     spread = (x - x.mean(0)).square().mean().sqrt()
     options = {"generator": generator, "dtype": x.dtype, "device": x.device}
-    factor = torch.exp(torch.rand(n, 1, **options) * math.log(FARTHEST / NEAREST) + math.log(NEAREST))
+    # Six of ten within five times as far.
+    factor = NEAREST * (FARTHEST / NEAREST) ** torch.rand(n, 1, **options).square()
     return x.mean(0) + factor * spread * torch.randn(x.shape, **options)
 
 
@@ -99,16 +109,32 @@ def _with_peaks(
     target: CountedTarget, found: GaussianComponents, scattered: Tensor, generator: torch.Generator | None
 ) -> GaussianComponents:
     """And what paths from peaks among scattered points find, unless that is known."""
-    peaks = unexplained_peaks(target, scattered, found)
-    if not len(peaks):
+    return _with_paths(target, found, unexplained_peaks(target, scattered, found), generator)
+
+
+def _with_paths(
+    target: CountedTarget, found: GaussianComponents, starts: Tensor, generator: torch.Generator | None
+) -> GaussianComponents:
+    """And what paths from the starts find, walkers where there are no gradients, unless that is known."""
+    if not len(starts):
         return found
-    if target.target.differentiable:
-        return _joined(found, follow_gradients(target, peaks, generator))
-    return _joined(found, _walked(target, peaks, generator))
+    follow = follow_gradients if target.target.differentiable else _walked
+    return _joined(target, found, follow(target, starts, generator))
 
 
-def _joined(found: GaussianComponents, new: GaussianComponents) -> GaussianComponents:
-    unknown = (found.distance(new.loc) > SAME) & new.is_apart(SAME)
+def _with_stragglers(found: GaussianComponents, x: Tensor) -> GaussianComponents:
+    """And one for those points of a population, with shape (n, D), that are far from all: a halo, or a long tail."""
+    dim = x.shape[1]
+    far = found.distance(x) > dim**0.5 + FAR
+    share = float(far.double().mean())
+    return found if share < MIN_STRAGGLING else found.mixed_with(GaussianComponents.fitted_to(x[far]), 0.5 * share)
+
+
+def _joined(target: CountedTarget, found: GaussianComponents, new: GaussianComponents) -> GaussianComponents:
+    height, new_height = (or_zero_density(target.log_prob(one.loc)) for one in (found, new))
+    known = found.accounts_for(new, height, new_height).any(1)
+    repeated = new.accounts_for(new, new_height, new_height).tril(-1).any(1)
+    unknown = ~known & ~repeated
     return found.joined_by(new, unknown) if unknown.any() else found
 
 
