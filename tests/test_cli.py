@@ -335,6 +335,11 @@ def test_reference_says_what_is_wrong(arguments, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [[], ["refernce", "--target=Funnel"], ["Funnel"]])
+def test_commands_are_named(arguments, capsys):
+    assert "one of fit, validate, test, predict, reference" in error_of(capsys, *arguments)
+
+
 def truncated(checkpoint: Path) -> bytes:
     return checkpoint.read_bytes()[:20_000]
 

@@ -181,7 +181,7 @@ def fit_proposal(
     for _ in range(num_refits):
         sizes = [_num_effective(weight[label == k]) for k in range(len(pieces))]
         pieces = [
-            _fit_piece(x[label == k], weight[label == k]) if size >= enough else piece
+            _fit_piece(x[label == k], weight[label == k], piece) if size >= enough else piece
             for k, (piece, size) in enumerate(zip(pieces, sizes, strict=True))
         ]
         label = torch.stack([piece.log_prob(x) for piece in pieces]).argmax(0)
@@ -198,12 +198,19 @@ def fit_proposal(
     return Proposal([parts[k] for k in kept], share[kept])
 
 
-def _fit_piece(x: Tensor, weight: Tensor) -> Part:
-    """The same, but for an affine map where points are few."""
-    if _num_effective(weight) >= BENT_FROM * x.shape[1]:
+def _fit_piece(x: Tensor, weight: Tensor, known: Part) -> Part:
+    """The same, but for an affine map where points are few, and what was known before if that explains them as well.
+
+    A covariance of its own must bring more than its parameters cost (AIC): in many dimensions few points make a worse
+    one than a search's.
+    """
+    dim, num_effective = x.shape[1], _num_effective(weight)
+    if num_effective >= BENT_FROM * dim:
         return fit_part(x, weight)
     gaussian = GaussianComponents.fitted_to(x, weight)
-    return fit_part(x, weight, CurvedMap.affine(gaussian.loc[0], gaussian.factor[0]))
+    new = fit_part(x, weight, CurvedMap.affine(gaussian.loc[0], gaussian.factor[0]))
+    gained = float(weight @ (new.log_prob(x) - known.log_prob(x)) / weight.sum())
+    return known if gained < 0.5 * dim * (dim + 3) / num_effective else new
 
 
 def gaussian_parts(components: GaussianComponents) -> list[Part]:

@@ -298,6 +298,39 @@ def searches(*known: list[list[float]]) -> tuple[object, ...]:
     return tuple(kind(modes) for modes in known)
 
 
+def spike_in_a_slab() -> Target:
+    """Half of the mass within a hundredth of a point that lies inside a mode three hundred times as wide."""
+    return GaussianMixture([[0.0, 0.0], [1.0, -2.0]], [[3.0] * 2, [0.01] * 2], [0.5, 0.5])
+
+
+def core_and_halo() -> Target:
+    """One within the other, 25 times as wide: from everywhere gradients lead into the core."""
+    return GaussianMixture([[1.0, -2.0, 2.0, -1.0]] * 2, [[0.2] * 4, [5.0] * 4], [0.6, 0.4])
+
+
+def peaks_on_a_line() -> Target:
+    """Ten peaks of width 0.05, each three times as far from the origin as the one before, without gradients."""
+    places = [[(-1) ** k * 3.0**k] for k in range(10)]
+    mixture = GaussianMixture(places, [[0.05]] * 10, [0.1] * 10)
+    return FunctionTarget(mixture.log_prob, dim=1, log_z=0.0, differentiable=False)
+
+
+def near_modes_in_many_dimensions() -> Target:
+    """Gaussians that cannot be told from two thousand draws: a covariance of 32 dimensions has 528 entries."""
+    place = torch.linspace(-1.0, 1.5, 32)
+    return GaussianMixture(torch.stack([place, -place]), torch.ones(2, 32), [0.3, 0.7])
+
+
+@pytest.mark.parametrize("make", [spike_in_a_slab, core_and_halo, peaks_on_a_line, near_modes_in_many_dimensions])
+def test_modes_within_modes_and_far_ones_are_kept(make: object) -> None:
+    """Weights are even: a claimed error of at most 0.02, times `Z_BOUND`, is seen through."""
+    target = make()
+    estimate = reference(target, seed=0).estimate
+    assert estimate.high - estimate.low < 0.1
+    assert abs(estimate.log_z - target.log_z) < Z_BOUND * math.sqrt(estimate.variance) + 1e-6
+    assert estimate.unseen < 0.01
+
+
 @pytest.mark.parametrize("share", [0.4, 0.05])
 def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
