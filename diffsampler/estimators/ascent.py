@@ -187,8 +187,12 @@ def _inverse_hessian(target: CountedTarget, x: Tensor, inverse: Tensor) -> Tenso
     whitened = torch.nan_to_num(0.5 * (whitened + whitened.mT))
     # Where the axes are not those of the target yet, its scales may still differ by many orders of magnitude.
     unit = whitened.diagonal(dim1=-2, dim2=-1).clamp(min=1e-300).rsqrt()
-    values, vectors = torch.linalg.eigh(unit.unsqueeze(-1) * whitened * unit.unsqueeze(-2))
-    usable = usable & (values[:, 0] > 1e-9 * values[:, -1]) & whitened.isfinite().all(-1).all(-1)
+    scaled = unit.unsqueeze(-1) * whitened * unit.unsqueeze(-2)
+    # Of the rest eigh itself makes an error.
+    usable = usable & (whitened.diagonal(dim1=-2, dim2=-1) > 0).all(-1) & (scaled.abs() <= 2).all(-1).all(-1)
+    scaled = torch.where(usable[:, None, None], scaled, torch.eye(dim, dtype=x.dtype, device=x.device))
+    values, vectors = torch.linalg.eigh(scaled)
+    usable = usable & (values[:, 0] > 1e-9 * values[:, -1])
     root = factor @ (unit.unsqueeze(-1) * vectors / values.clamp(min=1e-9 * values[:, -1:]).sqrt().unsqueeze(-2))
     return torch.where(usable[:, None, None], root @ root.mT, inverse)
 

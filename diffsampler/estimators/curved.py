@@ -1,6 +1,7 @@
 """Bent Gaussians: each coordinate normal given those before it, with quadratic means and log-linear widths."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -133,6 +134,9 @@ def fit_map(x: Tensor, weight: Tensor | None = None) -> CurvedMap:
         values, vectors = torch.linalg.eigh(whitened.T @ whitened)
         bases.append(std.unsqueeze(-1) * vectors * values.clamp(min=1e-14).sqrt())
     found = [_fit_in(x, weight, loc, basis) for basis in bases]
+    if x.shape[1] > 1:
+        # Group effects tell the logarithm of their scale: what most is said about may be what the others hang on.
+        found.append(_fit_in(x, weight, loc, bases[0], found[0][1].order[::-1]))
     best = max(found, key=lambda pair: pair[0])[1]
     if best.is_bent:
         return best
@@ -141,12 +145,15 @@ def fit_map(x: Tensor, weight: Tensor | None = None) -> CurvedMap:
     return CurvedMap.affine(loc + images[0], (images[1:] - images[0]).T)
 
 
-def _fit_in(x: Tensor, weight: Tensor, loc: Tensor, basis: Tensor) -> tuple[float, CurvedMap]:
+def _fit_in(
+    x: Tensor, weight: Tensor, loc: Tensor, basis: Tensor, order: Sequence[int] | None = None
+) -> tuple[float, CurvedMap]:
     """A map in the given axes, and its log-likelihood a point less the price of its parameters."""
     y = torch.linalg.solve(basis, (x - loc).T).T
-    some = weight.topk(min(ORDERED_BY, len(weight))).indices
-    order = _order(y[some], weight[some] / weight[some].sum())
-    y = y[:, order]
+    if order is None:
+        some = weight.topk(min(ORDERED_BY, len(weight))).indices
+        order = _order(y[some], weight[some] / weight[some].sum())
+    y = y[:, list(order)]
     score, fits = -float(torch.linalg.slogdet(basis).logabsdet), []
     for i in range(len(order)):
         gained, fit = fit_conditional(y[:, i], y[:, :i], weight)
