@@ -18,6 +18,7 @@ from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
 from diffsampler.estimators.unbounded import back_in_x, unbounded
+from diffsampler.estimators.wander import wander
 from diffsampler.resampling import systematic
 from diffsampler.target import CountedTarget, Target, check_repeatable, or_zero_density, points_of_all_sizes
 
@@ -36,6 +37,7 @@ NEGLIGIBLE = 0.02  # nats
 MOST = 0.8  # of the mass
 NUM_CHECKED = 16
 MAX_POOLED = 5
+NUM_WANDERING, NUM_LARGEST = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,10 @@ def _reference(
     if not (last.ess >= GOOD_ESS and last.khat <= USEFUL_KHAT):
         last = refine(counter, pooled, generator, max_rounds=MAX_POOLED)
     tell(0.9)
-    found = _by_weights(counter, last, num_particles, generator)
+    found, beyond = _by_weights(counter, last, num_particles, generator)
     if found is None:
         found = _by_smc(counter, last.proposal, num_particles, generator)
+    unseen = min(unseen + beyond, 1.0)
     tell(1.0)
     return _with_spread(found, rounds, unseen)
 
@@ -201,17 +204,34 @@ class _Pool:
 
 def _by_weights(
     target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator | None
-) -> Replicates | None:
+) -> tuple[Replicates | None, float]:
+    """An estimate, unless weights are of no use, and the share of the mass that may lie beyond the draws."""
     if not (last.ess >= USEFUL_ESS and last.khat <= USEFUL_KHAT):
-        return None
+        return None, 0.0
     final = weigh(target, last.proposal, DRAWS_A_PARTICLE * num_particles, generator)
     estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
     if estimate.ess < USEFUL_ESS or not math.isfinite(estimate.high):
-        return None
+        return None, 0.0
     rows = systematic(final.log_weight, len(final.x), generator)
     rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
     equal = torch.zeros_like(final.log_weight)
-    return Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
+    found = Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
+    return found, _beyond(target, final, generator)
+
+
+def _beyond(target: CountedTarget, final: Round, generator: torch.Generator | None) -> float:
+    """The share of the mass that moves from the draws find where these are all but absent.
+
+    Moved draws of the target weigh more than the heaviest of the draws as often as these say.
+    """
+    x, log_prob = wander(target, final.proposal, final.x, final.log_weight, NUM_WANDERING, generator)
+    largest = final.log_weight.softmax(0).topk(NUM_LARGEST)
+    expected = float(largest.values.sum())
+    heavy = log_prob - final.proposal.log_prob(x) > final.log_weight[largest.indices[-1]]
+    share = float(heavy.double().mean())
+    error = math.sqrt(float(largest.values.square().sum()) + share * (1 - share) / len(x))
+    excess = share - expected
+    return excess if excess > max(SETTLED, DISAGREE * error) else 0.0
 
 
 def _by_smc(

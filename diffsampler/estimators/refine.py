@@ -11,6 +11,7 @@ from torch import Tensor
 from diffsampler.estimators.log_z import KHAT_WARN
 from diffsampler.estimators.proposal import Part, Proposal, fit_proposal
 from diffsampler.estimators.tempering import step_at_ess
+from diffsampler.estimators.wander import wander
 from diffsampler.estimators.weights import WeightSummary
 from diffsampler.target import CountedTarget, or_zero_density
 
@@ -26,6 +27,7 @@ SETTLING, PATIENCE = 3, 5  # rounds
 MOVING, DRIFTING = 4.5, 2.0  # standard errors
 PRECISE = 0.05  # nats
 AS_GOOD = 0.9
+NUM_MOVED, MOVED_SHARE = 300, 0.3
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def refine(
             break
         if not rounds[-1].log_weight.isfinite().any():
             break
-        proposal = _fitted(rounds[-REMEMBERED:])
+        last = rounds[-1]
+        moved, _ = wander(target, last.proposal, last.x, last.log_weight, NUM_MOVED, generator)
+        proposal = _fitted(rounds[-REMEMBERED:], moved)
     return max(rounds[-PATIENCE:], key=lambda one: one.ess)
 
 
@@ -136,8 +140,8 @@ def _is_settled(rounds: list[Round]) -> bool:
     return still and not better and noise < PRECISE
 
 
-def _fitted(rounds: list[Round]) -> Proposal:
-    """To the draws of all of them, as draws of the mixture of their proposals."""
+def _fitted(rounds: list[Round], moved: Tensor) -> Proposal:
+    """To the draws of all of them, as draws of the mixture of their proposals, and to what has moved from there."""
     x = torch.cat([one.x for one in rounds])
     log_prob = torch.cat([one.log_prob for one in rounds])
     log_mixture = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
@@ -146,7 +150,9 @@ def _fitted(rounds: list[Round]) -> Proposal:
     x, log_weight = x[usable], log_weight[usable]
     # A power above 1 goes further the same way: where the target is wider than its proposals, rounds soon catch up.
     power = step_at_ess(log_weight, OVERRELAXED, FIT_ESS)
-    weight = (power * (log_weight - log_weight.max())).exp()
+    weight = (power * log_weight).softmax(0)
+    x = torch.cat([x, moved])
+    weight = torch.cat([(1 - MOVED_SHARE) * weight, weight.new_full((len(moved),), MOVED_SHARE / len(moved))])
     parts = _needed(rounds[-1])
     label = Proposal(parts, weight.new_ones(len(parts))).label(x)
     return fit_proposal(x, weight, label, parts)

@@ -328,7 +328,7 @@ def test_modes_within_modes_and_far_ones_are_kept(make: object) -> None:
     estimate = reference(target, seed=0).estimate
     assert estimate.high - estimate.low < 0.1
     assert abs(estimate.log_z - target.log_z) < Z_BOUND * math.sqrt(estimate.variance) + 1e-6
-    assert estimate.unseen < 0.01
+    assert estimate.unseen < 0.05
 
 
 @pytest.mark.parametrize("share", [0.4, 0.05])
