@@ -14,6 +14,7 @@ __all__ = ["LogZEstimate", "estimate_log_z"]
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
 KHAT_REFUSE = 0.7
+EVEN = 0.3  # an effective sample size at which tails that are heavy, but not too heavy, do no harm
 NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
@@ -164,7 +165,7 @@ def _warnings(
             f"Pareto khat is {khat:.2f}, above 0.7: the weights are too heavy-tailed for an interval; "
             "log_z is likely too low. Train longer or draw from a better sampler."
         )
-    elif khat > KHAT_WARN:
+    elif khat > KHAT_WARN and ess < EVEN:
         warnings.append(f"Pareto khat is {khat:.2f}, above 0.5: the interval is likely too narrow.")
     if largest > 0.1 and n >= 25:
         warnings.append(f"One of {n} {units} carries {largest:.0%} of the weight (ESS {ess * n:.1f} {units}).")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators.log_z import KHAT_REFUSE, KHAT_WARN, LogZEstimate, estimate_log_z, interval_variance
+from diffsampler.estimators.log_z import EVEN, KHAT_REFUSE, KHAT_WARN, LogZEstimate, estimate_log_z, interval_variance
 from diffsampler.resampling import systematic
 
 __all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
@@ -20,7 +20,6 @@ FEW, TOO_FEW = 100, 20  # effective samples
 MODERATE, LARGE = 2.6, 4.0  # standard errors between two estimates
 NOTICEABLE, TOLERABLE = 0.05, 0.1  # nats
 MANY_ENOUGH = 25  # weights for a Pareto shape: with more and none, the estimate is one of SMC
-EVEN = 0.3  # an effective sample size at which tails that are heavy, but not too heavy, do no harm
 WIDE_GAP = 3.0  # nats between log Z and ELBO: of log-normal weights with an effective sample size of 0.2 %
 UNSEEN_MASS = 0.01
 NUM_BINS = 20

@@ -153,10 +153,15 @@ def test_to_dict_is_strict_json(log_weight: list[float]) -> None:
             assert value == original, name
 
 
-@pytest.mark.parametrize(("khat", "claims", "warns"), [(0.49, True, False), (0.65, True, True), (0.75, False, True)])
-def test_khat_decides_what_is_claimed(khat: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("khat", "spread", "claims", "warns"),
+    [(0.49, 2.0, True, False), (0.65, 2.0, True, True), (0.65, 0.5, True, False), (0.75, 2.0, False, True)],
+)
+def test_khat_decides_what_is_claimed(
+    khat: float, spread: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda largest, n: khat)
-    log_weight = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    log_weight = spread * torch.randn(2000, generator=torch.Generator().manual_seed(1))
     estimate = estimate_log_z(log_weight)
     assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) == warns
 
