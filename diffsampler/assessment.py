@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, check_instance
 from diffsampler.estimators import Annealed, LogZEstimate, Verdict, judge
 from diffsampler.metrics import rolled_back_log_weight
 from diffsampler.sampler import Sampler
@@ -69,6 +69,7 @@ def assess(
     Raises:
         InputError: if no draw has a usable density, or the reference is another thing.
     """
+    check_instance("sampler", sampler, Sampler, "Sampler(target), after fit")
     generator = new_generator("test", seed, device=sampler.device)
     x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
     estimate = sampler.estimate_from(log_weight)

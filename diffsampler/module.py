@@ -19,7 +19,7 @@ from diffsampler.estimators.unbounded import unbounded
 from diffsampler.losses import Loss, SubTrajectoryBalance
 from diffsampler.recipe import default_training
 from diffsampler.sampler import Sampler
-from diffsampler.stopping import NUM_DECIDING, is_ready, looks_ready, progress_in_cycle
+from diffsampler.stopping import NUM_DECIDING, looks_ready, progress_in_cycle, why_to_end
 from diffsampler.streams import fixed_weights, new_generator
 from diffsampler.support import support_of
 from diffsampler.target import NUM_COMPARED, CountedTarget, check_repeatable, naming_the_target
@@ -263,10 +263,11 @@ class SamplerModule(L.LightningModule):
             return
         if not self._can_spend(2 * NUM_DECIDING * self._draw_cost()):
             return
-        ready = self.trainer.is_global_zero and is_ready(self.sampler, self.tolerance, self.seed, self.global_step)
-        if self.trainer.strategy.broadcast(ready):
+        first = self.trainer.is_global_zero
+        why = why_to_end(self.sampler, self.tolerance, self.seed, self.global_step) if first else ""
+        self.ended = self.trainer.strategy.broadcast(why)
+        if self.ended:
             self.trainer.should_stop = True
-            self.ended = f"log Z is known to +- {self.tolerance:g} and graded trustworthy"
             if self.global_step == 0:
                 alone = self.sampler.search_cost and not self.sampler.was_trained
                 self.ended += ", by the search alone" if alone else ", before any training"

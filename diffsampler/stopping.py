@@ -11,7 +11,7 @@ from diffsampler.streams import new_generator
 if TYPE_CHECKING:
     from diffsampler.sampler import Sampler
 
-__all__ = ["NUM_DECIDING", "half_width", "is_ready", "looks_ready", "progress_in_cycle"]
+__all__ = ["NUM_DECIDING", "half_width", "looks_ready", "progress_in_cycle", "why_to_end"]
 
 NUM_DECIDING = 10_000
 FIRST_CYCLE = 400
@@ -24,17 +24,25 @@ def looks_ready(estimate: LogZEstimate, tolerance: float) -> bool:
     return half_width(estimate) * shrinking <= AMBITIOUS * tolerance
 
 
-def is_ready(sampler: "Sampler", tolerance: float, seed: int, step: int) -> bool:
-    """Whether fresh draws are graded trustworthy, with a 95 % interval of at most +- tolerance."""
+def why_to_end(sampler: "Sampler", tolerance: float, seed: int, step: int) -> str:
+    """Why training may end, in words, by fresh draws with a 95 % interval of at most +- tolerance; else "".
+
+    They are graded trustworthy, or what speaks against that is the searches' alone, which no training changes.
+    """
     generator = new_generator("decide", seed, step=step, device=sampler.device)
     try:
         x, log_weight = sampler.sample(NUM_DECIDING, return_log_weights=True, generator=generator)
         estimate = sampler.estimate_from(log_weight)
     except InputError:  # no draw of any weight
-        return False
+        return ""
     if not half_width(estimate) <= tolerance:
-        return False
-    return assess_draws(sampler, x, log_weight, estimate, generator).verdict.grade == GRADES[0]
+        return ""
+    verdict = assess_draws(sampler, x, log_weight, estimate, generator).verdict
+    if verdict.grade == GRADES[0]:
+        return f"log Z is known to +- {tolerance:g} and graded trustworthy"
+    if verdict.grade == GRADES[1] and not verdict.training_may_help:
+        return f"log Z is known to +- {tolerance:g}, and what is doubtful about it no training mends"
+    return ""
 
 
 def half_width(estimate: LogZEstimate) -> float:

@@ -109,8 +109,9 @@ class Target(nn.Module, ABC):
             if not log_prob.requires_grad:
                 raise InputError(
                     f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "
-                    "array?). Write it in torch, override log_prob_and_score, or say differentiable=False and use a "
-                    "drift without score: FourierMLP."
+                    "array, or is the value the same wherever it is finite?). Write it in torch, override "
+                    "log_prob_and_score, or say differentiable=False; a drift of your choice is then one without "
+                    "score, such as FourierMLP."
                 )
             (score,) = torch.autograd.grad(log_prob.sum(), x)
         return log_prob.detach(), score

@@ -1,5 +1,7 @@
 """`fit`: training from Python, in one call."""
 
+import difflib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,14 +18,14 @@ from diffsampler.callbacks import ExponentialMovingAverage, PlainProgress
 from diffsampler.checkpoints import read_checkpoint
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.data import TrajectoryCounts
-from diffsampler.errors import InputError, check_count
+from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.losses import Loss
 from diffsampler.module import SamplerModule, check_trainer
 from diffsampler.sampler import Sampler
 
 __all__ = ["default_accelerator", "fit", "search_first", "search_progress", "silence_lightning"]
 
-SMALLEST_SEARCH = 300_000  # evaluations: one search of most densities, and what fits proposals to it
+SMALLEST_SEARCH = 800_000  # evaluations: one search of most densities, and what fits proposals to it
 NOT_FOR_USERS = (
     r".*isinstance\(treespec, LeafSpec\)",
     r".*does not have many workers",
@@ -90,6 +92,8 @@ def fit(
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
     """
     silence_lightning()
+    check_instance("sampler", sampler, Sampler, "Sampler(target)")
+    _check_options(trainer_options)
     module = SamplerModule(
         sampler,
         loss,
@@ -138,6 +142,19 @@ def fit(
     if module.history:
         module.history[-1]["ended"] = module.ended
     return module.history
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """A misspelt argument is not Lightning's to complain about."""
+    own, theirs = (list(inspect.signature(function).parameters) for function in (fit, L.Trainer.__init__))
+    accepted = [name for name in [*own[1:-1], *theirs[1:]] if name not in {"max_epochs", "trainer_options"}]
+    for name in options:
+        if name not in accepted and name != "max_epochs":
+            near = difflib.get_close_matches(name, accepted, n=3)
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else "accepted are those of fit and of lightning.Trainer."
+            )
+            raise InputError(f"fit has no argument {name!r}: {hint}")
 
 
 def search_first(

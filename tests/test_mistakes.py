@@ -21,6 +21,7 @@ from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.behaviours import Exploration, OnPolicy, Replay
 from diffsampler.coordinates import AffineCoordinates, LaplaceCoordinates
 from diffsampler.data import TrajectoryCounts
+from diffsampler.estimators import reference
 from diffsampler.losses import (
     DetailedBalance,
     LearnedDecomposition,
@@ -116,6 +117,22 @@ def test_no_training_at_all_is_refused(name: str) -> None:
     )
     with pytest.raises(InputError, match=f"trainer.{name} must be .*, got 0: nothing would"):
         trainer.fit(SamplerModule(Sampler(Expensive(), grid=3)), TrajectoryCounts(16, 5, 40))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit(Sampler(Gaussian([0.0])), tolerence=0.1), "no argument 'tolerence': did you mean tolerance"),
+        (lambda: fit(Sampler(Gaussian([0.0])), max_step=3), "did you mean max_steps"),
+        (lambda: fit(Sampler(Gaussian([0.0])), zzz=3), "accepted are those of fit and of lightning.Trainer"),
+        (lambda: fit(Gaussian([0.0])), "sampler must be a Sampler"),
+        (lambda: assess(Gaussian([0.0])), "sampler must be a Sampler"),
+        (lambda: reference(lambda x: -x.square().sum(-1)), "target must be a Target"),
+    ],
+)
+def test_mistaken_arguments_are_named(call: Callable, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "16-true"])

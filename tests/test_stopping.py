@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,20 +67,29 @@ def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     # Searches suffice for all that can be trained in seconds: the decision is that of a stand-in.
     decided = []
 
-    def is_ready(sampler: Sampler, tolerance: float, seed: int, step: int) -> bool:
+    def why_to_end(sampler: Sampler, tolerance: float, seed: int, step: int) -> str:
         decided.append((tolerance, seed, step))
-        return step >= 50
+        return "all is known" if step >= 50 else ""
 
-    monkeypatch.setattr("diffsampler.module.is_ready", is_ready)
+    monkeypatch.setattr("diffsampler.module.why_to_end", why_to_end)
     sizes = {"batch_size": 8, "steps_per_epoch": 10, "num_eval_samples": 100, **QUIET}
     history = fit(searched(two_modes), max_steps=200, seed=4, tolerance=0.5, lr=1e-6, **sizes)
     assert decided == [(0.5, 4, 0), (0.5, 4, 50)]
     assert [entry["step"] for entry in history] == [10, 20, 30, 40, 50]
-    assert [entry.get("ended") for entry in history] == [None] * 4 + ["log Z is known to +- 0.5 and graded trustworthy"]
+    assert [entry.get("ended") for entry in history] == [None] * 4 + ["all is known"]
     # Not even asked where few draws already say that the interval is too wide.
     decided.clear()
     fit(searched(two_modes), max_steps=10, tolerance=1e-4, **sizes)
     assert decided == []
+
+
+def test_training_ends_where_only_the_search_is_in_doubt() -> None:
+    sampler = searched()
+    sampler.coordinates.reference = replace(sampler.reference, unseen=0.2)
+    history = fit(sampler, max_steps=20, **SMALL)
+    assert history[-1]["step"] == 0
+    assert history[-1]["ended"].startswith("log Z is known to +- 0.05, and what is doubtful about it no training mends")
+    assert assess(sampler, history=history).verdict.grade == "doubtful"
 
 
 def test_others_train_to_the_end_unless_they_ask() -> None:
@@ -178,9 +188,9 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
         return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **sizes, **options)
 
     tried = []
-    ready = "diffsampler.module.is_ready"
+    ready = "diffsampler.module.why_to_end"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) and False)
+        patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) or "")
         whole, history = run(50, "whole")
         straight = tried.copy()
         tried.clear()

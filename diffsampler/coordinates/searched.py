@@ -22,6 +22,7 @@ __all__ = ["SearchedCoordinates"]
 
 BETTER = 1.2  # times the effective sample size of an affine map, for a bent one
 NUM_REMEMBERED = 16
+NUM_TRIED = 4  # maps of the search's own: in one of those it may have ended up after many rounds
 USEFUL = 0.05  # an effective sample size below which a bend is one through several pieces
 
 
@@ -143,8 +144,10 @@ class SearchedCoordinates(SupportCoordinates):
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
         self.log_det.copy_(torch.linalg.slogdet(self.matrix).logabsdet)
-        affine, bent = CurvedMap.affine(self.loc, self.matrix), fit_map(y)
-        candidates = [with_tail(affine, y), bent, with_tail(bent, y)]
+        affine = CurvedMap.affine(self.loc, self.matrix)
+        heaviest = found.prior.log_weight.topk(min(NUM_TRIED, len(found.prior.parts))).indices.tolist()
+        bent = [fit_map(y), *(found.prior.parts[k].map for k in heaviest)]
+        candidates = [with_tail(affine, y), *bent, *(with_tail(one, y) for one in bent)]
         best = max(candidates, key=lambda candidate: _ess(candidate, found))
         better = best.is_bent and _ess(best, found) > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None

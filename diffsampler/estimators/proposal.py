@@ -14,7 +14,7 @@ __all__ = ["Part", "Proposal", "fit_part", "fit_proposal", "gaussian_parts"]
 
 DEGREES = (1000.0, 100.0, 30.0, 10.0, 5.0, 3.0, 2.0)
 FAR_SHARE, FAR_SCALE, FAR_DEGREES = 0.15, 2.0, 3.0
-MIN_SHARE = 3e-3
+MIN_SHARE, NOTHING = 3e-3, 3e-4  # of what is kept, and of what is left out
 WHOLE_SHARE = 0.02
 BENT_FROM = 40  # effective points a dimension: fewer are no evidence of a bend
 NUM_EM = 20
@@ -160,7 +160,7 @@ def fit_part(x: Tensor, weight: Tensor | None = None, found: CurvedMap | None = 
 
 
 def fit_proposal(
-    x: Tensor, weight: Tensor, label: Tensor, spare: list[Part], num_refits: int = 1, floor: float = MIN_SHARE
+    x: Tensor, weight: Tensor, label: Tensor, spare: list[Part], num_refits: int = 1, floor: float = 0.0
 ) -> Proposal:
     """A part for all points together and one for each label, weighed by likelihood.
 
@@ -170,7 +170,7 @@ def fit_proposal(
         label: a first guess of what belongs together, in 0..len(spare)-1, with shape (n).
         spare: the parts of labels that have too few points for one of their own.
         num_refits: how often points are assigned anew.
-        floor: the share that every part gets at least; below `MIN_SHARE` parts are left out.
+        floor: a share that every part gets at least; without one, parts that no point needs are left out.
     """
     usable = (weight > 0) & x.isfinite().all(-1)
     x, weight, label = x[usable], weight[usable] / weight[usable].sum(), label[usable]
@@ -192,9 +192,9 @@ def fit_proposal(
         share = (log_prob + share.log().unsqueeze(-1)).softmax(0) @ weight
         share = (share + 1e-12) / (share + 1e-12).sum()
     # The part for all stays: what lies between the others must not be impossible.
-    share = share.clamp(min=floor)
     share[0] = share[0].clamp(min=WHOLE_SHARE)
-    kept = (share > MIN_SHARE).nonzero().squeeze(-1).tolist()
+    kept = (share.clamp(min=floor) > NOTHING).nonzero().squeeze(-1).tolist()
+    share = share.clamp(min=max(floor, MIN_SHARE))
     return Proposal([parts[k] for k in kept], share[kept])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffsampler.errors import check_count
+from diffsampler.errors import check_count, check_instance
 from diffsampler.estimators.components import GaussianComponents
 from diffsampler.estimators.log_z import NORMAL_97_5, estimate_log_z
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
@@ -26,6 +26,7 @@ __all__ = ["Replicates", "more_draws", "reference"]
 
 MAX_SEARCHES = 6
 SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
+SEARCHES_OF_UNLIKE, MUCH = 5, 0.05  # at least, where one kind of search misses so much of what the other has found
 MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
 COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
 SETTLED = 0.01  # share of the mass that one search alone may have found
@@ -85,7 +86,9 @@ def reference(
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
     """
     check_count("num_particles", num_particles, minimum=100)
-    counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
+    if not isinstance(target, CountedTarget):
+        target = CountedTarget(check_instance("target", target, Target, "FunctionTarget(log_prob, dim=2)"))
+    counter = target
     if generator is None:
         generator = torch.Generator(_device_of(counter.target))
         generator.seed() if seed is None else generator.manual_seed(seed)
@@ -124,6 +127,8 @@ def _reference(
             pool = _Pool(rounds)
             unseen = pool.unseen
             enough = 2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES
+            if pool.missed_by_one_kind > MUCH:
+                enough = SEARCHES_OF_UNLIKE
             if len(rounds) >= enough and unseen < SETTLED and pool.agrees:
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
@@ -138,9 +143,9 @@ def _reference(
     found, beyond = _by_weights(counter, last, num_particles, generator)
     if found is None:
         found = _by_smc(counter, last.proposal, num_particles, generator)
-    unseen = min(unseen + beyond, 1.0)
     tell(1.0)
-    return _with_spread(found, rounds, unseen)
+    estimate = replace(found.estimate, num_target_evaluations=counter.num_evaluations)
+    return _with_spread(replace(found, estimate=estimate), rounds, min(unseen + beyond, 1.0))
 
 
 @torch.no_grad()
@@ -185,6 +190,12 @@ class _Pool:
         found_once = float(self.weight[self.covered.sum(0) <= 1].sum())
         missed = float((1 - self.covered.to(self.weight) @ self.weight).mean())
         return min(max(found_once, missed ** (len(self.rounds) - 1)), 1.0)
+
+    @property
+    def missed_by_one_kind(self) -> float:
+        """The share of the mass that the searches of one kind have missed, in the mean; of that which missed more."""
+        missed = 1 - self.covered.to(self.weight) @ self.weight
+        return max(float(missed[k :: len(KINDS)].mean()) for k in range(min(len(KINDS), len(missed))))
 
     @property
     def agrees(self) -> bool:

@@ -90,6 +90,10 @@ def fit_conditional(y: Tensor, before: Tensor, weight: Tensor) -> tuple[float, F
 
 def _least_squares(terms: Tensor, y: Tensor) -> Tensor:
     """The coefficients, with shape (F). LAPACK's gelsy, torch's choice on a CPU, rounds one call unlike the next."""
+    if not (terms.isfinite().all() and y.isfinite().all()):
+        # Products of coordinates that overflow explain nothing.
+        usable = terms.isfinite().all(0)
+        terms, y = torch.where(usable, terms, 0.0), y.nan_to_num(0.0, 0.0, 0.0)
     driver = None if terms.is_cuda else "gelsd"
     return torch.linalg.lstsq(terms, y.unsqueeze(-1), driver=driver).solution[:, 0]
 

@@ -24,7 +24,7 @@ from diffsampler.target import CountedTarget, or_zero_density
 __all__ = ["KINDS", "from_heavy_draws", "from_paths", "from_tempering"]
 
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
-NUM_SCATTERED, NUM_SCATTERED_FAR = 20_000, 6000
+NUM_SCATTERED, NUM_SCATTERED_FAR = 60_000, 6000
 NUM_PATHS = 48
 NUM_COOLED = 1000
 NUM_SHELLS = 24
@@ -34,7 +34,7 @@ NEAREST, FARTHEST = 0.5, 300.0  # times the spread of all components
 MAX_WALKED = 96
 NUM_HEAVY = 16
 FAR, MIN_STRAGGLING = 4.0, 0.02  # standard deviations beyond those that a normal draw is away; share of a population
-BOXES = (1.5, 8.0)  # times the range of a population
+BOXES = (1.5, 3.0, 8.0)  # times the range of a population
 
 
 def from_paths(target: CountedTarget, generator: torch.Generator | None = None) -> GaussianComponents:
@@ -47,13 +47,13 @@ def from_paths(target: CountedTarget, generator: torch.Generator | None = None) 
         found = follow_gradients(target, starts, generator)
     else:
         found = _joined(target, follow_population(target, generator=generator), _walked(target, starts, generator))
-    for _ in range(MAX_SCATTERINGS):
+    for k in range(MAX_SCATTERINGS):
         before = len(found.loc)
         broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
         half = _num_scattered(target) // 2
         scattered = torch.cat([broad.sample(half, generator), _at_all_distances(found, half, generator)])
         found = _with_peaks(target, found, scattered, generator)
-        if len(found.loc) == before:
+        if k and len(found.loc) == before:  # twice at least: the first often finds nothing by chance
             break
     return found
 

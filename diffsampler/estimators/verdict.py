@@ -33,7 +33,7 @@ TRAIN = "Train longer: fit(sampler, max_steps=10_000), or --trainer.max_steps=10
 DRAW = "Draw more: estimate_log_z(num_samples=100_000), or --data.num_test_samples=100000."
 COMPARE = "Compare: assess(sampler, reference=reference(target)), or --report.reference=true."
 SEARCH = (
-    "Search again: fit a new Sampler with another seed (--seed_everything=1), or reference(target, "
+    "Search again: fit a new Sampler with another seed (--seed_everything=...), or reference(target, "
     "num_particles=20_000). Where modes, edges or scales are known, say so: scale and centre x, declare "
     "Target.support, give exact draws as Target.sample."
 )
@@ -56,6 +56,11 @@ class Verdict:
     grade: str
     reasons: list[str]
     next_steps: list[str] = field(default_factory=list)
+
+    @property
+    def training_may_help(self) -> bool:
+        """Whether anything that speaks against the estimate is more than what its searches have missed."""
+        return any(step not in (SEARCH, REPARAMETRISE) for step in self.next_steps)
 
 
 class _Finding(NamedTuple):
