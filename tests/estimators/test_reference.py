@@ -308,6 +308,17 @@ def core_and_halo() -> Target:
     return GaussianMixture([[1.0, -2.0, 2.0, -1.0]] * 2, [[0.2] * 4, [5.0] * 4], [0.6, 0.4])
 
 
+def narrow_and_seven_away() -> Target:
+    """A ball of width 0.1 whose basin is a ten-thousandth of the box around."""
+    return GaussianMixture([[0.0] * 4, [6.0, -2.0, 1.0, 3.0]], [[1.0] * 4, [0.1] * 4], [0.7, 0.3])
+
+
+def forty_light_modes() -> Target:
+    """Of 0.3 % each: less than a single one may be neglected for."""
+    places = 60 * torch.rand(41, 3, generator=torch.Generator().manual_seed(3)) - 30
+    return GaussianMixture(places, 1.0, [0.884] + [0.0029] * 40)
+
+
 def peaks_on_a_line() -> Target:
     """Ten peaks of width 0.05, each three times as far from the origin as the one before, without gradients."""
     places = [[(-1) ** k * 3.0**k] for k in range(10)]
@@ -321,7 +332,17 @@ def near_modes_in_many_dimensions() -> Target:
     return GaussianMixture(torch.stack([place, -place]), torch.ones(2, 32), [0.3, 0.7])
 
 
-@pytest.mark.parametrize("make", [spike_in_a_slab, core_and_halo, peaks_on_a_line, near_modes_in_many_dimensions])
+HARD_TO_KEEP = [
+    spike_in_a_slab,
+    core_and_halo,
+    narrow_and_seven_away,
+    forty_light_modes,
+    peaks_on_a_line,
+    near_modes_in_many_dimensions,
+]
+
+
+@pytest.mark.parametrize("make", HARD_TO_KEEP)
 def test_modes_within_modes_and_far_ones_are_kept(make: object) -> None:
     """Weights are even: a claimed error of at most 0.02, times `Z_BOUND`, is seen through."""
     target = make()
@@ -366,6 +387,15 @@ def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.Mo
     right = float((found.x[:, 0] > 0).double().mean())
     # Of at least 500 draws, five standard errors.
     assert abs(right - 0.4) < 5 * math.sqrt(0.24 / 500)
+
+
+def test_a_kind_that_misses_much_asks_for_more_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one kind never finds, the other may miss as well: three searches of two kinds are one of the second."""
+    one, both = [TWINS[0]], [*TWINS]
+    monkeypatch.setattr(REFERENCE, "KINDS", searches(both, one))
+    # A quarter of the mass, missed by one of three: (1/12)^2 alone would settle it.
+    found = reference(twins(0.25), 500, seed=0)
+    assert len(found.log_zs) >= 5 and abs(found.estimate.log_z) < 0.1
 
 
 def test_draws_come_with_their_density_and_go_on() -> None:
