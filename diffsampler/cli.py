@@ -143,8 +143,11 @@ class _Parser(LightningArgumentParser):
             raise type(ex)(message) from ex
 
     def _accepted(self, option: str) -> str:
-        """The options of this parser beside a mistyped one."""
-        group, _, _ = option.rpartition(".")
+        """The options of this parser beside a mistyped one, or those of its name in a group."""
+        group, _, last = option.rpartition(".")
+        elsewhere = [a.dest for a in self._actions if "." in a.dest and a.dest.rpartition(".")[2] == last]
+        if elsewhere and not group:
+            return f"did you mean --{' or --'.join(elsewhere)}?"
         names = [a.dest for a in self._actions if a.dest.rpartition(".")[0] == group and a.dest not in {"help", "=="}]
         if not names:  # a group that does not exist: the groups that do
             names = list(dict.fromkeys(a.dest.partition(".")[0] for a in self._actions if "." in a.dest))
@@ -235,6 +238,15 @@ def _with_config_of_checkpoint(args: list[str]) -> list[str]:
         else:
             rest.append(arg)
     if not paths:
+        given = {arg.partition("=")[0] for arg in rest}
+        if rest[0] in {"validate", "test", "predict"} and not given & {
+            "-c",
+            "--config",
+            "--model.target",
+            "-h",
+            "--help",
+        }:
+            raise InputError(f"{rest[0]} needs what a run has written: --ckpt_path=runs/.../checkpoints/last.ckpt.")
         return args
     if not Path(paths[-1]).is_file():
         raise InputError(f"ckpt_path must be a checkpoint file, got {paths[-1]!r}, which is none.")

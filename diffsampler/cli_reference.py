@@ -34,6 +34,8 @@ def run_reference(
     with search_progress(None if progress else False) as told, naming_the_target(target, "The search"):
         result = reference(counter, num_particles, seed, progress=told)
     print(format_table(result.estimate, target.log_z))
+    print(f"  {len(result.log_zs)} searches: {', '.join(f'{log_z:.3f}' for log_z, _ in result.log_zs)}")
+    print(f"  {result.estimate.unseen:.1%} of the mass may be unseen, by what single ones have missed")
     for name, value in target.diagnostics(result.x).items():
         print(f"  {name.replace('_', ' ')}: {value:.4g}")
     if output is not None:

@@ -340,6 +340,16 @@ def test_commands_are_named(arguments, capsys):
     assert "one of fit, validate, test, predict, reference" in error_of(capsys, *arguments)
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_checkpoint_is_asked_for(command, capsys):
+    assert "--ckpt_path=runs/" in error_of(capsys, command)
+
+
+@pytest.mark.parametrize(("option", "meant"), [("tolerance", "model.tolerance"), ("max_steps", "trainer.max_steps")])
+def test_the_group_of_an_option_is_named(option, meant, capsys):
+    assert f"did you mean --{meant}?" in error_of(capsys, "fit", "--model.target=Funnel", f"--{option}=1")
+
+
 def truncated(checkpoint: Path) -> bytes:
     return checkpoint.read_bytes()[:20_000]
 
