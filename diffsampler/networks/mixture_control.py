@@ -71,10 +71,10 @@ class MixtureControl(DriftWrapper):
         spread, next_spread = signal**2 * variances + noise, next_signal**2 * variances + next_noise
         decay = signal / next_signal
         lost = (1 - decay.square()).clamp(min=1e-12)  # the variance of a backward step
-        along = ((x.unsqueeze(-2) - signal * loc).unsqueeze(-2) @ axes).squeeze(-2)
+        along = _each(x.unsqueeze(-2) - signal * loc, axes)
         share = (log_weight - 0.5 * (along.square() / spread + spread.log()).sum(-1)).softmax(-1).unsqueeze(-1)
-        means = next_signal * loc + ((decay * next_spread / spread * along).unsqueeze(-2) @ axes.mT).squeeze(-2)
-        within = ((next_spread * lost / spread).unsqueeze(-2) @ axes.mT.square()).squeeze(-2)
+        means = next_signal * loc + _each(decay * next_spread / spread * along, axes.mT)
+        within = _each(next_spread * lost / spread, axes.mT.square())
         mean = (share * means).sum(-2)
         variance = (share * (within + (means - mean.unsqueeze(-2)).square())).sum(-2)
         decay, lost = decay.squeeze(-2), lost.squeeze(-2)
@@ -89,3 +89,8 @@ class MixtureControl(DriftWrapper):
             parts = mixture.loc, axes, variances, mixture.log_weight
             self._known = mixture, tuple(part.to(like) for part in parts)
         return self._known[1]
+
+
+def _each(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Rows of each component, with shape (*, K, D), times its matrix, (K, D, D): K large products, not one a row."""
+    return torch.einsum("...kd,kde->...ke", rows, matrices)
