@@ -40,7 +40,9 @@ DESCRIPTION = (
     "Sample an unnormalized density and estimate its log Z. Beside the subcommands below, `diffsampler reference` "
     "estimates log Z without training: `diffsampler reference --help`."
 )
-COMMANDS = ("fit", "validate", "test", "predict", "reference")
+EVALUATIONS = ("validate", "test", "predict")
+COMMANDS = ("fit", *EVALUATIONS, "reference")
+SAY_WHAT = ("-c", "--config", "--model.target")  # of a run without a folder of its own
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -239,18 +241,12 @@ def _with_config_of_checkpoint(args: list[str]) -> list[str]:
             rest.append(arg)
     if not paths:
         given = {arg.partition("=")[0] for arg in rest}
-        if rest[0] in {"validate", "test", "predict"} and not given & {
-            "-c",
-            "--config",
-            "--model.target",
-            "-h",
-            "--help",
-        }:
+        if rest[0] in EVALUATIONS and not given & {*SAY_WHAT, "-h", "--help"}:
             raise InputError(f"{rest[0]} needs what a run has written: --ckpt_path=runs/.../checkpoints/last.ckpt.")
         return args
     if not Path(paths[-1]).is_file():
         raise InputError(f"ckpt_path must be a checkpoint file, got {paths[-1]!r}, which is none.")
-    if not any(arg.partition("=")[0] in {"-c", "--config", "--model.target"} for arg in rest):
+    if not any(arg.partition("=")[0] in SAY_WHAT for arg in rest):
         folder = _run_folder_of(paths[-1])
         if folder is None or not (folder / "config.yaml").is_file():
             raise InputError(
@@ -277,7 +273,7 @@ def main(args: list[str] | None = None) -> None:
         if not args or (not args[0].startswith("-") and args[0] not in COMMANDS):
             given = f", got {args[0]!r}" if args else ""
             raise InputError(f"the first argument must be a command, one of {', '.join(COMMANDS)}{given}.")
-        if args[:1] == ["reference"]:
+        if args[0] == "reference":
             _reference(args[1:])
             return
         args = _with_config_of_checkpoint(args)

@@ -146,15 +146,11 @@ def fit(
 
 def _check_options(options: dict[str, Any]) -> None:
     """A misspelt argument is not Lightning's to complain about."""
-    own, theirs = (list(inspect.signature(function).parameters) for function in (fit, L.Trainer.__init__))
-    accepted = [name for name in [*own[1:-1], *theirs[1:]] if name not in {"max_epochs", "trainer_options"}]
-    for name in options:
-        if name not in accepted and name != "max_epochs":
-            near = difflib.get_close_matches(name, accepted, n=3)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else "accepted are those of fit and of lightning.Trainer."
-            )
-            raise InputError(f"fit has no argument {name!r}: {hint}")
+    accepted = {*inspect.signature(fit).parameters, *inspect.signature(L.Trainer).parameters} - {"trainer_options"}
+    for name in [name for name in options if name not in accepted]:
+        near = difflib.get_close_matches(name, sorted(accepted), n=3)
+        meant = f"did you mean {' or '.join(near)}?" if near else "accepted are those of fit and of lightning.Trainer."
+        raise InputError(f"fit has no argument {name!r}: {meant}")
 
 
 def search_first(

@@ -148,8 +148,8 @@ class SearchedCoordinates(SupportCoordinates):
         heaviest = found.prior.log_weight.topk(min(NUM_TRIED, len(found.prior.parts))).indices.tolist()
         bent = [fit_map(y), *(found.prior.parts[k].map for k in heaviest)]
         candidates = [with_tail(affine, y), *bent, *(with_tail(one, y) for one in bent)]
-        best = max(candidates, key=lambda candidate: _ess(candidate, found))
-        better = best.is_bent and _ess(best, found) > max(BETTER * _ess(affine, found), USEFUL)
+        ess, best = max(((_ess(candidate, found), candidate) for candidate in candidates), key=lambda pair: pair[0])
+        better = best.is_bent and ess > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None
         self.mixture = self._fitted_mixture(best if better else affine, found, y)
         self.reference = found.estimate

@@ -249,10 +249,8 @@ class _Best:
         """Those paths that ended neither far below the best nor in a mode where a better one did, best first."""
         order = sorted(rows, key=lambda row: -float(self.elbo[row]))
         order = [row for row in order if self.elbo[row] > self.elbo[order[0]] - FORGETTABLE]
-        ends, height = (
-            GaussianComponents(self.loc[order], self.factor[order]),
-            or_zero_density(target.log_prob(self.loc[order])),
-        )
+        ends = GaussianComponents(self.loc[order], self.factor[order])
+        height = or_zero_density(target.log_prob(ends.loc))
         same = ends.accounts_for(ends, height, height).tolist()
         kept: list[int] = []
         for n in range(len(order)):

@@ -15,6 +15,7 @@ NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
 KHAT_REFUSE = 0.7
 EVEN = 0.3  # an effective sample size at which tails that are heavy, but not too heavy, do no harm
+UNSEEN_MASS = 0.01  # beyond which searches go on, and what they say is doubtful
 NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 

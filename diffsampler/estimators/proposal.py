@@ -199,7 +199,7 @@ def fit_proposal(
 
 
 def _fit_piece(x: Tensor, weight: Tensor, known: Part) -> Part:
-    """The same, but for an affine map where points are few, and what was known before if that explains them as well.
+    """A part for the points of one piece, affine where they are few; what was known before if that does as well.
 
     A covariance of its own must bring more than its parameters cost (AIC): in many dimensions few points make a worse
     one than a search's.

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from diffsampler.errors import check_count, check_instance
 from diffsampler.estimators.components import GaussianComponents
-from diffsampler.estimators.log_z import NORMAL_97_5, estimate_log_z
+from diffsampler.estimators.log_z import NORMAL_97_5, UNSEEN_MASS, estimate_log_z
 from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung, default_move
 from diffsampler.estimators.proposal import Proposal
 from diffsampler.estimators.propriety import check_proper
-from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
+from diffsampler.estimators.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, together, weigh
 from diffsampler.estimators.replicate import replicate
 from diffsampler.estimators.search_kinds import KINDS
 from diffsampler.estimators.tempering import Annealed, smc
 from diffsampler.estimators.unbounded import back_in_x, unbounded
 from diffsampler.estimators.wander import wander
+from diffsampler.estimators.weights import share_of_heavy
 from diffsampler.resampling import systematic
 from diffsampler.target import CountedTarget, Target, check_repeatable, or_zero_density, points_of_all_sizes
 
@@ -29,7 +30,6 @@ SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
 SEARCHES_OF_UNLIKE, MUCH = 5, 0.05  # at least, where one kind of search misses so much of what the other has found
 MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
 COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
-SETTLED = 0.01  # share of the mass that one search alone may have found
 USEFUL_ESS = 0.05
 DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
@@ -38,7 +38,7 @@ NEGLIGIBLE = 0.02  # nats
 MOST = 0.8  # of the mass
 NUM_CHECKED = 16
 MAX_POOLED = 5
-NUM_WANDERING, NUM_LARGEST = 1000, 20
+NUM_WANDERING = 1000
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _reference(
             enough = 2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES
             if pool.missed_by_one_kind > MUCH:
                 enough = SEARCHES_OF_UNLIKE
-            if len(rounds) >= enough and unseen < SETTLED and pool.agrees:
+            if len(rounds) >= enough and unseen < UNSEEN_MASS and pool.agrees:
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
             break
@@ -140,19 +140,19 @@ def _reference(
     if not (last.ess >= GOOD_ESS and last.khat <= USEFUL_KHAT):
         last = refine(counter, pooled, generator, max_rounds=MAX_POOLED)
     tell(0.9)
-    found, beyond = _by_weights(counter, last, num_particles, generator)
+    found = _by_weights(counter, last, num_particles, generator)
     if found is None:
         found = _by_smc(counter, last.proposal, num_particles, generator)
     tell(1.0)
     estimate = replace(found.estimate, num_target_evaluations=counter.num_evaluations)
-    return _with_spread(replace(found, estimate=estimate), rounds, min(unseen + beyond, 1.0))
+    return _with_spread(replace(found, estimate=estimate), rounds, min(unseen + estimate.unseen, 1.0))
 
 
 @torch.no_grad()
 def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.Generator | None = None) -> Tensor:
     """n points: the draws of an annealed estimate, and where further moves take them, with shape (n, D)."""
     x = found.resampled(min(n, len(found.x)), generator)
-    move, num_moves = default_move(target.target)
+    move, _ = default_move(target.target)
     path = AnnealedPath(target, found.prior, move)
     particles, points = path.at(x), []
     rung = found.ladder[-1] if found.ladder else Rung(1.0, GaussianComponents.fitted_to(x).factor[0], 0.5)
@@ -171,14 +171,13 @@ class _Pool:
 
     def __init__(self, rounds: list[Round]) -> None:
         self.rounds = rounds
-        x = torch.cat([one.x for one in rounds])
-        log_prob = torch.cat([one.log_prob for one in rounds])
-        log_q = torch.stack([one.proposal.log_prob(x) for one in rounds])
+        x, log_prob, log_q = together(rounds)
         log_mixture = log_q.logsumexp(0) - math.log(len(rounds))
         log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - log_mixture)
         log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
         self.weight = log_weight.softmax(0)
         self.covered = log_prob - log_z - log_q < COVERED
+        self.missed = 1 - self.covered.to(self.weight) @ self.weight  # by each search, of the mass
 
     @property
     def unseen(self) -> float:
@@ -188,14 +187,13 @@ class _Pool:
         if they failed independently, and as often as these did in the mean: whichever is larger.
         """
         found_once = float(self.weight[self.covered.sum(0) <= 1].sum())
-        missed = float((1 - self.covered.to(self.weight) @ self.weight).mean())
-        return min(max(found_once, missed ** (len(self.rounds) - 1)), 1.0)
+        return min(max(found_once, float(self.missed.mean()) ** (len(self.rounds) - 1)), 1.0)
 
     @property
     def missed_by_one_kind(self) -> float:
         """The share of the mass that the searches of one kind have missed, in the mean; of that which missed more."""
-        missed = 1 - self.covered.to(self.weight) @ self.weight
-        return max(float(missed[k :: len(KINDS)].mean()) for k in range(min(len(KINDS), len(missed))))
+        num_kinds = min(len(KINDS), len(self.rounds))
+        return max(float(self.missed[k :: len(KINDS)].mean()) for k in range(num_kinds))
 
     @property
     def agrees(self) -> bool:
@@ -215,19 +213,19 @@ class _Pool:
 
 def _by_weights(
     target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator | None
-) -> tuple[Replicates | None, float]:
-    """An estimate, unless weights are of no use, and the share of the mass that may lie beyond the draws."""
+) -> Replicates | None:
+    """An estimate, with the share of the mass that may lie beyond its draws, unless weights are of no use."""
     if not (last.ess >= USEFUL_ESS and last.khat <= USEFUL_KHAT):
-        return None, 0.0
+        return None
     final = weigh(target, last.proposal, DRAWS_A_PARTICLE * num_particles, generator)
     estimate = estimate_log_z(final.log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
     if estimate.ess < USEFUL_ESS or not math.isfinite(estimate.high):
-        return None, 0.0
+        return None
     rows = systematic(final.log_weight, len(final.x), generator)
     rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
     equal = torch.zeros_like(final.log_weight)
-    found = Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
-    return found, _beyond(target, final, generator)
+    estimate = replace(estimate, unseen=_beyond(target, final, generator))
+    return Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
 
 
 def _beyond(target: CountedTarget, final: Round, generator: torch.Generator | None) -> float:
@@ -236,13 +234,9 @@ def _beyond(target: CountedTarget, final: Round, generator: torch.Generator | No
     Moved draws of the target weigh more than the heaviest of the draws as often as these say.
     """
     x, log_prob = wander(target, final.proposal, final.x, final.log_weight, NUM_WANDERING, generator)
-    largest = final.log_weight.softmax(0).topk(NUM_LARGEST)
-    expected = float(largest.values.sum())
-    heavy = log_prob - final.proposal.log_prob(x) > final.log_weight[largest.indices[-1]]
-    share = float(heavy.double().mean())
-    error = math.sqrt(float(largest.values.square().sum()) + share * (1 - share) / len(x))
+    share, expected, error = share_of_heavy(log_prob - final.proposal.log_prob(x), final.log_weight)
     excess = share - expected
-    return excess if excess > max(SETTLED, DISAGREE * error) else 0.0
+    return excess if excess > max(UNSEEN_MASS, DISAGREE * error) else 0.0
 
 
 def _by_smc(
@@ -278,7 +272,7 @@ def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Repli
     estimate, warnings = found.estimate, list(found.estimate.warnings)
     between = _spread(found, rounds)
     half = NORMAL_97_5 * math.sqrt(estimate.variance + between**2)
-    if unseen >= SETTLED:
+    if unseen >= UNSEEN_MASS:
         warnings.append(
             f"By what single ones of {len(rounds)} searches have missed, {unseen:.1%} of the mass may be unseen."
         )

@@ -15,7 +15,7 @@ from diffsampler.estimators.wander import wander
 from diffsampler.estimators.weights import WeightSummary
 from diffsampler.target import CountedTarget, or_zero_density
 
-__all__ = ["GOOD_ESS", "NUM_DRAWS", "USEFUL_KHAT", "Round", "refine", "weigh"]
+__all__ = ["GOOD_ESS", "NUM_DRAWS", "USEFUL_KHAT", "Round", "refine", "together", "weigh"]
 
 NUM_DRAWS = 2000
 MAX_ROUNDS = 20
@@ -124,6 +124,13 @@ def refine(
     return max(rounds[-PATIENCE:], key=lambda one: one.ess)
 
 
+def together(rounds: list[Round]) -> tuple[Tensor, Tensor, Tensor]:
+    """All draws of R rounds, the target's log_prob there, and that of each proposal: (n, D), (n) and (R, n)."""
+    x = torch.cat([one.x for one in rounds])
+    log_q = torch.stack([one.proposal.log_prob(x) for one in rounds])
+    return x, torch.cat([one.log_prob for one in rounds]), log_q
+
+
 def _is_settled(rounds: list[Round]) -> bool:
     """Whether the last rounds agree: about log Z, and that nothing more is to be had."""
     if len(rounds) < SETTLING:
@@ -142,10 +149,8 @@ def _is_settled(rounds: list[Round]) -> bool:
 
 def _fitted(rounds: list[Round], moved: Tensor) -> Proposal:
     """To the draws of all of them, as draws of the mixture of their proposals, and to what has moved from there."""
-    x = torch.cat([one.x for one in rounds])
-    log_prob = torch.cat([one.log_prob for one in rounds])
-    log_mixture = torch.stack([one.proposal.log_prob(x) for one in rounds]).logsumexp(0) - math.log(len(rounds))
-    log_weight = log_prob - log_mixture
+    x, log_prob, log_q = together(rounds)
+    log_weight = log_prob - (log_q.logsumexp(0) - math.log(len(rounds)))
     usable = log_weight.isfinite()
     x, log_weight = x[usable], log_weight[usable]
     # A power above 1 goes further the same way: where the target is wider than its proposals, rounds soon catch up.

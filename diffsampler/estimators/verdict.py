@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.estimators.log_z import EVEN, KHAT_REFUSE, KHAT_WARN, LogZEstimate, estimate_log_z, interval_variance
+from diffsampler.estimators.log_z import (
+    EVEN,
+    KHAT_REFUSE,
+    KHAT_WARN,
+    UNSEEN_MASS,
+    LogZEstimate,
+    estimate_log_z,
+    interval_variance,
+)
+from diffsampler.estimators.weights import NUM_LARGEST, share_of_heavy
 from diffsampler.resampling import systematic
 
 __all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
@@ -21,13 +30,11 @@ MODERATE, LARGE = 2.6, 4.0  # standard errors between two estimates
 NOTICEABLE, TOLERABLE = 0.05, 0.1  # nats
 MANY_ENOUGH = 25  # weights for a Pareto shape: with more and none, the estimate is one of SMC
 WIDE_GAP = 3.0  # nats between log Z and ELBO: of log-normal weights with an effective sample size of 0.2 %
-UNSEEN_MASS = 0.01
 NUM_BINS = 20
 UNDERREPRESENTED = 0.1
 FAR = 3.0
 UNSEEN = 0.01
 MANY_HEAVIER = 0.3  # of log-normal weights that are good for anything, a tenth at most
-NUM_LARGEST = 20
 
 TRAIN = "Train longer: fit(sampler, max_steps=10_000), or --trainer.max_steps=10000."
 DRAW = "Draw more: estimate_log_z(num_samples=100_000), or --data.num_test_samples=100000."
@@ -228,10 +235,7 @@ def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor
     usable = rolled_back[rolled_back.isfinite()]  # an edge of the support is lost by rounding
     if len(log_weight) < 2 * NUM_LARGEST or not len(usable):
         return []
-    largest = log_weight.softmax(0).topk(NUM_LARGEST).values
-    expected = float(largest.sum())
-    found = float((usable > log_weight.topk(NUM_LARGEST).values[-1]).double().mean())
-    error = math.sqrt(float(largest.square().sum()) + found * (1 - found) / len(usable))
+    found, expected, error = share_of_heavy(usable, log_weight)
     heavier = float((usable > log_weight.max()).double().mean())
     sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {float(usable.mean()):.3f}"
     if heavier > MANY_HEAVIER:

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from diffsampler.estimators.pareto import pareto_khat_of_largest, tail_length
 
-__all__ = ["WeightSummary"]
+__all__ = ["NUM_LARGEST", "WeightSummary", "share_of_heavy"]
+
+NUM_LARGEST = 20
 
 
 class WeightSummary:
@@ -75,6 +77,22 @@ class WeightSummary:
     @property
     def _num_kept(self) -> int:
         return tail_length(self.total) + 1
+
+
+def share_of_heavy(of_target: Tensor, log_weight: Tensor) -> tuple[float, float, float]:
+    """The target's mass where weights are as large as the `NUM_LARGEST` largest, in two ways.
+
+    Arguments:
+        of_target: log-weights of draws of the target, with shape (m).
+        log_weight: those of a sampler's own draws, with shape (n), n >= `NUM_LARGEST`.
+
+    Returns:
+        P(w > c) over draws of the target, E[w; w > c] / Z over the sampler's, and the standard error of the difference.
+    """
+    largest = log_weight.softmax(0).topk(NUM_LARGEST).values
+    found = float((of_target > log_weight.topk(NUM_LARGEST).values[-1]).double().mean())
+    error = math.sqrt(float(largest.square().sum()) + found * (1 - found) / len(of_target))
+    return found, float(largest.sum()), error
 
 
 def _log_add(a: float, b: float) -> float:

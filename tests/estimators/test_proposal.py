@@ -169,7 +169,7 @@ def test_light_pieces_are_kept() -> None:
     x = places[label] + torch.randn(8000, 3, generator=generator)
     spare = gaussian_parts(GaussianComponents(places, torch.eye(3).expand(41, 3, 3)))
     found = fit_proposal(x, torch.ones(8000), label, spare)
-    # A piece of n points explains them to -(D/2 + n/2 ...): a lost one is some ten nats worse a point.
+    # Points of a piece that was left out are ten and more nats worse under the part for all.
     exact = torch.distributions.Normal(places, 1.0).log_prob(x.unsqueeze(1)).sum(-1).add(share.log()).logsumexp(-1)
     light = label > 0
     assert float((exact - found.log_prob(x))[light].mean()) < 1.0
