@@ -9,8 +9,9 @@ export OMP_NUM_THREADS ?= 1
 demo: $(VENV)/.ready
 	$(BIN)/diffsampler fit --config examples/demo.yaml
 
+# Two processes of one thread each.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --durations=20
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow

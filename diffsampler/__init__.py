@@ -3,25 +3,37 @@
 Letters in every docstring: T time steps, B trajectories, D dimensions, `*` any leading shape.
 """
 
+from importlib import import_module
 from typing import Any
 
+from diffsampler.assessment import Assessment, assess
+from diffsampler.baseline import reference
 from diffsampler.errors import InputError
-from diffsampler.estimators import LogZEstimate
+from diffsampler.log_z import LogZEstimate, Verdict
 from diffsampler.sampler import Sampler
 from diffsampler.target import FunctionTarget, Target
 
-__all__ = ["FunctionTarget", "InputError", "LogZEstimate", "Sampler", "Target", "assess", "fit"]
+__all__ = [
+    "Assessment",
+    "FunctionTarget",
+    "InputError",
+    "LogZEstimate",
+    "Sampler",
+    "Target",
+    "Verdict",
+    "assess",
+    "fit",
+    "reference",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Lightning and SciPy take seconds to import: only those who use them pay for it.
+    # Lightning takes seconds to import: only those who train pay for it.
     if name == "fit":
-        from diffsampler.training import fit
-
-        return fit
-    if name == "assess":
-        from diffsampler.assessment import assess
-
-        return assess
+        return import_module("diffsampler.training").fit
     raise AttributeError(f"module 'diffsampler' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.errors import InputError, check_instance
-from diffsampler.estimators import Annealed, LogZEstimate, Verdict, judge
-from diffsampler.metrics import rolled_back_log_weight
+from diffsampler.baseline import Annealed
+from diffsampler.errors import InputError, check_instance, warn_of
+from diffsampler.log_z import LogZEstimate, Verdict, judge
+from diffsampler.paths import rolled_back_log_weight
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
+from diffsampler.target import Target
 
 __all__ = ["Assessment", "assess", "assess_draws", "format_table"]
 
@@ -63,7 +65,7 @@ def assess(
         num_samples: its draws.
         seed: of all noise.
         history: what `fit` returned, to see whether the estimate still drifts.
-        reference: an estimate without learning, by `diffsampler.estimators.reference`; by default that of the
+        reference: an estimate without learning, by `diffsampler.baseline.reference`; by default that of the
             sampler's own search. Without any, no estimate is better than doubtful.
 
     Raises:
@@ -110,15 +112,31 @@ def assess_draws(
         places = sampler.coordinates.points if reference is None else reference.x
     exact = target.has_exact_samples
     n = min(NUM_COMPARED, len(x))
-    draws = target.sample(n, generator) if exact else None if places is None else places[-n:]
+    draws = _exact_draws(target, n, generator) if exact else None
+    exact = draws is not None
+    if not exact and places is not None:
+        draws = places[-n:]
     rolled_back, eubo = None, None
     if draws is not None:
-        rolled_back = rolled_back_log_weight(sampler, draws, generator)
+        rolled_back = rolled_back_log_weight(sampler.dynamics, draws, generator)
         # Rounding moves a draw at an edge of the support out of it.
         finite = rolled_back[rolled_back.isfinite()]
         eubo = float(finite.mean()) if len(finite) else None
     verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact)
     return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo)
+
+
+def _exact_draws(target: Target, n: int, generator: torch.Generator) -> Tensor | None:
+    """With shape (n, D); None, and a warning, where a target's own `sample` is of no use."""
+    try:
+        draws = target.sample(n, generator)
+        if draws.shape == (n, target.dim) and draws.isfinite().all():
+            return draws
+        error = ValueError(f"it must return finite points of shape {(n, target.dim)}, got {tuple(draws.shape)}")
+    except Exception as raised:
+        error = raised
+    warn_of(f"{type(target).__name__}.sample has failed, and the verdict goes without", error)
+    return None
 
 
 def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:

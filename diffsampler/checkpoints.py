@@ -10,6 +10,17 @@ from diffsampler.errors import InputError
 
 __all__ = ["first_mismatch", "read_checkpoint"]
 
+KINDS = {
+    "state_dict": dict,
+    "generators": list,
+    "global_step": int,
+    "history": list,
+    "behaviour": dict,
+    "parts": dict,
+    "num_target_evaluations": int,
+    "num_invalid_evaluations": int,
+}
+
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint that training wrote, on the CPU.
@@ -17,7 +28,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: if there is no such file, or it is damaged, or of another program.
     """
-    if not Path(path).is_file():
+    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
         raise InputError(f"ckpt_path must be a checkpoint file, got {str(path)!r}, which is none.")
     try:
         # Mapped, not read: most callers only look whether it is one, and a replay buffer may be large.
@@ -26,6 +37,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"ckpt_path {str(path)!r} cannot be read: it is damaged or no checkpoint.") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "generators", "global_step"} <= checkpoint.keys():
         raise InputError(f"ckpt_path {str(path)!r} was not written by diffsampler fit.")
+    if "parts" not in checkpoint:
+        raise InputError(
+            f"ckpt_path {str(path)!r} was written by an earlier version of diffsampler, whose parts had other names: "
+            "train again, or use that version."
+        )
+    for key, kind in KINDS.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise InputError(f"ckpt_path {str(path)!r} is damaged: {key} is no {kind.__name__}.")
     return checkpoint
 
 

@@ -69,5 +69,6 @@ def check_instance(name: str, value: Part, family: type, example: str) -> Part:
     """Return `value` if it is an instance of `family`."""
     if not isinstance(value, family):
         given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        raise InputError(f"{name} must be a {family.__name__}, such as {example}, got {given}.")
+        article = "an" if family.__name__[0] in "AEIO" else "a"
+        raise InputError(f"{name} must be {article} {family.__name__}, such as {example}, got {given}.")
     return value

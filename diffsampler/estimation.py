@@ -3,44 +3,47 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from diffsampler.batches import in_batches
-from diffsampler.estimators import LogZEstimate, WeightSummary
-from diffsampler.probability_flow import ProbabilityFlow
+from diffsampler.counted import CountedTarget
+from diffsampler.log_z import LogZEstimate, WeightSummary, estimate_log_z
+from diffsampler.paths import Dynamics, ProbabilityFlow, sequential_rollout, weighted_rollout
+from diffsampler.progress import in_batches
 
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
-
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "estimate_from"]
 
 NUM_GROUPS, SMALLEST_GROUP = 50, 20
 
 
+def estimate_from(target: CountedTarget, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
+    """The estimate that these log-weights support, with what the target has cost and how often it failed."""
+    return estimate_log_z(log_weight, target.num_evaluations, target.num_invalid, draws_per_weight, target.rounding)
+
+
 def by_importance(
-    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+    dynamics: Dynamics, n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
 ) -> LogZEstimate:
     """Independent draws, weighed; neither draws nor weights are kept."""
     summary = WeightSummary(n)
     for count in in_batches(n, batch_size, progress_bar):
-        summary.add(sampler.weighted_rollout(count, generator)[1])
-    return sampler.estimate_from(summary)
+        summary.add(weighted_rollout(dynamics, count, generator)[1])
+    return estimate_from(dynamics.target, summary)
 
 
 def by_smc(
-    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+    dynamics: Dynamics, n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
 ) -> LogZEstimate:
     """Draws that are resampled on the way within groups; the groups' means are weights of their own."""
     group_size = max(SMALLEST_GROUP, min(math.ceil(n / NUM_GROUPS), batch_size))
     num_groups, at_a_time = math.ceil(n / group_size), max(1, batch_size // group_size)
     means = []
     for count in in_batches(num_groups, at_a_time, progress_bar, "groups"):
-        _, log_weight = sampler.sequential_rollout(count * group_size, count, generator=generator)
+        _, log_weight = sequential_rollout(dynamics, count * group_size, count, generator=generator)
         means.append(log_weight.view(count, -1).logsumexp(-1) - math.log(group_size))
-    estimate = sampler.estimate_from(torch.cat(means), group_size)
-    if not sampler.flow.is_untouched:
+    estimate = estimate_from(dynamics.target, torch.cat(means), group_size)
+    if not dynamics.policy.flow.is_untouched:
         return estimate
     warning = (
         "The flow is as it was made: no loss has trained it, resampling along it does harm, and there is no interval. "
@@ -52,22 +55,22 @@ def by_smc(
 
 
 def by_ode(
-    sampler: "Sampler", n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
+    dynamics: Dynamics, n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
 ) -> LogZEstimate:
     """Draws of the probability flow, weighed."""
-    flow, summary, variance = ProbabilityFlow(sampler), WeightSummary(n), 0.0
+    flow, summary, variance = ProbabilityFlow(dynamics), WeightSummary(n), 0.0
     for count in in_batches(n, batch_size, progress_bar):
         part = flow.sample(count, generator)
         with torch.no_grad():
-            log_prob = sampler.counter.log_prob(part.x)
+            log_prob = dynamics.target.log_prob(part.x)
         summary.add(log_prob - part.log_prob)
         variance += float(part.standard_error.square().sum()) / n
-    estimate, error = sampler.estimate_from(summary), math.sqrt(variance)
+    estimate, error = estimate_from(dynamics.target, summary), math.sqrt(variance)
     if error == 0:
         return estimate
     warning = f"Densities are estimates, with standard errors of {error:.2g} nats that the interval does not know."
     return replace(estimate, warnings=[*estimate.warnings, warning])
 
 
-Method = Callable[["Sampler", int, torch.Generator | None, int, bool], LogZEstimate]
+Method = Callable[[Dynamics, int, torch.Generator | None, int, bool], LogZEstimate]
 METHODS: dict[str, Method] = {"importance": by_importance, "smc": by_smc, "ode": by_ode}

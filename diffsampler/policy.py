@@ -1,16 +1,18 @@
-"""What is learned: the two kernels P_F and P_B, a process and the networks that control it, and the state flow."""
+"""What is learned: the two kernels P_F and P_B, a process, its networks, the state flow and log Z."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_instance
-from diffsampler.kernels import Kernel
-from diffsampler.networks import Drift, Flow
+from diffsampler.density import ZERO_DENSITY_MARGIN
+from diffsampler.errors import InputError
+from diffsampler.networks import Control, StateFlow
+from diffsampler.parts import make_part
 from diffsampler.processes import Process
+from diffsampler.spaces.kernels import Kernel
 from diffsampler.streams import fixed_weights
-from diffsampler.trajectory import ZERO_DENSITY_MARGIN
 
 __all__ = ["Policy"]
 
@@ -19,12 +21,13 @@ class Policy(nn.Module):
     """A process with its networks.
 
     Arguments:
-        dim: the dimension of the process's states.
         process: forward and backward kernels.
-        drift: makes the control from the dimension, or is ready.
-        backward_drift: the same for the control of the backward kernel, if it learns one; by default made as the
-            drift is.
-        flow: makes the state flow, or is ready; None leaves it out.
+        control: what steers the process, or what makes it from the process.
+        backward_control: the same for the backward kernel, if it learns one; by default made as the control is.
+        flow: the state flow, or what makes it from the process; None leaves it out.
+
+    Attributes:
+        log_z: the learned log Z of the balance losses, a scalar parameter.
 
     Raises:
         InputError: if the parts do not fit together.
@@ -32,28 +35,31 @@ class Policy(nn.Module):
 
     def __init__(
         self,
-        dim: int,
         process: Process,
-        drift: Drift | Callable[[int], Drift],
-        backward_drift: Drift | Callable[[int], Drift] | None,
-        flow: Flow | Callable[[int], Flow] | None,
+        control: Control | Callable[[Process], Control],
+        backward_control: Control | Callable[[Process], Control] | None = None,
+        flow: StateFlow | Callable[[Process], StateFlow] | None = None,
     ) -> None:
         super().__init__()
-        self.dim = dim
         self.process = process
         # What is made here begins alike in all samplers; what is ready stays as it is.
         with fixed_weights():
-            process.adapt(dim)
-            self.drift = self._make_drift(drift)
-            self.backward_drift: Drift | None = None
+            self.control = make_part("control", control, Control, process)
+            self.backward_control: Control | None = None
             if process.learns_backward:
-                self.backward_drift = self._make_backward_drift(drift if backward_drift is None else backward_drift)
-            elif backward_drift is not None:
+                again = control if backward_control is None else backward_control
+                if again is self.control:
+                    raise InputError(
+                        f"process {type(process).__name__} learns a backward control: pass backward_control, since a "
+                        "ready control cannot serve both directions."
+                    )
+                self.backward_control = make_part("backward_control", again, Control, process)
+            elif backward_control is not None:
                 raise InputError(
-                    f"process {type(process).__name__} learns no backward control, so backward_drift must be None; "
+                    f"process {type(process).__name__} learns no backward control, so backward_control must be None; "
                     "or use Bridge."
                 )
-            self.flow = None if flow is None else self._make("flow", flow, Flow)
+            self.flow = None if flow is None else make_part("flow", flow, StateFlow, process)
         self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
@@ -62,6 +68,11 @@ class Policy(nn.Module):
         super()._apply(fn, recurse)
         self.log_z.data = self.log_z.data.double()
         return self
+
+    @property
+    def dim(self) -> int:
+        """The dimension of states."""
+        return self.process.space.dim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,15 +87,42 @@ class Policy(nn.Module):
     @property
     def uses_score(self) -> bool:
         """Whether the target's score is needed at every state."""
-        return self.drift.uses_score or self._backward_uses_score
+        return self.control.uses_score or self.backward_uses_score
+
+    @property
+    def backward_uses_score(self) -> bool:
+        """Whether it is needed to walk back."""
+        network = self._backward_network
+        return self.process.uses_score or (network is not None and network.uses_score)
+
+    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n initial states, with shape (n, D)."""
+        return self.process.prior.sample(n, generator, self.dtype, self.device)
+
+    def embed(self, times: Tensor) -> Tensor:
+        """What the control needs to know of times with shape (K), with shape (K, E)."""
+        return self.control.embed(times.to(self.dtype))
+
+    def embed_backward(self, times: Tensor) -> Tensor:
+        """The same for the backward control; times themselves where there is none."""
+        times = times.to(self.dtype)
+        return times if self._backward_network is None else self._backward_network.embed(times)
+
+    def backward_control_at(self, embedding: Tensor, y: Tensor, score: Tensor | None) -> Tensor | None:
+        """What steers the backward kernel, if anything does, at states y with shape (*, D)."""
+        return None if self._backward_network is None else self._backward_network(embedding, y, score)
+
+    def backward_score(self, score_x: Tensor | None, score_y: Tensor | None) -> Tensor | None:
+        """Of the scores at both ends of a step from x to y, the one that the backward kernel takes."""
+        return score_x if self.process.scores_destination else score_y
 
     def controls(self, t: Tensor, x: Tensor, score: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What steers the forward kernel and the backward kernel, if anything does, at a time t with shape ()."""
-        times = t.to(x.dtype).unsqueeze(0)
-        control = self.drift(self.drift.embed(times)[0], x, score)
+        times = t.unsqueeze(0)
+        control = self.control(self.embed(times)[0], x, score)
         if self.process.shares_control:
             return control, control
-        return control, self._backward_control(self._backward_embedding(times)[0], x, score)
+        return control, self.backward_control_at(self.embed_backward(times)[0], x, score)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, control: Tensor, score: Tensor | None) -> Kernel:
         """P_F(x_t | x_s = x) under a control, with its learned width if it brings one."""
@@ -105,27 +143,14 @@ class Policy(nn.Module):
         return control[..., : self.dim], control[..., self.dim :]
 
     @property
-    def _backward_network(self) -> Drift | None:
-        return self.drift if self.process.shares_control else self.backward_drift
+    def _backward_network(self) -> Control | None:
+        return self.control if self.process.shares_control else self.backward_control
 
-    @property
-    def _backward_uses_score(self) -> bool:
-        network = self._backward_network
-        return self.process.uses_score or (network is not None and network.uses_score)
-
-    def _backward_embedding(self, times: Tensor) -> Tensor:
-        """The embedding of all times; times themselves where there is no backward control."""
-        times = times.to(self.dtype)
-        return times if self._backward_network is None else self._backward_network.embed(times)
-
-    def _backward_control(self, embedding: Tensor, y: Tensor, score: Tensor | None) -> Tensor | None:
-        return None if self._backward_network is None else self._backward_network(embedding, y, score)
-
-    def _flow_at(self, embedding: Tensor, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor:
+    def log_flow(self, embedding: Tensor, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor:
         """log F, with shape (*), at interior times t and states x with shape (*, D), where log R is known if needed."""
-        return self.flow(embedding, x, self._interpolation(t, x, log_prob))
+        return self.flow(embedding, x, self.interpolation(t, x, log_prob))
 
-    def _interpolation(self, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor | None:
+    def interpolation(self, t: Tensor, x: Tensor, log_prob: Tensor | None) -> Tensor | None:
         """What a forward-looking flow starts from, between prior and target, with shape (*); other flows need none."""
         if not self.flow.uses_interpolation:
             return None
@@ -135,28 +160,12 @@ class Policy(nn.Module):
         inverse_temperature = self.process.inverse_temperature(t)
         return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob
 
-    def _make_drift(self, drift: Drift | Callable[[int], Drift]) -> Drift:
-        network = self._make("drift", drift, Drift)
-        network.adapt(self.process)
-        return network
+    @torch.no_grad()
+    def initialise_log_z(self, log_weight: Tensor) -> None:
+        """Set the parameter log_z to the logmeanexp of log-weights with shape (n).
 
-    def _make(self, name: str, part: nn.Module | Callable[[int], nn.Module], family: type) -> nn.Module:
-        if not isinstance(part, nn.Module) and not callable(part):
-            raise InputError(f"{name} must be a {family.__name__}, or make one from the dimension, got {part!r}.")
-        network = check_instance(
-            name, part if isinstance(part, nn.Module) else part(self.dim), family, f"one of {family.__module__}"
-        )
-        if self.process.periodic and not network.periodic:
-            raise InputError(
-                f"process {type(self.process).__name__} needs periodic networks, but {name} {type(network).__name__} "
-                "is not: pass drift=PeriodicMLP, and flow=PeriodicFlow or None, or wrappers around them."
-            )
-        return network
-
-    def _make_backward_drift(self, drift: Drift | Callable[[int], Drift]) -> Drift:
-        if drift is self.drift:
-            raise InputError(
-                f"process {type(self.process).__name__} learns a backward control: pass backward_drift, since a ready "
-                "drift cannot serve both directions."
-            )
-        return self._make_drift(drift)
+        Adam would take thousands of steps to walk there.
+        """
+        usable = log_weight[log_weight.isfinite()]
+        if len(usable):
+            self.log_z.copy_(usable.logsumexp(0) - math.log(len(log_weight)))

@@ -2,35 +2,39 @@
 
 import os
 from collections.abc import Callable
-from copy import copy
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from diffsampler.batches import in_batches
+from diffsampler.assembly import assemble
+from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
-from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, SupportCoordinates, TargetInCoordinates
-from diffsampler.dynamics import Dynamics
+from diffsampler.coordinates import Coordinates, SearchedCoordinates
+from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
-from diffsampler.estimation import METHODS
-from diffsampler.estimators import Annealed, WeightSummary
-from diffsampler.estimators.log_z import LogZEstimate, estimate_log_z
-from diffsampler.grids import Grid, UniformGrid
-from diffsampler.networks import Drift, Flow, ForwardLookingFlow, LangevinDrift
-from diffsampler.probability_flow import ProbabilityFlow
-from diffsampler.processes import PinnedBrownian, Process
-from diffsampler.recipe import default_parts
-from diffsampler.support import support_of
-from diffsampler.target import CountedTarget, Target, check_log_z, naming_the_target
-from diffsampler.trajectory import Path
+from diffsampler.estimation import METHODS, estimate_from
+from diffsampler.fingerprint import describe, differences
+from diffsampler.log_z import WeightSummary
+from diffsampler.log_z.estimate import LogZEstimate
+from diffsampler.networks import Control, StateFlow
+from diffsampler.parts import check_free, take_parts
+from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, weighted_rollout
+from diffsampler.paths.cuda_graph import GraphedRollout
+from diffsampler.paths.response import CompiledResponse, respond
+from diffsampler.processes import Process
+from diffsampler.processes.grids import Grid
+from diffsampler.progress import in_batches
+from diffsampler.repeatable import naming_the_target
+from diffsampler.spaces import Space
+from diffsampler.target import Target
 
 __all__ = ["Sampler"]
 
-STRUCTURE = {"target", "process", "coordinates"}
+STRUCTURE = {"target", "policy", "coordinates"}
 
 
-class Sampler(Dynamics):
+class Sampler(nn.Module):
     """Samples an unnormalised density and estimates its normalising constant.
 
     References:
@@ -38,19 +42,22 @@ class Sampler(Dynamics):
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679.
 
     Arguments:
-        target: the density. Given alone, the rest is chosen as in `diffsampler.recipe`: `fit` then searches for place
-            and scale first. Given with any other part, the rest is that of DGFS.
-        process: forward and backward kernels; by default `PinnedBrownian(sigma=1)`.
-        drift: makes the control from the dimension; a ready drift is taken as it is. By default `LangevinDrift`.
-        flow: makes the state flow from the dimension; a ready flow is taken as it is, "auto" is `ForwardLookingFlow`,
-            None leaves it out (losses that use one then refuse).
+        target: the density. Given alone, the rest is that of `SearchLearnCorrect` in `diffsampler.recipes`: `fit` then
+            searches for place and scale first. Given with any other part, the rest is that of `Dgfs`. Every part is
+            ready, or made here: by a class, or `functools.partial` of one, that takes what the part belongs to.
+        process: forward and backward kernels, made from the space of z; by default `PinnedBrownian`.
+        control: what steers the process, made from it; by default `LangevinControl`.
+        flow: the state flow, made from the process; "auto" is `ForwardLookingFlow`, and none for a target
+            alone; None leaves it out (losses that use one then refuse).
         grid: the time grid, or the number of steps of a uniform one; by default 100.
-        coordinates: in which process and networks work; made from the target, or ready. `sample` and `rollback` speak
-            the target's own coordinates either way; the states of a `Path` are in these. By default
+        coordinates: in which process and networks work, made from the target. `sample` and `rollback` speak the
+            target's own coordinates either way; the states of a `Path` are in these, z. By default
             `SupportCoordinates` where the target declares a support, else none.
-        backward_drift: the control of the backward kernel, of processes that learn one; by default made as the drift
-            is.
-        compile: whether target and drift are compiled by torch.compile for rollouts: the same numbers to rounding, in
+        backward_control: the control of the backward kernel, of processes that learn one; by default made as the
+            control is.
+        measure: what importance weights compare a rollout with; by default the target and the process's own backward
+            kernel. With another sampler's forward measure, the target is a reward on its draws (fine-tuning).
+        compile: whether target and control are compiled by torch.compile for rollouts: the same numbers to rounding, in
             two thirds of the time, after some 20 seconds. Where there is no compiler a warning says so. On a GPU
             training's own rollouts (those of `OnPolicy`) are CUDA graphs besides: what Python decides inside a target
             stays as it was when they were recorded.
@@ -60,10 +67,13 @@ class Sampler(Dynamics):
             densities in one pass, path-wise reverse KL and maximum likelihood on some transitions, keep theirs.
 
     Attributes:
-        self_chosen: whether the parts are the default ones for a target alone.
-        was_trained: whether any step has been made on this object.
-        log_z: the learned log Z of the balance losses, a scalar parameter. The estimate to report is
+        policy: what is learned: process, networks, and the log Z of the balance losses. The estimate to report is
             `estimate_log_z`.
+        density: the target as a density of z.
+        counter: the same, counted.
+        grid: the time grid.
+        recipe: where parts and training come from that nobody has chosen.
+        was_trained: whether any step has been made on this object.
 
     Example:
         >>> from targets import Gaussian
@@ -75,72 +85,34 @@ class Sampler(Dynamics):
     def __init__(
         self,
         target: Target,
-        process: Process | None = None,
-        drift: Drift | Callable[[int], Drift] | None = None,
-        flow: Flow | Callable[[int], Flow] | Literal["auto"] | None = "auto",
+        process: Process | Callable[[Space], Process] | None = None,
+        control: Control | Callable[[Process], Control] | None = None,
+        flow: StateFlow | Callable[[Process], StateFlow] | Literal["auto"] | None = "auto",
         grid: Grid | int | None = None,
-        coordinates: AffineCoordinates | Callable[[Target], AffineCoordinates] | None = None,
-        backward_drift: Drift | Callable[[int], Drift] | None = None,
+        coordinates: Coordinates | Callable[[Target], Coordinates] | None = None,
+        backward_control: Control | Callable[[Process], Control] | None = None,
+        measure: PathMeasure | None = None,
         compile: bool = False,
         checkpoint_activations: bool | None = None,
     ) -> None:
-        if not isinstance(target, Target):
-            raise InputError(
-                f"target must be a Target, got {type(target).__name__}. Wrap a function as FunctionTarget(fn, dim=...)."
-            )
-        if not hasattr(target, "dim"):
-            raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
-        log_z = check_log_z(type(target).__name__, target.log_z)
-        if type(log_z) is not type(target.log_z):  # a tensor of one number, say
-            target.log_z = log_z
-        given = (process, drift, grid, coordinates, backward_drift)
-        self_chosen = isinstance(flow, str) and all(part is None for part in given)
-        if isinstance(flow, str):
-            if flow != "auto":
-                raise InputError(
-                    f"flow must be a Flow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}."
-                )
-            flow = ForwardLookingFlow
-        if self_chosen:
-            process, drift, grid, coordinates = default_parts()
-        process = PinnedBrownian() if process is None else process
-        drift = LangevinDrift if drift is None else drift
-        grid = 100 if grid is None else grid
-        check_instance("process", process, Process, "PinnedBrownian()")
-        walked, spent = target, 0
-        is_bounded = support_of(target) is not None
-        if is_bounded and coordinates is None and not process.periodic:
-            coordinates = SupportCoordinates
-        if coordinates is not None and process.periodic:
-            raise InputError(
-                f"process {type(process).__name__} walks on angles of period 2 pi, which coordinates would change: "
-                "leave them out."
-            )
-        if coordinates is not None:
-            coordinates = coordinates if isinstance(coordinates, nn.Module) else coordinates(target)
-            walked, spent = TargetInCoordinates(target, coordinates), coordinates.num_target_evaluations
-        if is_bounded and not isinstance(coordinates, SupportCoordinates):
-            part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
-            raise InputError(
-                f"{type(target).__name__} declares a support, which {part} knows nothing of: leave support out and "
-                "return -inf outside, or take coordinates=SupportCoordinates or the target alone."
-            )
-        counter = CountedTarget(process.extend(walked))
-        counter.num_evaluations += spent
-        grid = grid if isinstance(grid, Grid) else UniformGrid(grid)
-        super().__init__(counter, process, drift, backward_drift, flow, grid, check_flag("compile", compile))
+        super().__init__()
+        ready = {"process": process, "control": control, "flow": flow, "backward_control": backward_control}
+        check_free(**ready)
+        parts = assemble(target, process, control, flow, grid, coordinates, backward_control)
+        self._given = target, parts.coordinates  # modules that the density holds already
+        self.recipe, self.density, self.policy, self.grid = parts.recipe, parts.density, parts.policy, parts.grid
+        self.measure = None if measure is None else check_instance("measure", measure, PathMeasure, "one of your own")
+        self.counter = CountedTarget(self.density)
+        if self.coordinates is not None:
+            self.counter.num_evaluations += self.coordinates.num_target_evaluations
+        is_compiled = check_flag("compile", compile)
+        self._respond = CompiledResponse() if is_compiled else respond
+        self._graphed = GraphedRollout() if is_compiled else None
         if checkpoint_activations is not None:
             check_flag("checkpoint_activations", checkpoint_activations)
         self.checkpoint_activations = checkpoint_activations
-        self.target = target
-        self.coordinates = coordinates
-        self.self_chosen = self_chosen
         self.was_trained = False
-        if self.uses_score and not target.differentiable:
-            raise InputError(
-                f"{type(target).__name__} has differentiable=False, but drift or process use its score: take a drift "
-                "without, such as FourierMLP, or give the target alone."
-            )
+        take_parts(self, *ready.values())
         self._is_built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -148,6 +120,39 @@ class Sampler(Dynamics):
         if name in STRUCTURE and self.__dict__.get("_is_built"):
             raise InputError(f"A sampler's {name} stays as it was made: make another Sampler for another {name}.")
         super().__setattr__(name, value)
+
+    @property
+    def target(self) -> Target:
+        """What the user gave."""
+        return self._given[0]
+
+    @property
+    def coordinates(self) -> Coordinates | None:
+        """From z to x; None where these are the same."""
+        return self._given[1]
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """What the functions of `diffsampler.paths` take: everything there is in z."""
+        return Dynamics(
+            self.policy,
+            self.counter,
+            self.grid,
+            self.measure,
+            self._respond,
+            self._graphed,
+            self.checkpoint_activations,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of draws."""
+        return self.policy.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of draws."""
+        return self.policy.device
 
     def search(
         self, seed: int = 0, progress: Callable[[float], None] | None = None, max_evaluations: int | None = None
@@ -196,7 +201,8 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape.
         """
-        return self.walk_back(self.process.lift(self._walked(x).to(self.device, self.dtype), generator), generator)
+        dynamics = self.dynamics
+        return rollback(dynamics, dynamics.states_at(self._checked(x), generator), generator)
 
     def sample(
         self,
@@ -219,13 +225,16 @@ class Sampler(Dynamics):
             progress_bar: whether to show how far it is.
         """
         generator = self._generator(seed, generator)
-        x = torch.empty(check_count("n", n), self.target.dim, dtype=self.dtype, device=self.device)
-        log_weight = torch.empty(n, dtype=torch.float64, device=self.device)
         check_count("batch_size", batch_size)
+        try:
+            x = torch.empty(check_count("n", n), self.target.dim, dtype=self.dtype, device=self.device)
+            log_weight = torch.empty(n, dtype=torch.float64, device=self.device)
+        except RuntimeError as error:  # torch's own word for a lack of memory
+            raise InputError(f"n = {n:,} draws do not fit into memory: draw fewer at a time.") from error
         done = 0
         for count in in_batches(n, batch_size, progress_bar):
             part = slice(done, done + count)
-            x[part], log_weight[part] = self.weighted_rollout(count, generator)
+            x[part], log_weight[part] = self.weighted_draws(count, generator)
             done += count
         return (x, log_weight) if return_log_weights else x
 
@@ -259,7 +268,7 @@ class Sampler(Dynamics):
         generator = self._generator(seed, generator)
         if method not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-        return METHODS[method](self, num_samples, generator, batch_size, progress_bar)
+        return METHODS[method](self.dynamics, num_samples, generator, batch_size, progress_bar)
 
     def log_prob(
         self,
@@ -287,27 +296,36 @@ class Sampler(Dynamics):
         Raises:
             InputError: if x has another shape, or the process walks in momenta too.
         """
-        z = self._walked(x)
-        density = ProbabilityFlow(self, num_probes, tolerance).log_prob(z, self._generator(seed, None))
+        z = self.density.from_user(self._checked(x))
+        density = ProbabilityFlow(self.dynamics, num_probes, tolerance).log_prob(z, self._generator(seed, None))
         log_prob = density.log_prob
         if self.coordinates is not None:
-            log_prob = log_prob - self.coordinates.with_log_det(z)[1].to(log_prob)
+            log_prob = log_prob - self.coordinates(z)[1].to(log_prob)
         return (log_prob, density.standard_error) if return_standard_error else log_prob
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-        counter = self.counter
-        return estimate_log_z(
-            log_weight, counter.num_evaluations, counter.num_invalid, draws_per_weight, counter.rounding
-        )
+        return estimate_from(self.counter, log_weight, draws_per_weight)
 
-    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def describe(self) -> dict[str, str]:
+        """What it is made of, in words: the parts that a checkpoint must agree with."""
+        parts = {"target": self.target, "coordinates": self.coordinates, "grid": self.grid, "measure": self.measure}
+        of_policy = {name: getattr(self.policy, name) for name in ("process", "control", "backward_control", "flow")}
+        return {name: describe(part) for name, part in {**parts, **of_policy}.items()}
+
+    def load_checkpoint(self, path: str | os.PathLike[str], strict: bool = True) -> None:
         """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.
+
+        Arguments:
+            path: the checkpoint.
+            strict: whether all that a sampler is made of must be the same, and not only the sizes of its networks.
 
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
         checkpoint = read_checkpoint(path)
+        if strict and (found := differences(checkpoint["parts"], self.describe())):
+            raise InputError(f"{path} is of a sampler made otherwise: {found}.")
         state = {
             key.removeprefix("sampler."): value
             for key, value in checkpoint["state_dict"].items()
@@ -320,44 +338,33 @@ class Sampler(Dynamics):
         self.counter.num_evaluations = checkpoint["num_target_evaluations"]
         self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
 
-    def uncounted(self) -> "Sampler":
-        """This sampler with a count of its own: what figures and metrics evaluate is no part of what a run costs."""
-        walker = copy(self)
-        walker.counter = CountedTarget(self.counter.target)
-        return walker
-
     @property
     def num_target_evaluations(self) -> int:
         """Points at which the target was evaluated so far, training included."""
         return self.counter.num_evaluations
 
-    def weighted_rollout(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """End points with shape (n, D) and their log importance weights, float64, with shape (n); no path is kept."""
-        state, log_weight = super().weighted_rollout(n, generator)
+    def weighted_draws(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n draws and their log importance weights, with shapes (n, D) and (n), made in one batch."""
+        state, log_weight = weighted_rollout(self.dynamics, n, generator)
         return self._positions(state), log_weight
 
-    def sequential_rollout(
-        self, n: int, num_groups: int = 1, ess_threshold: float = 0.5, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        state, log_weight = super().sequential_rollout(n, num_groups, ess_threshold, generator)
-        return self._positions(state), log_weight
-
-    def _walked(self, x: Tensor) -> Tensor:
-        """Points of the target as points that the process walks to."""
+    def _checked(self, x: Tensor) -> Tensor:
+        """Points of the target."""
         if not isinstance(x, Tensor):
             raise InputError(f"x must be a tensor with shape (B, {self.target.dim}), got {type(x).__name__}.")
         if x.ndim != 2 or x.shape[1] != self.target.dim:
             raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
-        x = x if x.is_floating_point() else x.to(self.dtype)
-        return x if self.coordinates is None else self.coordinates.inverse(x)
+        return x if x.is_floating_point() else x.to(self.dtype)
 
     def _positions(self, state: Tensor) -> Tensor:
-        x = self.process.position(state)
-        return x if self.coordinates is None else self.coordinates(x)
+        x = self.policy.process.position(state)
+        return x if self.coordinates is None else self.coordinates(x)[0]
 
     def _generator(self, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
+        if generator is not None:
+            check_instance("generator", generator, torch.Generator, "torch.Generator().manual_seed(0)")
         if seed is None:
             return generator
         if generator is not None:
             raise InputError("Give either seed or generator, not both.")
-        return torch.Generator(self.device).manual_seed(seed)
+        return torch.Generator(self.device).manual_seed(check_count("seed", seed, minimum=0))

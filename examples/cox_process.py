@@ -10,15 +10,16 @@ adapting. Each is the other's reference.
 import torch
 
 from diffsampler.assessment import format_table
-from diffsampler.coordinates import LaplaceCoordinates, TargetInCoordinates
-from diffsampler.estimators import GaussianComponents, judge, smc
+from diffsampler.baseline import GaussianComponents, smc
+from diffsampler.coordinates import DensityInCoordinates, LaplaceCoordinates
+from diffsampler.log_z import judge
 from targets import CoxProcess
 
 
 def main(size: int = 40, num_particles: int = 400, num_moves: int = 6) -> None:
     """Estimate log Z twice, and judge."""
     target = CoxProcess(size)
-    walked = TargetInCoordinates(target, LaplaceCoordinates(target))
+    walked = DensityInCoordinates(target, LaplaceCoordinates(target))
     laplace = GaussianComponents(torch.zeros(1, target.dim), torch.eye(target.dim)[None])
     print("Laplace approximation found; two runs of SMC.")
     adaptive = smc(walked, laplace, num_particles, num_moves, seed=0)

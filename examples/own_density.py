@@ -3,6 +3,8 @@
 Run as `python examples/own_density.py`.
 """
 
+from functools import partial
+
 import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
@@ -17,7 +19,7 @@ def log_prob(x: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     target = FunctionTarget(log_prob, dim=2)
-    sampler = Sampler(target, process=PinnedBrownian(sigma=2.0), grid=50)
+    sampler = Sampler(target, process=partial(PinnedBrownian, sigma=2.0), grid=50)
     fit(sampler, max_steps=500, lr=3e-3, seed=0)
     estimate = sampler.estimate_log_z(num_samples=10_000, seed=1)
     print(f"log Z = {estimate.log_z:.3f}, 95 % interval [{estimate.low:.3f}, {estimate.high:.3f}]")

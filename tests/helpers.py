@@ -6,6 +6,7 @@ A new member of a family is one entry of its list here: batteries and combinatio
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -27,32 +28,30 @@ from diffsampler.behaviours import (
     Replay,
     SequentialMonteCarlo,
 )
-from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from diffsampler.losses import (
     DetailedBalance,
     LengthBalance,
     LogVariance,
-    Loss,
     MaximumLikelihood,
+    Objective,
     PathwiseReverseKL,
     ScoreFunctionReverseKL,
     SubTrajectoryBalance,
     TrajectoryBalance,
 )
 from diffsampler.networks import (
-    CoordinatewiseDrift,
-    Drift,
-    Flow,
+    Control,
+    CoordinatewiseControl,
     ForwardLookingFlow,
     FourierFlow,
     FourierMLP,
     GaussianBridgeMLP,
-    LangevinDrift,
+    LangevinControl,
     LearnedVariance,
-    PeriodicFlow,
-    PeriodicMLP,
     PreconditionedMLP,
+    StateFlow,
 )
+from diffsampler.paths import Trajectory
 from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
 from diffsampler.processes import (
     AnnealedLangevin,
@@ -65,7 +64,7 @@ from diffsampler.processes import (
     VarianceExploding,
     VariancePreserving,
 )
-from diffsampler.trajectory import Trajectory
+from diffsampler.processes.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from targets import Gaussian, GaussianMixture
 
 # Two-sided normal tail beyond 4.5 standard errors: 7e-6 for each figure, below 1e-4 for the dozen of one test.
@@ -74,19 +73,17 @@ Z_BOUND = 4.5
 
 class ProcessCase(NamedTuple):
     name: str
-    build: Callable[[], Process]
+    build: Callable[[int], Process]
     reversible: bool = True  # whether P_B is the exact time reversal of the uncontrolled process
 
     def make(self, dim: int = 2) -> Process:
-        """The process, ready for states of this dimension as a sampler makes it; random if it is learned."""
-        process = self.build()
-        process.adapt(dim)
-        return process
+        """The process of states in R^dim."""
+        return self.build(dim)
 
 
 class LossCase(NamedTuple):
     name: str
-    make: Callable[[], Loss]
+    make: Callable[[], Objective]
     definition: Callable[[Trajectory], Tensor]  # written out, pair by pair
 
 
@@ -130,41 +127,61 @@ def log_variance_by_hand(trajectory: Trajectory) -> Tensor:
 
 
 PROCESSES = [
-    ProcessCase("PinnedBrownian", lambda: PinnedBrownian(1.3)),
-    ProcessCase("PinnedBrownian-vector", lambda: PinnedBrownian([1.1, 1.6])),
-    ProcessCase("VariancePreserving", lambda: VariancePreserving(1.3)),
-    ProcessCase("VariancePreserving-linear", lambda: VariancePreserving([1.1, 1.6], LinearSchedule(12.0, 0.5))),
-    ProcessCase("VariancePreserving-prior", lambda: VariancePreserving(1.3, prior=GaussianPrior(0.2, 1.4)), False),
-    ProcessCase("VarianceExploding", lambda: VarianceExploding(1.3, noise_max=4.0)),
-    ProcessCase("VarianceExploding-vector", lambda: VarianceExploding([1.1, 1.6], 4.0, 0.3)),
-    ProcessCase("AnnealedLangevin", lambda: AnnealedLangevin(0.7, GaussianPrior(0.3, 1.5)), False),
+    ProcessCase("PinnedBrownian", partial(PinnedBrownian, sigma=1.3)),
+    ProcessCase("PinnedBrownian-vector", partial(PinnedBrownian, sigma=[1.1, 1.6])),
+    ProcessCase("VariancePreserving", partial(VariancePreserving, sigma=1.3)),
     ProcessCase(
-        "AnnealedLangevin-mixture", lambda: AnnealedLangevin([0.7, 0.9], GaussianMixturePrior(3, 1.2, 0.6)), False
+        "VariancePreserving-linear", partial(VariancePreserving, sigma=[1.1, 1.6], schedule=LinearSchedule(12.0, 0.5))
     ),
-    ProcessCase("Bridge", lambda: Bridge(0.7, GaussianPrior(0.3, 1.5)), False),
+    ProcessCase(
+        "VariancePreserving-prior",
+        partial(VariancePreserving, sigma=1.3, prior=partial(GaussianPrior, loc=0.2, scale=1.4)),
+        False,
+    ),
+    ProcessCase("VarianceExploding", partial(VarianceExploding, sigma=1.3, noise_max=4.0)),
+    ProcessCase("VarianceExploding-vector", partial(VarianceExploding, sigma=[1.1, 1.6], noise_max=4.0, noise_min=0.3)),
+    ProcessCase(
+        "AnnealedLangevin",
+        partial(AnnealedLangevin, sigma=0.7, prior=partial(GaussianPrior, loc=0.3, scale=1.5)),
+        False,
+    ),
+    ProcessCase(
+        "AnnealedLangevin-mixture",
+        partial(
+            AnnealedLangevin,
+            sigma=[0.7, 0.9],
+            prior=partial(GaussianMixturePrior, num_components=3, scale=1.2, spread=0.6),
+        ),
+        False,
+    ),
+    ProcessCase("Bridge", partial(Bridge, sigma=0.7, prior=partial(GaussianPrior, loc=0.3, scale=1.5)), False),
 ]
 PROCESSES_OF_THEIR_OWN_KIND = [
-    ProcessCase("Torus", lambda: Torus(1.4)),
-    ProcessCase("Underdamped", lambda: Underdamped(0.7, 2.0, GaussianPrior(0.2, 1.4)), False),
+    ProcessCase("Torus", partial(Torus, sigma=1.4)),
+    ProcessCase(
+        "Underdamped",
+        partial(Underdamped, sigma=0.7, friction=2.0, prior=partial(GaussianPrior, loc=0.2, scale=1.4)),
+        False,
+    ),
 ]
-PRIORS: list[tuple[str, Callable[[], Prior]]] = [
-    ("GaussianPrior", lambda: GaussianPrior(0.3, 1.5)),
-    ("GaussianMixturePrior", lambda: GaussianMixturePrior(3, 0.8, 1.2)),
+PRIORS: list[tuple[str, Callable[[int], Prior]]] = [
+    ("GaussianPrior", partial(GaussianPrior, loc=0.3, scale=1.5)),
+    ("GaussianMixturePrior", partial(GaussianMixturePrior, num_components=3, scale=0.8, spread=1.2)),
 ]
-DRIFTS: list[type[Drift]] = [
+CONTROLS: list[type[Control]] = [
     FourierMLP,
     PreconditionedMLP,
     GaussianBridgeMLP,
-    LangevinDrift,
+    LangevinControl,
     LearnedVariance,
-    CoordinatewiseDrift,
+    CoordinatewiseControl,
 ]
-FLOWS: list[type[Flow]] = [FourierFlow, ForwardLookingFlow]
+FLOWS: list[type[StateFlow]] = [FourierFlow, ForwardLookingFlow]
 
 
-def periodic_langevin(dim: int) -> LangevinDrift:
+def periodic_langevin(dim: int) -> LangevinControl:
     """The score, and a periodic network."""
-    return LangevinDrift(dim, PeriodicMLP)
+    return LangevinControl(dim, FourierMLP)
 
 
 def periodic_learned_variance(dim: int) -> LearnedVariance:
@@ -174,12 +191,12 @@ def periodic_learned_variance(dim: int) -> LearnedVariance:
 
 def periodic_forward_looking(dim: int) -> ForwardLookingFlow:
     """Between prior and target, corrected by a periodic network."""
-    return ForwardLookingFlow(dim, PeriodicFlow)
+    return ForwardLookingFlow(dim, FourierFlow)
 
 
-def gated(dim: int) -> LangevinDrift:
+def gated(dim: int) -> LangevinControl:
     """The score, gently: momenta of a few large random kicks leave every float behind."""
-    return LangevinDrift(dim, FourierMLP, initial_gate=0.1)
+    return LangevinControl(dim, FourierMLP, initial_gate=0.1)
 
 
 def gated_learned_variance(dim: int) -> LearnedVariance:
@@ -187,21 +204,21 @@ def gated_learned_variance(dim: int) -> LearnedVariance:
     return LearnedVariance(dim, gated)
 
 
-def periodic_coordinatewise(dim: int) -> CoordinatewiseDrift:
+def periodic_coordinatewise(dim: int) -> CoordinatewiseControl:
     """A function of each angle and its score."""
-    return CoordinatewiseDrift(dim, PeriodicMLP)
+    return CoordinatewiseControl(dim, FourierMLP)
 
 
-PERIODIC_DRIFTS: list[Callable[[int], Drift]] = [
-    PeriodicMLP,
+PERIODIC_CONTROLS: list[Callable[[Process | int], Control]] = [
+    FourierMLP,
     periodic_langevin,
     periodic_learned_variance,
     periodic_coordinatewise,
 ]
 
 
-UNDERDAMPED_DRIFTS: list[Callable[[int], Drift]] = [FourierMLP, gated, gated_learned_variance]
-PERIODIC_FLOWS: list[Callable[[int], Flow]] = [PeriodicFlow, periodic_forward_looking]
+UNDERDAMPED_CONTROLS: list[Callable[[Process | int], Control]] = [FourierMLP, gated, gated_learned_variance]
+PERIODIC_FLOWS: list[Callable[[int], StateFlow]] = [FourierFlow, periodic_forward_looking]
 LOSSES = [
     LossCase("TrajectoryBalance", TrajectoryBalance, double_loop(lambda i, j, last: float(j - i == last))),
     LossCase("DetailedBalance", DetailedBalance, double_loop(lambda i, j, last: float(j - i == 1))),
@@ -212,7 +229,7 @@ LOSSES = [
     LossCase("LogVariance", LogVariance, log_variance_by_hand),
 ]
 # Losses whose least value is no zero: bounds on log Z, and likelihoods.
-BOUNDS: list[Callable[[], Loss]] = [ScoreFunctionReverseKL, PathwiseReverseKL, MaximumLikelihood]
+BOUNDS: list[Callable[[], Objective]] = [ScoreFunctionReverseKL, PathwiseReverseKL, MaximumLikelihood]
 
 
 def searching() -> Replay:
@@ -305,14 +322,14 @@ class CountingTarget(Target):
         return self.target.log_prob(x)
 
 
-class ZeroDrift(Drift):
+class ZeroControl(Control):
     """u = 0."""
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         return torch.zeros_like(x)
 
 
-class ConstantDrift(ZeroDrift):
+class ConstantControl(ZeroControl):
     """The same u everywhere."""
 
     def __init__(self, control: list[float]) -> None:
@@ -324,7 +341,7 @@ class ConstantDrift(ZeroDrift):
 
 
 class MixtureBridge:
-    """The Brownian bridge to a Gaussian mixture, in closed form: Foellmer drift and marginals.
+    """The Brownian bridge to a Gaussian mixture, in closed form: Foellmer control and marginals.
 
     Given x_1 in component i, x_t ~ N(t m_i, t c_i), c_i = t s_i^2 + (1 - t) sigma^2. Divided by the reference
     N(0, t sigma^2) this is a function h_t with no singularity at t = 0; the optimal control is sigma grad log h_t.
@@ -351,7 +368,7 @@ class MixtureBridge:
         return self._joint(t, x)[0].logsumexp(-1) + reference
 
 
-class FoellmerDrift(Drift):
+class FoellmerControl(Control):
     """The control under which the continuous process ends in the mixture."""
 
     def __init__(self, bridge: MixtureBridge) -> None:
@@ -362,7 +379,7 @@ class FoellmerDrift(Drift):
         return self.bridge.control(embedding, x)
 
 
-class ExactFlow(Flow):
+class ExactFlow(StateFlow):
     """log Z plus a closed-form log marginal(t, x)."""
 
     def __init__(self, log_marginal: Callable[[Tensor, Tensor], Tensor], log_z: float) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from helpers import correlated_gaussian
 
 from diffsampler import FunctionTarget, InputError, Sampler, assess
 from diffsampler.assessment import format_table
-from diffsampler.estimators import estimate_log_z, judge, reference
+from diffsampler.baseline import reference
+from diffsampler.log_z import estimate_log_z, judge
 from diffsampler.processes import PinnedBrownian
 from targets import Gaussian
 
@@ -20,7 +22,7 @@ def exact_sampler(has_draws: bool = True) -> Sampler:
     if not has_draws:
         target = FunctionTarget(target.log_prob, dim=2, log_z=0.0)
     target.log_prob_and_score = lambda x: (target.log_prob(x), torch.zeros_like(x))  # as without a score
-    return Sampler(target, process=PinnedBrownian(sigma=2.0), grid=5)
+    return Sampler(target, process=partial(PinnedBrownian, sigma=2.0), grid=5)
 
 
 def test_supports_what_is_right() -> None:

@@ -197,7 +197,7 @@ def test_step_times_and_their_need(capsys: pytest.CaptureFixture, monkeypatch: p
         assert row["measured/needed"] > 1 and row["evaluations/s"] > 0 and row["10 000 draws"] > 0
         assert row["step"] >= 0.5 * sum(row[part] for part in step_time.PARTS)
     # Path-wise gradients need no second pass.
-    assert cases["pis_lp funnel"]["evaluate"] == 0 < cases["dgfs funnel"]["evaluate"]
+    assert cases["pis_lp funnel"]["paths"] == 0 < cases["dgfs funnel"]["paths"]
 
 
 def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,8 +111,8 @@ def test_classes_in_the_working_folder(capsys):
         "        return self.tilt * x[..., 0] - x.square().sum(-1)\n"
     )
     Path("my_loss.py").write_text(
-        "from diffsampler.losses import Loss\n"
-        "class Absolute(Loss):\n"
+        "from diffsampler.losses import TrajectoryLoss\n"
+        "class Absolute(TrajectoryLoss):\n"
         "    def forward(self, trajectory):\n"
         "        return (trajectory.log_weight - trajectory.log_z).abs().mean()\n"
     )
@@ -163,10 +163,10 @@ def test_every_target_has_a_config():
         ),
         (["--model.target=Gaussian", "--model.target.mean=0"], ["model.target.mean: expected a list of float"]),
         (["--model.target=Funnel", "--model.loss.lamda=1"], ["name a class before its argument 'lamda'"]),
-        (["--model.target=Funnel", "--model.drift.width=3"], ["name a class before its argument 'width'"]),
+        (["--model.target=Funnel", "--model.control.width=3"], ["name a class before its argument 'width'"]),
         (
-            ["--model.target=Funnel", "--model.drift=LangevinDrift", "--model.drift.network=Forier"],
-            ["model.drift.network: unknown name 'Forier'", "FourierMLP"],
+            ["--model.target=Funnel", "--model.control=LangevinControl", "--model.control.network=Forier"],
+            ["model.control.network: unknown name 'Forier'", "FourierMLP"],
         ),
         (["--model.target=GaussianMixture9", "--model.target.dim=3"], ["it takes no arguments"]),
         (["--model.target=Funnel", "--model.flow=none"], ["model.flow: unknown name 'none'", "ForwardLookingFlow"]),
@@ -267,8 +267,8 @@ def test_the_checkpoint_asked_for_is_the_one_used(capsys):
         assert results["step"] == 6 and "version_1" in results["checkpoint"]
     message = error_of(capsys, "fit", "--ckpt_path", old)
     assert "at step 4 already" in message
-    message = error_of(capsys, "test", "--ckpt_path", old, "--model.drift=FourierMLP")
-    assert "of another sampler" in message
+    message = error_of(capsys, "test", "--ckpt_path", old, "--model.control=FourierMLP")
+    assert "made otherwise: control was LangevinControl" in message
     # A loss without a flow goes on from a run with one.
     main(["fit", "--ckpt_path", old, "--trainer.max_steps=5", "--model.loss=TrajectoryBalance"])
 

@@ -11,11 +11,11 @@ from helpers import PROCESSES, PROCESSES_OF_THEIR_OWN_KIND, ProcessCase, by_name
 
 from diffsampler import FunctionTarget, Sampler, fit
 from diffsampler.coordinates import ScaledCoordinates
-from diffsampler.cuda_graph import WARM_UP, GraphedRollout
-from diffsampler.grids import JitteredGrid
-from diffsampler.networks import CoordinatewiseDrift, Drift, FourierMLP, LangevinDrift, PreconditionedMLP
-from diffsampler.target import CountedTarget
-from diffsampler.trajectory import Path
+from diffsampler.counted import CountedTarget
+from diffsampler.networks import Control, CoordinatewiseControl, FourierMLP, LangevinControl, PreconditionedMLP
+from diffsampler.paths import Path, rollout
+from diffsampler.paths.cuda_graph import WARM_UP, GraphedRollout
+from diffsampler.processes.grids import JitteredGrid
 
 STEPS, BATCH = 5, 8
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -74,9 +74,9 @@ def check_equal(plain: Sampler, graphed: Sampler, device: str) -> int:
         if k == 2 * WARM_UP:
             for parameter in graphed.parameters():
                 parameter.data = parameter.data.clone()
-        expected = plain.rollout(BATCH, generators[0])
+        expected = rollout(plain.dynamics, BATCH, generators[0])
         state = default_state(device)
-        paths.append((expected, graphed.rollout(BATCH, generators[1])))
+        paths.append((expected, rollout(graphed.dynamics, BATCH, generators[1])))
         assert torch.equal(default_state(device), state)
     for expected, path in paths:  # at the end: nothing that was handed out may change
         for part in ("times", "x", "log_prob", "score"):
@@ -133,7 +133,7 @@ def test_a_target_that_asks_the_host_is_not_recorded() -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     with pytest.warns(UserWarning, match="No CUDA graph of a rollout"):
         for _ in range(WARM_UP + 1):
-            sampler.rollout(BATCH, generator)
+            rollout(sampler.dynamics, BATCH, generator)
     assert sampler.sample(4).isfinite().all()  # by the default generator, which is as it was
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
@@ -153,7 +153,7 @@ def test_copies_record_anew() -> None:
     _, graphed = pair("cpu")
     graphed._graphed = GraphedRollout(Tape(graphed.counter), "cpu")
     for _ in range(WARM_UP + 1):
-        graphed.rollout(BATCH)
+        rollout(graphed.dynamics, BATCH)
     assert graphed._graphed._seen
     assert not copy.deepcopy(graphed)._graphed._seen
 
@@ -165,18 +165,20 @@ def test_wider_noise_other_devices_and_inference_mode_are_not_recorded() -> None
         sampler._graphed = GraphedRollout(tape, device_type)
         with torch.inference_mode(inference):
             for _ in range(WARM_UP + 1):
-                sampler.rollout(BATCH, noise_scale=noise_scale)
+                rollout(sampler.dynamics, BATCH, noise_scale=noise_scale)
         assert not sampler._graphed._seen
     assert not tape.num_recordings
 
 
 @pytest.mark.parametrize("case", [*PROCESSES, *PROCESSES_OF_THEIR_OWN_KIND[1:]], ids=by_name)
-@pytest.mark.parametrize("drift", [FourierMLP, PreconditionedMLP, LangevinDrift, CoordinatewiseDrift], ids=by_name)
-def test_no_rollout_asks_the_host(case: ProcessCase, drift: type[Drift]) -> None:
+@pytest.mark.parametrize(
+    "control", [FourierMLP, PreconditionedMLP, LangevinControl, CoordinatewiseControl], ids=by_name
+)
+def test_no_rollout_asks_the_host(case: ProcessCase, control: type[Control]) -> None:
     # Tensors without data raise where their values would be read.
-    if case.name == "Underdamped" and drift is not FourierMLP:
+    if case.name == "Underdamped" and control is not FourierMLP:
         pytest.skip("takes the score by its process")
     parts = {"coordinates": ScaledCoordinates, "flow": None, "grid": 4}
-    sampler = Sampler(two_modes(), process=case.make(), drift=drift, **parts).to("meta")
-    path = sampler._roll_out(5, sampler._times(None))
+    sampler = Sampler(two_modes(), process=case.make(), control=control, **parts).to("meta")
+    path = rollout(sampler.dynamics, 5)
     assert path.x.is_meta and path.x.shape[:2] == (5, 5)

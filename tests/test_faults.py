@@ -1,9 +1,12 @@
 """What goes wrong outside the library: it works all the same or one sentence says what happened; nothing is lost."""
 
+import json
 import math
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.checkpoints import read_checkpoint
+from diffsampler.cli import main
 from diffsampler.losses import TrajectoryBalance
 from targets import Gaussian
 
@@ -67,10 +71,10 @@ from diffsampler.behaviours import OnPolicy
 from diffsampler.cli import main
 
 class Filling(OnPolicy):
-    def paths(self, sampler, n, generator, progress):
+    def paths(self, dynamics, n, generator, progress):
         if progress > 0.4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-        return super().paths(sampler, n, generator, progress)
+        return super().paths(dynamics, n, generator, progress)
 
 if __name__ == "__main__":
     main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--model.behaviour=full.Filling",
@@ -106,3 +110,92 @@ def test_a_collapse_in_finite_numbers_is_named() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fit(Sampler(Gaussian(mean=[1.0, -1.0]), grid=5), max_steps=20, steps_per_epoch=5, **QUIET)
+
+
+KILLED = """
+import os, sys
+from lightning.pytorch.callbacks import ModelCheckpoint
+from diffsampler import Sampler, fit
+from targets import Gaussian
+
+count, fsync = [0], os.fsync
+
+def killed_at_the_third(file):
+    count[0] += 1
+    os._exit(9) if count[0] == 3 else fsync(file)
+
+os.fsync = killed_at_the_third
+last = ModelCheckpoint(sys.argv[1], "last", save_on_train_epoch_end=True, enable_version_counter=False)
+options = {"enable_checkpointing": True, "callbacks": [last], "enable_progress_bar": False, "accelerator": "cpu"}
+fit(Sampler(Gaussian([1.0, 2.0]), grid=4), max_steps=10, steps_per_epoch=2, batch_size=8, **options)
+"""
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    # Where there is one, on a file system of its own, and without a folder for temporary files.
+    on_memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=on_memory if on_memory.is_dir() else tmp_path) as folder:
+        command = [sys.executable, "-c", KILLED, folder]
+        done = subprocess.run(command, env={**os.environ, "TMPDIR": "/nowhere"}, capture_output=True, timeout=200)
+        assert done.returncode == 9, done.stderr
+        assert read_checkpoint(Path(folder) / "last.ckpt")["global_step"] == 4
+
+
+ODD = """
+import torch
+from diffsampler import Target
+
+class Odd(Target):
+    plot_coordinates = (0, 7)
+
+    def __init__(self):
+        super().__init__(2)
+        self.log_z = torch.tensor(1.8378770664)
+
+    def log_prob(self, x):
+        return -0.5 * x.square().sum(-1)
+
+    def sample(self, n, generator=None):
+        raise OSError("no licence for the simulator")
+
+    def diagnostics(self, x):
+        return {"mean": x.mean(), "nothing": float("nan")}
+"""
+
+
+def test_a_report_survives_what_a_target_brings(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (working_folder / "odd.py").write_text(ODD)
+    small = ["--model.grid=4", "--trainer.max_steps=4", "--data.steps_per_epoch=2", "--data.batch_size=16"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    with pytest.warns(UserWarning) as warned:
+        main(["fit", "--model.target=odd.Odd", *small, *quiet])
+    said = " ".join(str(warning.message) for warning in warned)
+    assert "Odd.sample has failed, and the verdict goes without: no licence" in said
+    assert "Odd.diagnostics: nothing is nan" in said and "samples.png could not be drawn" in said
+    (results,) = working_folder.rglob("results.json")
+    assert json.loads(results.read_text())["diagnostics"].keys() == {"mean"}
+    assert (results.parent / "log_weights.png").is_file() and "verdict" in capsys.readouterr().out
+
+
+def test_a_checkpoint_knows_what_its_sampler_was_made_of(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    small = ["--model.grid=6", "--trainer.max_steps=4", "--data.steps_per_epoch=2", "--data.batch_size=16"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
+    main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", *small, *quiet])
+    (config,) = working_folder.rglob("config.yaml")
+    config.write_text(config.read_text().replace("grid: 6", "grid: 7"))  # as a file that lost a line
+    last = next(working_folder.rglob("last.ckpt"))
+    for command in ("test", "fit"):
+        with pytest.raises(SystemExit):
+            main([command, f"--ckpt_path={last}", *(["--trainer.max_steps=9"] if command == "fit" else [])])
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert "made otherwise: grid was UniformGrid(num_steps=6), and is UniformGrid(num_steps=7)." in message
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    old = {"state_dict": {"sampler.drift.gate": torch.zeros(1)}, "generators": [], "global_step": 3}
+    torch.save(old, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match=r"old\.ckpt' was written by an earlier version of diffsampler, whose parts"):
+        Sampler(Gaussian([1.0, 2.0]), grid=3).load_checkpoint(tmp_path / "old.ckpt")
+    torch.save({**old, "parts": {}, "global_step": "three"}, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match=r"old\.ckpt' is damaged: global_step is no int"):
+        Sampler(Gaussian([1.0, 2.0]), grid=3).load_checkpoint(tmp_path / "old.ckpt")

@@ -1,6 +1,7 @@
 """What users' functions do beside returning a log-density: the library's numbers are not theirs to change."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from helpers import by_name
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
-from diffsampler.estimators import reference
+from diffsampler.baseline import reference
+from diffsampler.counted import CountedTarget
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import AnnealedLangevin, Underdamped
-from diffsampler.target import CountedTarget
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 MEAN = np.array([0.5, -1.0])
@@ -72,7 +73,7 @@ FUNCTIONS = [numpy_in_place, numpy_sorting, torch_in_place, torch_scaling_afterw
 def test_a_function_that_changes_its_argument_or_its_result(function: Callable) -> None:
     function = function() if function is returning_one_buffer else function
     samplers = [
-        Sampler(FunctionTarget(fn, dim=2, differentiable=False), drift=FourierMLP, grid=4) for fn in (plain, function)
+        Sampler(FunctionTarget(fn, dim=2, differentiable=False), control=FourierMLP, grid=4) for fn in (plain, function)
     ]
     draws = [sampler.sample(300, seed=0, return_log_weights=True, batch_size=100) for sampler in samplers]
     for expected, actual in zip(*draws, strict=True):
@@ -110,7 +111,9 @@ class ByHand(Target):
         return value, x.sub_(torch.tensor(MEAN).to(x)).mul_(-2)
 
 
-@pytest.mark.parametrize("process", [None, AnnealedLangevin(0.5), Underdamped(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "process", [None, partial(AnnealedLangevin, sigma=0.5), partial(Underdamped, sigma=0.5)], ids=str
+)
 def test_forces_written_over_the_argument(process: object) -> None:
     draws = [
         Sampler(target, process=process, grid=4).sample(100, seed=0, return_log_weights=True)

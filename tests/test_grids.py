@@ -7,7 +7,7 @@ import torch
 from helpers import GRIDS, by_name
 
 from diffsampler import InputError
-from diffsampler.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
+from diffsampler.processes.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 
 Case = tuple[str, Callable[[int], Grid]]
 

@@ -10,7 +10,7 @@ from helpers import Z_BOUND, by_name
 from scipy import stats
 from torch import Tensor
 
-from diffsampler.kernels import GaussianKernel, Kernel
+from diffsampler.spaces.kernels import GaussianKernel, Kernel
 
 
 class KernelCase(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 from helpers import Z_BOUND, by_name, correlated_gaussian, two_modes
 
 from diffsampler import FunctionTarget, InputError
-from diffsampler.mcmc import HMC, MALA, ChainState, MarkovChain
-from diffsampler.target import CountedTarget
+from diffsampler.baseline.mcmc import HMC, MALA, ChainState, MarkovChain
+from diffsampler.counted import CountedTarget
 
 CHAINS: list[tuple[str, Callable[[float], MarkovChain]]] = [
     ("MALA", MALA),
@@ -23,7 +23,7 @@ def test_leaves_the_target_unchanged(case: tuple, generator: torch.Generator) ->
     # 20000 exact samples of an asymmetric mixture, ten moves at a fixed step of middling acceptance: seven moments
     # stay where exact samples have them. Differences of paired samples; |z| < 4.5, 5e-5 in all.
     target = CountedTarget(two_modes())
-    start = target.target.sample(20_000, generator)
+    start = target.density.user_target.sample(20_000, generator)
     state, chain = ChainState.at(target, start), case[1](0.9)
     rates = []
     for _ in range(10):

@@ -1,15 +1,16 @@
 """Metrics: against closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers import Z_BOUND, random_sampler
 
 from diffsampler import FunctionTarget, InputError, Sampler
-from diffsampler.metrics import eubo, wasserstein2
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import PinnedBrownian
+from diffsampler.report.metrics import eubo, wasserstein2
 from targets import Gaussian
 
 
@@ -35,14 +36,14 @@ class Centred(Gaussian):
 
 def test_eubo_of_an_exact_sampler_is_log_z() -> None:
     target = Centred([0.0, 0.0], [0.49, 2.56])
-    sampler = Sampler(target, PinnedBrownian([0.7, 1.6]), FourierMLP, grid=5)
+    sampler = Sampler(target, partial(PinnedBrownian, sigma=[0.7, 1.6]), FourierMLP, grid=5)
     assert eubo(sampler, 50) == pytest.approx(0.7, abs=1e-9)
 
 
 def test_eubo_of_brownian_motion_by_hand(generator: torch.Generator) -> None:
     # Without control the weight is R(x) / N(x; 0, sigma^2): EUBO - log Z is the KL of the two Gaussians.
     target = Gaussian([0.5, -0.2], [0.8, 0.5])
-    sampler = Sampler(target, PinnedBrownian(1.0), FourierMLP, flow=None, grid=5)
+    sampler = Sampler(target, partial(PinnedBrownian, sigma=1.0), FourierMLP, flow=None, grid=5)
     expected = 0.5 * (0.8 + 0.5 + 0.25 + 0.04 - 2 - math.log(0.8) - math.log(0.5))
     before = sampler.num_target_evaluations
     x = target.sample(20_000, torch.Generator().manual_seed(3))

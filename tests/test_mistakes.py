@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import lightning as L
 import numpy as np
@@ -18,10 +19,9 @@ from torch import Tensor
 from torch.distributions import Dirichlet, Gamma, HalfNormal, Independent, Normal, Uniform
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
+from diffsampler.baseline import reference
 from diffsampler.behaviours import Exploration, OnPolicy, Replay
 from diffsampler.coordinates import AffineCoordinates, LaplaceCoordinates
-from diffsampler.data import TrajectoryCounts
-from diffsampler.estimators import reference
 from diffsampler.losses import (
     DetailedBalance,
     LearnedDecomposition,
@@ -31,10 +31,11 @@ from diffsampler.losses import (
     Stages,
     TrajectoryBalance,
 )
-from diffsampler.module import SamplerModule
-from diffsampler.networks import FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.networks import FourierFlow, FourierMLP, LangevinControl
 from diffsampler.priors import GaussianMixturePrior
-from diffsampler.processes import AnnealedLangevin, Bridge, PinnedBrownian
+from diffsampler.processes import AnnealedLangevin, Bridge
+from diffsampler.training.data import TrajectoryCounts
+from diffsampler.training.module import SamplerModule
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -76,10 +77,10 @@ def test_a_batch_of_one_teaches_the_rest() -> None:
 
 BUDGETS = [
     ("with score", {"grid": 4}, None, None),
-    ("without", {"grid": 4, "drift": FourierMLP}, TrajectoryBalance(), None),
-    ("flow", {"grid": 4, "drift": FourierMLP}, DetailedBalance(), None),
+    ("without", {"grid": 4, "control": FourierMLP}, TrajectoryBalance(), None),
+    ("flow", {"grid": 4, "control": FourierMLP}, DetailedBalance(), None),
     ("replay", {"grid": 4}, None, Replay(Exploration(), replays=2)),
-    ("bridge", {"grid": 4, "process": Bridge(1.0)}, None, None),
+    ("bridge", {"grid": 4, "process": partial(Bridge, sigma=1.0)}, None, None),
 ]
 
 
@@ -124,7 +125,7 @@ def test_no_training_at_all_is_refused(name: str) -> None:
     [
         (lambda: fit(Sampler(Gaussian([0.0])), tolerence=0.1), "no argument 'tolerence': did you mean tolerance"),
         (lambda: fit(Sampler(Gaussian([0.0])), max_step=3), "did you mean max_steps"),
-        (lambda: fit(Sampler(Gaussian([0.0])), zzz=3), "accepted are those of fit and of lightning.Trainer"),
+        (lambda: fit(Sampler(Gaussian([0.0])), zzz=3), "accepted are those of fit, of SamplerModule and of lightning"),
         (lambda: fit(Gaussian([0.0])), "sampler must be a Sampler"),
         (lambda: assess(Gaussian([0.0])), "sampler must be a Sampler"),
         (lambda: reference(lambda x: -x.square().sum(-1)), "target must be a Target"),
@@ -192,10 +193,17 @@ class Part:
     MADE = [
         ("alone", lambda: {}, None),
         ("DGFS", lambda: {"grid": 3}, None),
-        ("bridge", lambda: {"grid": 3, "process": Bridge(1.0)}, None),
-        ("mixture prior", lambda: {"grid": 3, "process": AnnealedLangevin(0.5, GaussianMixturePrior(3))}, None),
-        ("own factory", lambda: {"grid": 3, "drift": lambda dim: FourierMLP(dim, width=8)}, None),
-        ("LED", lambda: {"grid": 3, "drift": FourierMLP, "flow": FourierFlow}, LearnedDecomposition),
+        ("bridge", lambda: {"grid": 3, "process": partial(Bridge, sigma=1.0)}, None),
+        (
+            "mixture prior",
+            lambda: {
+                "grid": 3,
+                "process": partial(AnnealedLangevin, sigma=0.5, prior=partial(GaussianMixturePrior, num_components=3)),
+            },
+            None,
+        ),
+        ("own factory", lambda: {"grid": 3, "control": lambda dim: FourierMLP(dim, width=8)}, None),
+        ("LED", lambda: {"grid": 3, "control": FourierMLP, "flow": FourierFlow}, LearnedDecomposition),
     ]
 
 
@@ -218,10 +226,10 @@ def test_the_seed_is_all_the_randomness_there_is(case: tuple) -> None:
 
 def test_ready_networks_keep_their_weights() -> None:
     torch.manual_seed(5)
-    drift = FourierMLP(2)
-    before = copy.deepcopy(drift.state_dict())
-    sampler = Sampler(Gaussian([0.5, -0.5]), drift=drift, grid=3)
-    assert all(torch.equal(value, before[name]) for name, value in sampler.drift.state_dict().items())
+    control = FourierMLP(2)
+    before = copy.deepcopy(control.state_dict())
+    sampler = Sampler(Gaussian([0.5, -0.5]), control=control, grid=3)
+    assert all(torch.equal(value, before[name]) for name, value in sampler.policy.control.state_dict().items())
 
 
 # --- where it is called
@@ -260,7 +268,7 @@ def test_a_distribution_that_validates_its_argument_is_named(case: tuple, use: s
         elif use == "laplace":
             LaplaceCoordinates(FunctionTarget(lambda x: case[1](x - 0.1), dim=3))
         else:
-            sampler = Sampler(target, drift=LangevinDrift if use == "score" else FourierMLP, grid=3)
+            sampler = Sampler(target, control=LangevinControl if use == "score" else FourierMLP, grid=3)
             fit(sampler, max_steps=2, **SMALL) if use == "fit" else sampler.sample(9, seed=0, return_log_weights=True)
     assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
 
@@ -287,18 +295,18 @@ def test_arrays_without_saying_so_are_named(function: Callable, parts: dict) -> 
     with pytest.raises(InputError, match=r"FunctionTarget\.log_prob leaves torch.*differentiable=False"):
         fit(Sampler(FunctionTarget(function, dim=2), **parts), max_steps=2, **SMALL)
     target = FunctionTarget(function, dim=2, differentiable=False)
-    fit(Sampler(target, drift=FourierMLP, grid=3), max_steps=2, **SMALL)
+    fit(Sampler(target, control=FourierMLP, grid=3), max_steps=2, **SMALL)
 
 
-@pytest.mark.parametrize("name", ["target", "process", "coordinates"])
+@pytest.mark.parametrize("name", ["target", "policy", "coordinates"])
 def test_parts_of_a_sampler_stay(name: str) -> None:
     sampler = Sampler(Gaussian([0.5, -0.5]), grid=3)
     others = {
         "target": Gaussian([1.0, 1.0]),
-        "process": PinnedBrownian(2.0),
+        "policy": Sampler(Gaussian([0.5, -0.5]), grid=3).policy,
         "coordinates": AffineCoordinates(torch.zeros(2), torch.eye(2)),
     }
-    for made in (sampler, copy.copy(sampler), copy.deepcopy(sampler), sampler.uncounted()):
+    for made in (sampler, copy.copy(sampler), copy.deepcopy(sampler)):
         with pytest.raises(InputError, match=f"{name} stays as it was made: make another Sampler"):
             setattr(made, name, others[name])
         with pytest.raises(InputError, match=f"{name} stays as it was made"):
@@ -318,7 +326,7 @@ def output_of(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch, strea
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", streams[0])
         patch.setattr(sys, "stdout", streams[1])
-        patch.setattr("diffsampler.batches.SECONDS_BETWEEN_LINES", 0.0)
+        patch.setattr("diffsampler.progress.SECONDS_BETWEEN_LINES", 0.0)
         call()
     return "".join(s.getvalue() for s in streams)
 
@@ -358,13 +366,15 @@ class ForcesByHand(Target):
         return self.log_prob(x), 0.3 - x.detach()
 
 
-@pytest.mark.parametrize("parts", [{"drift": FourierMLP}, {}, {"drift": FourierMLP, "process": Bridge(1.0)}], ids=str)
+@pytest.mark.parametrize(
+    "parts", [{"control": FourierMLP}, {}, {"control": FourierMLP, "process": partial(Bridge, sigma=1.0)}], ids=str
+)
 @pytest.mark.parametrize("sticking", [True, False])
 def test_pathwise_gradients_by_a_score_of_the_targets_own(parts: dict, sticking: bool) -> None:
     gradients = []
     for target in (FunctionTarget(gaussian, dim=2), ForcesByHand(2)):
         sampler = Sampler(target, grid=4, **copy.deepcopy(parts))
-        loss = PathwiseReverseKL(sticking).step(sampler, OnPolicy(), 64, torch.Generator().manual_seed(0), 0.0)
+        loss = PathwiseReverseKL(sticking).step(sampler.dynamics, OnPolicy(), 64, torch.Generator().manual_seed(0), 0.0)
         loss.backward()
         gradients.append({n: p.grad for n, p in sampler.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
@@ -374,7 +384,7 @@ def test_pathwise_gradients_by_a_score_of_the_targets_own(parts: dict, sticking:
 
 
 def test_second_derivatives_of_a_score_by_hand_are_refused() -> None:
-    sampler = Sampler(ForcesByHand(2), process=AnnealedLangevin(0.5), drift=FourierMLP, grid=3)
+    sampler = Sampler(ForcesByHand(2), process=partial(AnnealedLangevin, sigma=0.5), control=FourierMLP, grid=3)
     with pytest.raises(InputError, match=r"ForcesByHand\.log_prob carries no gradient"):
         fit(sampler, max_steps=2, loss=PathwiseReverseKL(), **SMALL)
     with pytest.raises(InputError, match=r"ForcesByHand\.log_prob carries no gradient"):
@@ -384,7 +394,7 @@ def test_second_derivatives_of_a_score_by_hand_are_refused() -> None:
 def test_pathwise_gradients_of_a_function_without_are_refused() -> None:
     target = FunctionTarget(lambda x: torch.as_tensor(-(x.numpy() ** 2).sum(-1)), dim=2, differentiable=False)
     with pytest.raises(InputError, match="PathwiseReverseKL follows the target's score.*differentiable=False"):
-        fit(Sampler(target, drift=FourierMLP, grid=3), max_steps=2, loss=PathwiseReverseKL(), **SMALL)
+        fit(Sampler(target, control=FourierMLP, grid=3), max_steps=2, loss=PathwiseReverseKL(), **SMALL)
 
 
 # --- data that change

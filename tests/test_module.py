@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -13,12 +14,12 @@ import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.behaviours import Exploration, OnPolicy
-from diffsampler.callbacks import ExponentialMovingAverage, summarise_history
-from diffsampler.data import TrajectoryCounts
-from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance
-from diffsampler.module import SamplerModule
+from diffsampler.losses import DetailedBalance, LogVariance, SubTrajectoryBalance, TrajectoryBalance, TrajectoryLoss
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import Bridge, PinnedBrownian
+from diffsampler.training.callbacks import ExponentialMovingAverage, summarise_history
+from diffsampler.training.data import TrajectoryCounts
+from diffsampler.training.module import SamplerModule
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -79,15 +80,15 @@ class Recorder(torch.nn.Module):
 
 
 def test_each_part_has_its_own_learning_rate_and_the_rates_fall():
-    module = SamplerModule(Sampler(gaussian()), lr=0.1, flow_lr=0.2, log_z_lr=0.3, final_lr_factor=0.25)
+    module = SamplerModule(Sampler(gaussian(), grid=3), lr=0.1, flow_lr=0.2, log_z_lr=0.3, final_lr_factor=0.25)
     module._fabric = None
     module._trainer = Recorder()
     configuration = module.configure_optimizers()
     groups = configuration["optimizer"].param_groups
     rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
-    assert {rates[id(p)] for p in module.sampler.drift.parameters()} == {0.1}
-    assert {rates[id(p)] for p in module.sampler.flow.parameters()} == {0.2}
-    assert rates[id(module.sampler.log_z)] == 0.3
+    assert {rates[id(p)] for p in module.sampler.policy.control.parameters()} == {0.1}
+    assert {rates[id(p)] for p in module.sampler.policy.flow.parameters()} == {0.2}
+    assert rates[id(module.sampler.policy.log_z)] == 0.3
     assert module._lr_factor(0) == 1
     assert module._lr_factor(5) == pytest.approx((1 + 0.25) / 2)
     assert module._lr_factor(10) == pytest.approx(0.25)
@@ -107,7 +108,7 @@ def test_log_z_starts_at_its_first_estimate():
     target = FunctionTarget(lambda x: 300 - 0.5 * (x - 0.3).square().sum(-1), dim=2)
     sampler = Sampler(target, grid=5)
     fit(sampler, max_steps=1, steps_per_epoch=1, ema_decay=0.0, **QUIET)
-    assert abs(sampler.log_z.item() - 301.8) < 1.5
+    assert abs(sampler.policy.log_z.item() - 301.8) < 1.5
 
 
 def test_a_loss_that_needs_a_flow_refuses_a_sampler_without_one():
@@ -215,9 +216,9 @@ def test_exploration_follows_the_training_progress():
     class Recording(Exploration):
         seen = []
 
-        def paths(self, sampler, n, generator, progress):
+        def paths(self, dynamics, n, generator, progress):
             self.seen.append(progress)
-            return super().paths(sampler, n, generator, progress)
+            return super().paths(dynamics, n, generator, progress)
 
     fit(Sampler(gaussian(), grid=3), max_steps=4, steps_per_epoch=2, behaviour=Recording(), **QUIET)
     assert Recording.seen == [0.0, 0.25, 0.5, 0.75]
@@ -271,7 +272,7 @@ def test_gradients_are_clipped():
         assert clip == 1.0 or max(recorded.norms) > 2
 
 
-class Scaled(Loss):
+class Scaled(TrajectoryLoss):
     """A loss with a parameter of its own."""
 
     def __init__(self):
@@ -284,16 +285,27 @@ class Scaled(Loss):
 
 @pytest.mark.parametrize("loss", [Scaled(), SubTrajectoryBalance(), LogVariance()], ids=lambda x: type(x).__name__)
 def test_every_parameter_is_trained_once(loss):
-    module = SamplerModule(Sampler(gaussian(), Bridge(), grid=3), loss, weight_decay=0.5)
+    module = SamplerModule(Sampler(gaussian(), Bridge, grid=3), loss, weight_decay=0.5)
     groups = module._optimizer_groups()
     trained = [id(p) for group in groups for p in group["params"]]
     assert len(trained) == len(set(trained))
     assert set(trained) == {id(p) for p in module.parameters()}
-    assert all(p.requires_grad == loss.uses_flow for p in module.sampler.flow.parameters())
-    assert module.sampler.log_z.requires_grad == loss.uses_log_z
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    assert decays[id(module.sampler.log_z)] == 0.0
-    assert decays[id(next(module.sampler.drift.parameters()))] == 0.5
+    assert decays[id(module.sampler.policy.log_z)] == 0.0
+    assert decays[id(next(module.sampler.policy.control.parameters()))] == 0.5
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("loss", [SubTrajectoryBalance, LogVariance])
+def test_what_is_frozen_stays_so_and_what_a_loss_leaves_is_left(loss, frozen):
+    sampler = Sampler(gaussian(), grid=3)
+    flow = sampler.policy.flow.requires_grad_(not frozen)
+    before = [parameter.clone() for parameter in flow.parameters()]
+    fit(sampler, max_steps=3, loss=loss(), ema_decay=0.0, **QUIET)
+    moved = any(not torch.equal(old, new) for old, new in zip(before, flow.parameters(), strict=True))
+    assert moved == (loss is SubTrajectoryBalance and not frozen)
+    assert all(parameter.requires_grad != frozen for parameter in flow.parameters())
+    assert sampler.policy.log_z.requires_grad
 
 
 def test_the_last_step_is_validated():
@@ -303,7 +315,7 @@ def test_the_last_step_is_validated():
 
 def test_a_flow_that_the_loss_does_not_use_costs_nothing():
     def count(**parts):
-        sampler = Sampler(gaussian(), drift=FourierMLP, grid=10, **parts)
+        sampler = Sampler(gaussian(), control=FourierMLP, grid=10, **parts)
         fit(sampler, max_steps=3, steps_per_epoch=3, batch_size=8, loss=TrajectoryBalance(), **QUIET)
         return sampler.num_target_evaluations
 
@@ -319,9 +331,9 @@ def test_double_precision():
 @pytest.mark.parametrize("sigma", [1.0, 1.1])
 def test_averaging_leaves_buffers_alone(sigma):
     # 1.1 is not the same number in float32.
-    sampler = Sampler(gaussian(), PinnedBrownian(sigma), grid=3)
+    sampler = Sampler(gaussian(), partial(PinnedBrownian, sigma=sigma), grid=3)
     fit(sampler, max_steps=4, steps_per_epoch=2, **QUIET)
-    assert sampler.process.sigma.dtype == torch.float64 and float(sampler.process.sigma) == sigma
+    assert sampler.policy.process.sigma.dtype == torch.float64 and float(sampler.policy.process.sigma) == sigma
 
 
 def checkpointed(sampler, folder, **options):
@@ -338,8 +350,8 @@ def test_checkpoints_load_into_a_sampler(tmp_path):
     # What `fit` itself has spent, and not the validation after its last checkpoint, is in the file.
     assert other.num_target_evaluations == sampler.num_target_evaluations > 0
     assert torch.equal(sampler.sample(5, seed=1), other.sample(5, seed=1))
-    with pytest.raises(InputError, match=r"of another sampler: .*flow"):
-        Sampler(gaussian(), flow=None).load_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"made otherwise: flow was ForwardLookingFlow\(.*, and is None"):
+        Sampler(gaussian(), grid=3, flow=None).load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -394,12 +406,12 @@ def test_nothing_left_to_train_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sampler(gaussian(), process=PinnedBrownian), "process must be a Process.*the class PinnedBrownian"),
+        (lambda: Sampler(gaussian(), process=Bridge(3)), "walks in 3 dimensions, but the target has 2 here"),
         (lambda: Sampler(gaussian(), process="PinnedBrownian"), "process must be a Process"),
-        (lambda: Sampler(gaussian(), drift="FourierMLP"), "drift must be a Drift"),
-        (lambda: Sampler(gaussian(), flow=FourierMLP), "flow must be a Flow"),
-        (lambda: SamplerModule(Sampler(gaussian()), SubTrajectoryBalance), "loss must be a Loss"),
-        (lambda: SamplerModule(Sampler(gaussian()), "tb"), "loss must be a Loss"),
+        (lambda: Sampler(gaussian(), control="FourierMLP"), "control must be a Control"),
+        (lambda: Sampler(gaussian(), flow=FourierMLP), "flow must be a StateFlow"),
+        (lambda: SamplerModule(Sampler(gaussian()), SubTrajectoryBalance), "loss must be an Objective"),
+        (lambda: SamplerModule(Sampler(gaussian()), "tb"), "loss must be an Objective"),
         (lambda: SamplerModule(Sampler(gaussian()), behaviour=OnPolicy), "behaviour must be a Behaviour"),
     ],
 )
@@ -432,7 +444,7 @@ sampler = Sampler(Gaussian(mean=[1.0, -0.5]), grid=5)
 class Look(Callback):
     def on_train_end(self, trainer, module):
         weights = torch.nn.utils.parameters_to_vector(sampler.parameters())
-        state = {"log_z": sampler.log_z.item(), "sum": weights.double().sum().item(),
+        state = {"log_z": sampler.policy.log_z.item(), "sum": weights.double().sum().item(),
                  "own": module.sampler.counter.num_evaluations, "generator": module.generator.get_state().sum().item()}
         with open(f"{sys.argv[1]}/rank_{trainer.global_rank}.json", "w") as file:
             json.dump({**state, "history": module.history}, file)

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
-from diffsampler.estimators import estimate_log_z
-from diffsampler.losses import LogVariance
-from diffsampler.module import SamplerModule
+from diffsampler.log_z import estimate_log_z
 from diffsampler.networks import FourierMLP
-from diffsampler.plotting import (
+from diffsampler.paths import evaluate, rollout
+from diffsampler.report.figures import (
     plot_balance,
     plot_estimates,
     plot_log_weights,
@@ -78,9 +77,9 @@ def stairs(figure: Figure, ax: int = 0) -> dict[str, np.ndarray]:
 
 
 def evaluated(sampler: Sampler, n: int = 16) -> tuple:
-    path = sampler.rollout(n, torch.Generator().manual_seed(0))
+    path = rollout(sampler.dynamics, n, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return sampler.evaluate(path), path.times
+        return evaluate(sampler.dynamics, path), path.times
 
 
 # --- samples
@@ -282,7 +281,7 @@ def test_balance_along_trajectories():
 
 
 def test_balance_without_a_flow_shows_the_ends():
-    trajectory, times = evaluated(Sampler(half_gaussian(2), drift=FourierMLP, flow=None, grid=4), 64)
+    trajectory, times = evaluated(Sampler(half_gaussian(2), control=FourierMLP, flow=None, grid=4), 64)
     figure = plot_balance(trajectory, times)
     num_zero = int(trajectory.log_prob.isneginf().sum())
     assert num_zero
@@ -309,23 +308,21 @@ def test_saved_figures_are_images_and_cost_nothing(tmp_path, target: Target):
 
 def test_no_figure_of_training_without_one_nor_of_a_flow_that_was_not_trained(tmp_path, monkeypatch):
     sampler = Sampler(Gaussian(mean=[1.0, -1.0]), grid=3)
-    SamplerModule(sampler, LogVariance())
     seen = []
-    monkeypatch.setattr("diffsampler.plotting.plot_balance", lambda *a: seen.append(a[0]) or plot_balance(*a))
+    monkeypatch.setattr("diffsampler.report.figures.plot_balance", lambda *a: seen.append(a[0]) or plot_balance(*a))
     x, log_weight = sampler.sample(30, seed=0, return_log_weights=True)
-    paths = save_figures(tmp_path, sampler, x, log_weight, estimate_log_z(log_weight), [])
+    paths = save_figures(tmp_path, sampler, x, log_weight, estimate_log_z(log_weight), [], with_flow=False)
     assert [path.stem for path in paths] == [name for name in NAMES if name != "training"]
     assert seen[0].log_flow is None
 
 
 def test_balance_of_a_loss_without_log_z_is_about_the_estimate(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("diffsampler.plotting.plot_balance", lambda *a: drawn.append(a[0]) or plot_balance(*a))
+    monkeypatch.setattr("diffsampler.report.figures.plot_balance", lambda *a: drawn.append(a[0]) or plot_balance(*a))
     sampler = Sampler(Gaussian(mean=[1.0, -1.0]), flow=None, grid=3)
-    sampler.log_z.data.fill_(-40.0)
+    sampler.policy.log_z.data.fill_(-40.0)
     x, log_weight = sampler.sample(200, seed=0, return_log_weights=True)
     estimate = estimate_log_z(log_weight)
     for learned, expected in ((True, -40.0), (False, estimate.log_z)):
-        sampler.log_z.requires_grad_(learned)
-        save_figures(tmp_path, sampler, x, log_weight, estimate, [])
+        save_figures(tmp_path, sampler, x, log_weight, estimate, [], with_log_z=learned)
         assert float(drawn[-1].log_z.detach()) == pytest.approx(expected)

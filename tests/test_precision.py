@@ -1,6 +1,7 @@
 """log Z of densities whose logs are large numbers: float32 must not decide, and what float64 cannot hold is said."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, Sampler, fit
 from diffsampler.coordinates import ScaledCoordinates
+from diffsampler.counted import CountedTarget
 from diffsampler.losses import TrajectoryBalance
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import PinnedBrownian, Underdamped, VariancePreserving
-from diffsampler.target import CountedTarget
 
 LOG_Z = math.log(2 * math.pi * 0.25)
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -30,11 +31,11 @@ def cancelling(x: Tensor) -> Tensor:
 
 
 PARTS = [
-    ("PinnedBrownian", lambda: {"process": PinnedBrownian()}),
-    ("without score", lambda: {"drift": FourierMLP}),
+    ("PinnedBrownian", lambda: {"process": PinnedBrownian}),
+    ("without score", lambda: {"control": FourierMLP}),
     ("coordinates", lambda: {"coordinates": lambda target: ScaledCoordinates(target, 0.7, 0.1)}),
-    ("prior", lambda: {"process": VariancePreserving(), "flow": None}),
-    ("momenta", lambda: {"process": Underdamped(0.7)}),
+    ("prior", lambda: {"process": VariancePreserving, "flow": None}),
+    ("momenta", lambda: {"process": partial(Underdamped, sigma=0.7)}),
 ]
 
 
@@ -50,7 +51,7 @@ def test_a_constant_moves_log_z_and_nothing_else(parts: tuple) -> None:
     estimates = []
     for constant in (0.0, 1e8, -1e11):
         sampler = Sampler(FunctionTarget(lambda x, c=constant: gaussian(x) + c, dim=2), grid=8, **parts[1]())
-        loss = None if sampler.flow is not None else TrajectoryBalance()
+        loss = None if sampler.policy.flow is not None else TrajectoryBalance()
         fit(sampler, max_steps=10, steps_per_epoch=10, num_eval_samples=200, batch_size=64, loss=loss, **QUIET)
         estimate = sampler.estimate_log_z(1000, seed=0)
         assert not any("rounded" in warning for warning in estimate.warnings)
@@ -89,12 +90,12 @@ def test_what_rounding_leaves_is_said(case: tuple, alone: bool) -> None:
     _, constant, dtype = case
     target = FunctionTarget(lambda x: gaussian(x.to(dtype)) + constant, dim=2)
     if alone:
-        from diffsampler.estimators import GaussianComponents, smc
+        from diffsampler.baseline import GaussianComponents, smc
 
         prior = GaussianComponents.fitted_to(torch.randn(100, 2, dtype=torch.float64))
         estimate = smc(target, prior, 200, seed=0).estimate
     else:
-        estimate = Sampler(target, grid=4, drift=FourierMLP).estimate_log_z(1000, seed=0)
+        estimate = Sampler(target, grid=4, control=FourierMLP).estimate_log_z(1000, seed=0)
     assert any("are rounded to" in warning and "take the constant off" in warning for warning in estimate.warnings)
     assert estimate.low < constant + LOG_Z < estimate.high
 
@@ -104,5 +105,5 @@ def test_a_difference_in_dtype_alone_is_no_warning() -> None:
     counted = CountedTarget(target)
     assert counted.log_prob(torch.zeros(3, 2)).dtype == torch.float64
     assert counted.rounding == torch.finfo(torch.float32).eps
-    estimate = Sampler(target, grid=4, drift=FourierMLP).estimate_log_z(1000, seed=0)
+    estimate = Sampler(target, grid=4, control=FourierMLP).estimate_log_z(1000, seed=0)
     assert not any("rounded" in warning for warning in estimate.warnings)

@@ -12,15 +12,14 @@ from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
 every_prior = pytest.mark.parametrize("case", PRIORS, ids=by_name)
 
 
-def make(case: tuple[str, Callable[[], Prior]], dim: int = 2) -> Prior:
-    prior = case[1]()
-    prior.adapt(dim)
+def make(case: tuple[str, Callable[..., Prior]], dim: int = 2) -> Prior:
+    prior = case[1](dim)
     randomise(prior)
     return prior
 
 
 @every_prior
-def test_integrates_to_one(case: tuple[str, Callable[[], Prior]]) -> None:
+def test_integrates_to_one(case: tuple[str, Callable[..., Prior]]) -> None:
     # The trapezoidal rule is exact to rounding for Gaussians with steps below half a standard deviation.
     line = torch.arange(-16, 16, 0.2)
     with torch.no_grad():
@@ -29,7 +28,7 @@ def test_integrates_to_one(case: tuple[str, Callable[[], Prior]]) -> None:
 
 
 @every_prior
-def test_score_is_the_gradient(case: tuple[str, Callable[[], Prior]], generator: torch.Generator) -> None:
+def test_score_is_the_gradient(case: tuple[str, Callable[..., Prior]], generator: torch.Generator) -> None:
     prior, x = make(case), torch.randn(3, 5, 2, generator=generator).requires_grad_()
     log_prob = prior.log_prob(x)
     assert log_prob.shape == (3, 5)
@@ -38,11 +37,10 @@ def test_score_is_the_gradient(case: tuple[str, Callable[[], Prior]], generator:
 
 
 @every_prior
-def test_samples_match_the_density(case: tuple[str, Callable[[], Prior]], generator: torch.Generator) -> None:
+def test_samples_match_the_density(case: tuple[str, Callable[..., Prior]], generator: torch.Generator) -> None:
     # E[q / p] = 1 under p for any other normalised q: a narrower prior serves. n = 20000, |z| < 4.5, 7e-6.
     prior = make(case)
-    other = GaussianPrior(0.4, 0.5)
-    other.adapt(2)
+    other = GaussianPrior(2, 0.4, 0.5)
     with torch.no_grad():
         x = prior.sample(20_000, generator, torch.float64, None)
         ratio = (other.log_prob(x) - prior.log_prob(x)).exp()
@@ -52,7 +50,7 @@ def test_samples_match_the_density(case: tuple[str, Callable[[], Prior]], genera
 
 @every_prior
 def test_samples_carry_gradients_if_they_say_so(
-    case: tuple[str, Callable[[], Prior]], generator: torch.Generator
+    case: tuple[str, Callable[..., Prior]], generator: torch.Generator
 ) -> None:
     prior = make(case)
     x = prior.sample(50, generator, None, None)
@@ -63,21 +61,18 @@ def test_samples_carry_gradients_if_they_say_so(
     assert not any(p.requires_grad for p in _frozen(case).parameters())
 
 
-def _frozen(case: tuple[str, Callable[[], Prior]]) -> Prior:
-    prior = type(case[1]())(learnable=False)
-    prior.adapt(2)
-    return prior
+def _frozen(case: tuple[str, Callable[..., Prior]]) -> Prior:
+    return case[1](2, learnable=False)
 
 
 def test_refuses_bad_arguments() -> None:
-    for name in ("width", "spread", "num_components", "seed"):
+    for name in ("scale", "spread", "num_components", "seed"):
         with pytest.raises(InputError, match=name):
-            GaussianMixturePrior(**{name: -1})
+            GaussianMixturePrior(2, **{name: -1})
     for loc in (float("nan"), float("inf")):
         with pytest.raises(InputError, match="loc"):
-            GaussianPrior(loc=loc)
-    prior = GaussianPrior(loc=1)
-    prior.adapt(2)
+            GaussianPrior(2, loc=loc)
+    prior = GaussianPrior(2, loc=1)
     assert prior.loc.dtype.is_floating_point
-    with pytest.raises(InputError, match="width"):
-        GaussianPrior(width=0.0)
+    with pytest.raises(InputError, match="scale"):
+        GaussianPrior(2, scale=0.0)

@@ -36,14 +36,15 @@ def test_make_targets_exist():
 def test_the_defaults_that_readme_states():
     import inspect
 
-    from diffsampler.data import TrajectoryCounts
     from diffsampler.losses import SubTrajectoryBalance
-    from diffsampler.module import DEFAULT_LR, SamplerModule
+    from diffsampler.recipes import Dgfs
+    from diffsampler.training.data import TrajectoryCounts
+    from diffsampler.training.module import SamplerModule
 
     rows = dict(re.findall(r"^\| `(?:model|data|ema)\.(.+?) \|.*\| (.+?) \|$", README, re.MULTILINE))
     module = inspect.signature(SamplerModule).parameters
     rates = [float(value) for value in rows["lr`, `flow_lr`, `log_z_lr`"].split(", ")]
-    assert rates == [DEFAULT_LR, *(module[name].default for name in ("flow_lr", "log_z_lr"))]
+    assert rates == [Dgfs().training().lr, *(module[name].default for name in ("flow_lr", "log_z_lr"))]
     assert rows["loss`"] == f"`SubTrajectoryBalance(lamda={SubTrajectoryBalance().lamda:.0f})`"
     counts = inspect.signature(TrajectoryCounts).parameters
     stated = [int(v.replace(" ", "")) for v in rows["batch_size`, `steps_per_epoch`"].split(", ")]

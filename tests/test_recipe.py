@@ -24,9 +24,11 @@ from diffsampler.behaviours import ExpertSamples, Exploration, OnPolicy, Replay,
 from diffsampler.cli import main
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages, SubTrajectoryBalance, TrajectoryBalance
-from diffsampler.module import SamplerModule
-from diffsampler.networks import FourierMLP, LangevinDrift, LearnedVariance
-from diffsampler.processes import Underdamped, VariancePreserving
+from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance
+from diffsampler.paths import evaluate, log_pf_of, rollout
+from diffsampler.processes import VariancePreserving
+from diffsampler.recipes import Dgfs, SearchLearnCorrect
+from diffsampler.training.module import SamplerModule
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -34,18 +36,18 @@ QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
 @pytest.mark.parametrize("case", PROCESSES, ids=by_name)
 def test_single_transitions_are_those_of_the_batched_pass(case: ProcessCase, generator: torch.Generator) -> None:
-    sampler = random_sampler(two_modes(), process=case.make(), drift=LearnedVariance, grid=4)
-    path = sampler.rollout(5, generator)
+    sampler = random_sampler(two_modes(), process=case.make(), control=LearnedVariance, grid=4)
+    path = rollout(sampler.dynamics, 5, generator)
     step, row = torch.tensor([0, 3, 2, 2, 1]), torch.tensor([4, 0, 1, 2, 1])
-    expected = sampler.evaluate(path).log_pf[step, row]
-    torch.testing.assert_close(sampler.log_pf_of(path, step, row), expected)
+    expected = evaluate(sampler.dynamics, path).log_pf[step, row]
+    torch.testing.assert_close(log_pf_of(sampler.dynamics, path, step, row), expected)
 
 
 def test_likelihood_of_some_transitions_has_the_mean_of_all(generator: torch.Generator) -> None:
-    sampler = random_sampler(two_modes(), process=VariancePreserving(), drift=LangevinDrift, grid=6)
+    sampler = random_sampler(two_modes(), process=VariancePreserving, control=LangevinControl, grid=6)
     # 400 values each, of fresh trajectories: the difference within 4.5 standard errors, 7e-6.
     some, every = (
-        torch.stack([loss.step(sampler, ExpertSamples(), 16, generator, 0.0).detach() for _ in range(400)])
+        torch.stack([loss.step(sampler.dynamics, ExpertSamples(), 16, generator, 0.0).detach() for _ in range(400)])
         for loss in (MaximumLikelihood(64), MaximumLikelihood())
     )
     error = math.sqrt(float(some.var() + every.var()) / 400)
@@ -57,18 +59,18 @@ def test_stages_change_loss_and_behaviour_together(generator: torch.Generator) -
 
     def spy(name: str) -> object:
         class Spy(TrajectoryBalance):
-            def step(self, sampler: Sampler, behaviour: object, n: int, generator: object, progress: float) -> object:
+            def step(self, dynamics: object, behaviour: object, n: int, generator: object, progress: float) -> object:
                 seen.append((name, type(behaviour).__name__, round(progress, 6)))
-                return super().step(sampler, behaviour, n, generator, progress)
+                return super().step(dynamics, behaviour, n, generator, progress)
 
         return Spy()
 
     sampler = random_sampler(grid=3)
     loss = Stages([spy("first"), spy("second")])
     behaviour = Succession([OnPolicy(), Exploration()], [3.0, 1.0])
-    loss.check(sampler, behaviour)
+    loss.check(sampler.dynamics, behaviour)
     for progress in (0.0, 0.375, 0.75, 1.0):
-        assert loss.step(sampler, behaviour, 4, generator, progress).isfinite()
+        assert loss.step(sampler.dynamics, behaviour, 4, generator, progress).isfinite()
     assert seen == [
         ("first", "OnPolicy", 0.0),
         ("first", "OnPolicy", 0.5),
@@ -77,30 +79,28 @@ def test_stages_change_loss_and_behaviour_together(generator: torch.Generator) -
     ]
     # On one behaviour: stages of equal length.
     seen.clear()
-    loss.step(sampler, OnPolicy(), 4, generator, 0.6)
+    loss.step(sampler.dynamics, OnPolicy(), 4, generator, 0.6)
     assert seen == [("second", "OnPolicy", 0.2)]
-    assert behaviour.paths(sampler, 4, generator, 0.9).x.shape == (4, 4, 2)
+    assert behaviour.paths(sampler.dynamics, 4, generator, 0.9).x.shape == (4, 4, 2)
 
 
 def test_stages_and_successions_refuse() -> None:
     sampler = random_sampler(grid=3)
     with pytest.raises(InputError, match="losses must be 2, one for each behaviour of Succession, got 1"):
-        Stages([TrajectoryBalance()]).check(sampler, Succession([OnPolicy(), OnPolicy()]))
+        Stages([TrajectoryBalance()]).check(sampler.dynamics, Succession([OnPolicy(), OnPolicy()]))
     with pytest.raises(InputError, match="MaximumLikelihood needs paths rolled back"):
-        Stages([MaximumLikelihood(), LogVariance()]).check(sampler, Succession([OnPolicy(), OnPolicy()]))
+        Stages([MaximumLikelihood(), LogVariance()]).check(sampler.dynamics, Succession([OnPolicy(), OnPolicy()]))
     with pytest.raises(InputError, match="at least one loss"):
         Stages([])
     with pytest.raises(InputError, match="shares must be 1 numbers"):
         Succession([OnPolicy()], [1.0, 2.0])
     with pytest.raises(InputError, match="SearchedPoints needs coordinates=SearchedCoordinates"):
-        SearchedPoints().check(sampler)
+        SearchedPoints().check(sampler.dynamics)
     with pytest.raises(InputError, match="search is for a sampler with coordinates=SearchedCoordinates"):
         sampler.search()
     automatic = Sampler(correlated_gaussian())
     with pytest.raises(InputError, match="no points yet"):
-        SearchedPoints().paths(automatic, 3, torch.Generator(), 0.0)
-    with pytest.raises(InputError, match="num_transitions cannot be given with process Underdamped"):
-        MaximumLikelihood(5).check(Sampler(two_modes(), process=Underdamped(), flow=None), ExpertSamples())
+        SearchedPoints().paths(automatic.dynamics, 3, torch.Generator(), 0.0)
     succession = Succession([Replay(), OnPolicy()])
     succession.load_state_dict(succession.state_dict())
 
@@ -115,10 +115,10 @@ def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> No
     z = sampler.coordinates.inverse(target.sample(10_000, generator))
     # A mean and a covariance of 10000 draws of chains: a tenth is ten standard errors of independent ones.
     assert z.mean(0).abs().max() < 0.1 and (torch.cov(z.T) - torch.eye(2)).abs().max() < 0.1
-    weight = sampler.weighted_rollout(4_000, generator)[1].exp()
+    weight = sampler.weighted_draws(4_000, generator)[1].exp()
     assert_mean(weight, 1.0, "E[w] in the coordinates found")
     # In float32 too: the target is evaluated in float64 however far it is.
-    walked = sampler.counter.target
+    walked = sampler.density
     exact, rounded = walked.log_prob(z[:50]), walked.log_prob(z[:50].float())
     assert rounded.dtype == torch.float64
     torch.testing.assert_close(exact, rounded, rtol=0, atol=1e-5)
@@ -158,24 +158,32 @@ def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
 
 
 def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:
-    for parts in ({"process": VariancePreserving()}, {"drift": LangevinDrift}, {"grid": 7}, {"flow": None}):
+    for parts in ({"process": VariancePreserving}, {"control": LangevinControl}, {"grid": 7}, {"flow": None}):
         sampler = Sampler(correlated_gaussian(), **parts)
-        assert sampler.coordinates is None and not sampler.self_chosen
+        assert sampler.coordinates is None and isinstance(sampler.recipe, Dgfs)
     module = SamplerModule(Sampler(correlated_gaussian(), grid=7))
     assert isinstance(module.loss, SubTrajectoryBalance) and module.lr == 1e-3
-    # One's own loss on what the search finds.
+    # What is not given is the recipe's, however a default is spelt.
     module = SamplerModule(Sampler(correlated_gaussian()), TrajectoryBalance())
-    assert isinstance(module.loss, TrajectoryBalance) and isinstance(module.behaviour, OnPolicy) and module.lr == 1e-3
-    sampler = Sampler(correlated_gaussian(), process=VariancePreserving(), coordinates=SearchedCoordinates, flow=None)
+    assert isinstance(module.loss, TrajectoryBalance) and isinstance(module.behaviour, Succession)
+    assert module.lr == 3e-3 and module.tolerance == 0.05
+    usual = SearchLearnCorrect().training()
+    for given in ({"behaviour": usual.behaviour}, {"loss": usual.loss}, {"lr": usual.lr}):
+        module = SamplerModule(Sampler(correlated_gaussian()), **given)
+        assert isinstance(module.loss, Stages) and isinstance(module.behaviour, Succession)
+        assert module.lr == 3e-3 and module.tolerance == 0.05
+    with pytest.raises(InputError, match="MaximumLikelihood needs paths rolled back from points.*OnPolicy rolls out"):
+        SamplerModule(Sampler(correlated_gaussian()), behaviour=OnPolicy())
+    sampler = Sampler(correlated_gaussian(), process=VariancePreserving, coordinates=SearchedCoordinates, flow=None)
     fit(sampler, max_steps=2, loss=LogVariance(), batch_size=8, num_eval_samples=50, **QUIET)
     assert sampler.coordinates.is_found
 
 
-def test_parameters_of_the_recipe_before_this_drift_are_refused() -> None:
+def test_parameters_of_the_recipe_before_this_control_are_refused() -> None:
     # Of the same shapes, but they are another function.
     old = LearnedVariance(2, partial(FourierMLP, width=128), width=128)
     with pytest.raises(RuntimeError, match="narrow"):
-        Sampler(two_modes()).drift.load_state_dict(old.state_dict())
+        Sampler(two_modes()).policy.control.load_state_dict(old.state_dict())
 
 
 def test_the_recipe_brings_its_learning_rate() -> None:
@@ -222,11 +230,11 @@ def test_a_budget_is_that_of_training_after_the_search() -> None:
 def test_a_score_is_not_asked_of_a_target_without() -> None:
     target = FunctionTarget(lambda x: -x.square().sum(-1), dim=2, differentiable=False)
     with pytest.raises(InputError, match="differentiable=False.*FourierMLP"):
-        Sampler(target, drift=LangevinDrift)
+        Sampler(target, control=LangevinControl)
 
 
 def test_wrong_items_are_named() -> None:
-    with pytest.raises(InputError, match="losses must be a Loss"):
+    with pytest.raises(InputError, match="losses must be an Objective"):
         Stages([3])
     with pytest.raises(InputError, match="behaviours must be a Behaviour"):
         Succession([3, OnPolicy()])

@@ -1,4 +1,4 @@
-"""Target and drift of a rollout's steps, compiled."""
+"""Target and control of a rollout's steps, compiled."""
 
 import copy
 import math
@@ -13,6 +13,7 @@ import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
 from diffsampler.networks import FourierMLP
+from diffsampler.paths import evaluate, rollout
 from targets import Funnel
 
 ROOT = Path(__file__).parents[1]
@@ -38,14 +39,14 @@ def pair(target, **parts) -> tuple[Sampler, Sampler]:
 
 @pytest.mark.parametrize(
     ("target", "parts"),
-    [(Funnel(), {}), (by_autograd(), {}), (Funnel(4), {"drift": FourierMLP, "flow": None})],
+    [(Funnel(), {}), (by_autograd(), {}), (Funnel(4), {"control": FourierMLP, "flow": None})],
     ids=["closed form", "autograd", "no score"],
 )
 def test_compiled_rollouts_are_the_plain_ones(target, parts) -> None:
     plain, compiled = pair(target, **parts)
     for n in (16, 40):  # the second by a kernel for any size
-        paths = [sampler.rollout(n, torch.Generator().manual_seed(1)) for sampler in (plain, compiled)]
-        # Rounding of a step, 1e-7 relative, grows over six steps by no more than the drift's slope allows.
+        paths = [rollout(sampler.dynamics, n, torch.Generator().manual_seed(1)) for sampler in (plain, compiled)]
+        # Rounding of a step, 1e-7 relative, grows over six steps by no more than the control's slope allows.
         torch.testing.assert_close(paths[0].x, paths[1].x, rtol=1e-4, atol=1e-5)
         if paths[0].score is not None:
             torch.testing.assert_close(paths[0].score, paths[1].score, rtol=1e-3, atol=1e-4, equal_nan=True)
@@ -79,12 +80,12 @@ def test_many_samplers_and_a_drift_that_is_replaced() -> None:
     for sampler in (plain, compiled):
         sampler.sample(3, seed=0)
         torch.manual_seed(3)
-        sampler.drift = FourierMLP(3)
+        sampler.policy.control = FourierMLP(3)
         with torch.no_grad():
-            sampler.drift.perceptron.output.weight.normal_()
-        path = sampler.rollout(5, torch.Generator().manual_seed(1))
-        weights = sampler.weighted_rollout(5, torch.Generator().manual_seed(1))[1]
-        torch.testing.assert_close(sampler.evaluate(path).log_weight, weights, rtol=1e-4, atol=1e-3)
+            sampler.policy.control.perceptron.output.weight.normal_()
+        path = rollout(sampler.dynamics, 5, torch.Generator().manual_seed(1))
+        weights = sampler.weighted_draws(5, torch.Generator().manual_seed(1))[1]
+        torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, weights, rtol=1e-4, atol=1e-3)
 
 
 def test_without_a_compiler_it_goes_on_eagerly(tmp_path) -> None:

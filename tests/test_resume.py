@@ -103,7 +103,7 @@ def test_sigkill_and_resume_is_bitwise_the_uninterrupted_run(tmp_path, monkeypat
 # The same command line, with a pause after each step so that the kill lands in the middle of training.
 SLOW_RUN = """
 import sys, time
-from diffsampler.module import SamplerModule
+from diffsampler.training.module import SamplerModule
 step = SamplerModule.training_step
 def slow(self, *args):
     time.sleep(0.05)

@@ -1,17 +1,18 @@
 """The sampler: exact weights, exact optima, and what it promises of seeds, chunks and counts."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers import (
     MILD,
-    ConstantDrift,
+    ConstantControl,
     CountingTarget,
     ExactFlow,
-    FoellmerDrift,
+    FoellmerControl,
     MixtureBridge,
-    ZeroDrift,
+    ZeroControl,
     assert_mean,
     centred_gaussian,
     correlated_gaussian,
@@ -21,14 +22,14 @@ from helpers import (
 )
 from torch import Tensor
 
-import diffsampler.dynamics
 from diffsampler import FunctionTarget, InputError, Sampler
 from diffsampler.behaviours import Exploration
-from diffsampler.grids import JitteredGrid, PowerGrid
 from diffsampler.losses import SubTrajectoryBalance
-from diffsampler.networks import ForwardLookingFlow, FourierFlow, FourierMLP, LangevinDrift
+from diffsampler.networks import ForwardLookingFlow, FourierFlow, FourierMLP, LangevinControl
+from diffsampler.paths import Path, Trajectory, evaluate, rollout
 from diffsampler.processes import PinnedBrownian
-from diffsampler.trajectory import Path, Trajectory
+from diffsampler.processes.grids import JitteredGrid, PowerGrid
+from diffsampler.recipes import Dgfs
 
 SIGMA = torch.tensor([0.7, 1.6], dtype=torch.float64)
 FIELDS = ("log_pf", "log_pb", "log_prior", "log_prob", "log_z", "log_flow", "u", "log_weight")
@@ -45,10 +46,12 @@ def new_generator(seed: int = 5) -> torch.Generator:
 def test_every_weight_is_z_at_the_exact_optimum(grid: object, generator: torch.Generator) -> None:
     target = centred_gaussian(SIGMA)
     # FourierMLP starts at zero, the optimal control for this target.
-    sampler = Sampler(target, PinnedBrownian(SIGMA.tolist()), FourierMLP, grid=grid)
+    sampler = Sampler(target, partial(PinnedBrownian, sigma=SIGMA.tolist()), FourierMLP, grid=grid)
     _, log_weight = sampler.sample(100, seed=0, return_log_weights=True)
-    evaluated = sampler.evaluate(sampler.rollout(100, generator)).log_weight
-    rolled_back = sampler.evaluate(sampler.rollback(torch.randn(100, 2, generator=generator), generator)).log_weight
+    evaluated = evaluate(sampler.dynamics, rollout(sampler.dynamics, 100, generator)).log_weight
+    rolled_back = evaluate(
+        sampler.dynamics, sampler.rollback(torch.randn(100, 2, generator=generator), generator)
+    ).log_weight
     for values in (log_weight, evaluated, rolled_back):
         assert (values - target.log_z).abs().max() < 1e-11
     estimate = sampler.estimate_log_z(100, seed=1)
@@ -59,7 +62,7 @@ def test_every_weight_is_z_at_the_exact_optimum(grid: object, generator: torch.G
 def foellmer_sampler(num_steps: int, sigma: float = 1.4) -> Sampler:
     bridge = MixtureBridge(two_modes(), sigma)
     flow = ExactFlow(bridge.log_marginal, log_z=0.0)
-    return Sampler(two_modes(), PinnedBrownian(sigma), FoellmerDrift(bridge), flow, grid=num_steps)
+    return Sampler(two_modes(), partial(PinnedBrownian, sigma=sigma), FoellmerControl(bridge), flow, grid=num_steps)
 
 
 def test_weights_concentrate_at_first_order_under_the_exact_control(generator: torch.Generator) -> None:
@@ -71,7 +74,7 @@ def test_weights_concentrate_at_first_order_under_the_exact_control(generator: t
     for count in counts:
         sampler = foellmer_sampler(int(count))
         with torch.no_grad():
-            trajectory = sampler.evaluate(sampler.rollout(4000, generator))
+            trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 4000, generator))
             # All pairs: the flow enters at every step, so that a shift of its index would keep this from vanishing.
             losses.append(SubTrajectoryBalance()(trajectory))
         variances.append(trajectory.log_weight.var())
@@ -99,30 +102,30 @@ def truncated(log_z: float = 0.8) -> FunctionTarget:
     )
 
 
-@pytest.mark.parametrize("drift", [FourierMLP, LangevinDrift])
-def test_density_with_zeros(drift: type, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("control", [FourierMLP, LangevinControl])
+def test_density_with_zeros(control: type, generator: torch.Generator) -> None:
     # n = 20000, |z| < 4.5, a false alarm of 7e-6.
     target = truncated()
-    sampler = random_sampler(target, MILD, drift=drift, grid=8)
+    sampler = random_sampler(target, MILD, control=control, grid=8)
     _, log_weight = sampler.sample(20_000, generator=generator, return_log_weights=True)
     assert 0.05 < log_weight.isneginf().double().mean() < 0.95
     assert sampler.counter.num_invalid == 0
     weight = (log_weight - target.log_z).exp()
     assert weight.var() < 5
-    assert_mean(weight, 1.0, f"{drift.__name__}: E[w] / Z")
+    assert_mean(weight, 1.0, f"{control.__name__}: E[w] / Z")
     estimate = sampler.estimate_log_z(2000, seed=1)
     assert any("density zero" in warning for warning in estimate.warnings)
     assert -math.inf < estimate.elbo < estimate.log_z
 
 
-@pytest.mark.parametrize("drift", [FourierMLP, LangevinDrift])
-def test_bounds_stand_on_either_side(drift: type, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("control", [FourierMLP, LangevinControl])
+def test_bounds_stand_on_either_side(control: type, generator: torch.Generator) -> None:
     # n = 4000 each; both gaps exceed 4.5 standard errors, so that neither order is luck.
     target = correlated_gaussian()
-    sampler = random_sampler(target, MILD, drift=drift, grid=10)
+    sampler = random_sampler(target, MILD, control=control, grid=10)
     with torch.no_grad():
-        forward = sampler.evaluate(sampler.rollout(4000, generator)).log_weight
-        backward = sampler.evaluate(sampler.rollback(target.sample(4000, generator), generator)).log_weight
+        forward = evaluate(sampler.dynamics, rollout(sampler.dynamics, 4000, generator)).log_weight
+        backward = evaluate(sampler.dynamics, sampler.rollback(target.sample(4000, generator), generator)).log_weight
     elbo, elbo_error = mean_and_error(forward)
     eubo, eubo_error = mean_and_error(backward)
     assert elbo + 4.5 * elbo_error < target.log_z < eubo - 4.5 * eubo_error, (elbo, eubo)
@@ -142,54 +145,54 @@ def test_weighted_draws_are_draws_of_the_target(generator: torch.Generator) -> N
 
 
 @pytest.mark.parametrize("grid", [1, 7, JitteredGrid(7)], ids=repr)
-@pytest.mark.parametrize("drift", [FourierMLP, LangevinDrift])
-def test_weighted_rollout_equals_rollout_and_evaluate(drift: type, grid: object) -> None:
-    sampler = random_sampler(two_modes(), drift=drift, grid=grid)
-    x, log_weight = sampler.weighted_rollout(9, new_generator())
-    path = sampler.rollout(9, new_generator())
+@pytest.mark.parametrize("control", [FourierMLP, LangevinControl])
+def test_weighted_rollout_equals_rollout_and_evaluate(control: type, grid: object) -> None:
+    sampler = random_sampler(two_modes(), control=control, grid=grid)
+    x, log_weight = sampler.weighted_draws(9, new_generator())
+    path = rollout(sampler.dynamics, 9, new_generator())
     assert torch.equal(x, path.x[-1]) and log_weight.dtype == torch.float64 and log_weight.std() > 0.01
-    torch.testing.assert_close(log_weight, sampler.evaluate(path).log_weight, atol=1e-11, rtol=0)
+    torch.testing.assert_close(log_weight, evaluate(sampler.dynamics, path).log_weight, atol=1e-11, rtol=0)
 
 
 def test_evaluate_is_the_sum_of_kernels() -> None:
     sampler = random_sampler(two_modes(), grid=4)
-    path = sampler.rollout(3, new_generator())
-    trajectory, process = sampler.evaluate(path), sampler.process
-    embedding, flow_embedding = sampler.drift.embed(path.times), sampler.flow.embed(path.times)
+    path = rollout(sampler.dynamics, 3, new_generator())
+    trajectory, process = evaluate(sampler.dynamics, path), sampler.policy.process
+    embedding, flow_embedding = sampler.policy.control.embed(path.times), sampler.policy.flow.embed(path.times)
     log_pf, log_pb, log_flow = [], [], []
     for k in range(4):
         s, t, x, y = path.times[k], path.times[k + 1], path.x[k], path.x[k + 1]
-        control = sampler.drift(embedding[k], x, sampler.target.score(x))
+        control = sampler.policy.control(embedding[k], x, sampler.target.score(x))
         log_pf.append(process.forward_kernel(s, t, x, control).log_prob(y))
         log_pb.append(process.backward_kernel(s, t, y).log_prob(x))
         if k > 0:
-            prior_side = sampler.log_z + process.log_reference(s, x)
+            prior_side = sampler.policy.log_z + process.log_reference(s, x)
             interpolation = (1 - s) * prior_side + s * sampler.target.log_prob(x)
-            log_flow.append(sampler.flow(flow_embedding[k], x, interpolation))
+            log_flow.append(sampler.policy.flow(flow_embedding[k], x, interpolation))
     torch.testing.assert_close(trajectory.log_pf, torch.stack(log_pf))
     torch.testing.assert_close(trajectory.log_pb, torch.stack(log_pb))
     torch.testing.assert_close(trajectory.log_flow, torch.stack(log_flow))
     torch.testing.assert_close(trajectory.log_prob, sampler.target.log_prob(path.x[-1]))
-    assert torch.equal(trajectory.log_prior, process.log_prior(path.x[0]))
+    assert torch.equal(trajectory.log_prior, process.prior.log_prob(path.x[0]))
 
 
 @pytest.mark.parametrize("rows", [1, 15, 31, 34])
 @pytest.mark.parametrize("flow", [None, FourierFlow, ForwardLookingFlow])
 def test_chunked_evaluate_equals_unchunked(flow: type | None, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # T = 7 steps of B = 5 trajectories: pieces of 1, 3, 6 and 6 steps, so of every kind of end.
-    def evaluate() -> tuple[Trajectory, list[Tensor]]:
-        trajectory = sampler.evaluate(path)
+    def densities() -> tuple[Trajectory, list[Tensor]]:
+        trajectory = evaluate(sampler.dynamics, path)
         start, end = trajectory.balance_ends
         loss = (end - start).square().mean() if flow is None else SubTrajectoryBalance()(trajectory)
         return trajectory, torch.autograd.grad(loss, list(sampler.parameters()))
 
     sampler = random_sampler(flow=flow, grid=7)
-    path = sampler.rollout(5, new_generator())
-    whole, whole_gradients = evaluate()
-    monkeypatch.setattr(diffsampler.dynamics, "CPU_CHUNK_ROWS", rows)
-    forward, calls = sampler.drift.forward, []
-    monkeypatch.setattr(sampler.drift, "forward", lambda *args: calls.append(args) or forward(*args))
-    pieces, gradients = evaluate()
+    path = rollout(sampler.dynamics, 5, new_generator())
+    whole, whole_gradients = densities()
+    monkeypatch.setattr("diffsampler.paths.evaluation.CPU_CHUNK_ROWS", rows)
+    forward, calls = sampler.policy.control.forward, []
+    monkeypatch.setattr(sampler.policy.control, "forward", lambda *args: calls.append(args) or forward(*args))
+    pieces, gradients = densities()
     assert len(calls) == math.ceil(7 / max(1, rows // 5))
     for name in FIELDS if flow else FIELDS[:5]:
         torch.testing.assert_close(getattr(pieces, name), getattr(whole, name), msg=name)
@@ -199,74 +202,74 @@ def test_chunked_evaluate_equals_unchunked(flow: type | None, rows: int, monkeyp
 def test_log_weight_does_not_depend_on_flow_or_log_z() -> None:
     log_weights = []
     for flow in (None, FourierFlow, ForwardLookingFlow):
-        torch.manual_seed(0)  # the drift is made before the flow, so it is the same each time
+        torch.manual_seed(0)  # the control is made before the flow, so it is the same each time
         sampler = Sampler(two_modes(), flow=flow, grid=5)
         with torch.no_grad():
-            for parameter in sampler.flow.parameters() if flow else []:
+            for parameter in sampler.policy.flow.parameters() if flow else []:
                 parameter += 0.3
-            sampler.log_z += 2.5
-        trajectory = sampler.evaluate(sampler.rollout(6, new_generator()))
-        log_weights += [trajectory.log_weight, sampler.weighted_rollout(6, new_generator())[1]]
+            sampler.policy.log_z += 2.5
+        trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 6, new_generator()))
+        log_weights += [trajectory.log_weight, sampler.weighted_draws(6, new_generator())[1]]
     for log_weight in log_weights[1:]:
         torch.testing.assert_close(log_weight, log_weights[0], atol=1e-11, rtol=0)
 
 
 def test_values_on_the_path_are_those_of_the_target() -> None:
     sampler = random_sampler(two_modes(), grid=5)
-    path = sampler.rollout(6, new_generator())
+    path = rollout(sampler.dynamics, 6, new_generator())
     log_prob, score = sampler.target.log_prob_and_score(path.x)
     torch.testing.assert_close(path.log_prob, log_prob)
     torch.testing.assert_close(path.score, score)
-    bare = sampler.evaluate(Path(path.times, path.x))
-    carried = sampler.evaluate(path)
+    bare = evaluate(sampler.dynamics, Path(path.times, path.x))
+    carried = evaluate(sampler.dynamics, path)
     for name in FIELDS:
         torch.testing.assert_close(getattr(bare, name), getattr(carried, name), msg=name)
 
 
 def test_paths_carry_no_gradient_and_evaluation_does() -> None:
     sampler = random_sampler(grid=3)
-    path = sampler.rollout(4, new_generator())
+    path = rollout(sampler.dynamics, 4, new_generator())
     assert not path.x.requires_grad and not path.log_prob.requires_grad and not path.score.requires_grad
     assert not sampler.rollback(torch.randn(4, 2)).x.requires_grad
-    assert sampler.evaluate(path).log_pf.requires_grad
+    assert evaluate(sampler.dynamics, path).log_pf.requires_grad
     assert not sampler.sample(4, seed=0, return_log_weights=True)[1].requires_grad
 
 
 # --- counts of target evaluations: T = 4, B = 3
 
 COUNTS = [
-    # drift, flow, then the points evaluated by: rollout, evaluate after it, weighted rollout, evaluate after a rollback
+    # control, flow, then the points evaluated by: rollout, evaluate, weighted rollout, evaluate after a rollback
     (FourierMLP, None, 0, 3, 3, 3),
     (FourierMLP, FourierFlow, 0, 3, 3, 3),
     (FourierMLP, ForwardLookingFlow, 0, 15, 3, 15),
-    (LangevinDrift, None, 15, 0, 15, 15),
-    (LangevinDrift, FourierFlow, 15, 0, 15, 15),
-    (LangevinDrift, ForwardLookingFlow, 15, 0, 15, 15),
+    (LangevinControl, None, 15, 0, 15, 15),
+    (LangevinControl, FourierFlow, 15, 0, 15, 15),
+    (LangevinControl, ForwardLookingFlow, 15, 0, 15, 15),
 ]
 
 
-@pytest.mark.parametrize(("drift", "flow", "rollout", "after_rollout", "weighted", "after_rollback"), COUNTS)
+@pytest.mark.parametrize(("control", "flow", "rolled_out", "after_rollout", "weighted", "after_rollback"), COUNTS)
 def test_target_evaluations(
-    drift: type, flow: type | None, rollout: int, after_rollout: int, weighted: int, after_rollback: int
+    control: type, flow: type | None, rolled_out: int, after_rollout: int, weighted: int, after_rollback: int
 ) -> None:
     target = CountingTarget(correlated_gaussian())
-    sampler = Sampler(target, drift=drift, flow=flow, grid=4)
+    sampler = Sampler(target, control=control, flow=flow, grid=4)
 
     def spent() -> int:
         count, target.count = target.count, 0
         return count
 
-    path = sampler.rollout(3)
-    assert spent() == rollout
-    sampler.evaluate(path)
+    path = rollout(sampler.dynamics, 3)
+    assert spent() == rolled_out
+    evaluate(sampler.dynamics, path)
     assert spent() == after_rollout
-    sampler.weighted_rollout(3)
+    sampler.weighted_draws(3)
     assert spent() == weighted
     path = sampler.rollback(torch.randn(3, 2))
     assert spent() == 0
-    sampler.evaluate(path)
+    evaluate(sampler.dynamics, path)
     assert spent() == after_rollback
-    so_far = rollout + after_rollout + weighted + after_rollback
+    so_far = rolled_out + after_rollout + weighted + after_rollback
     assert sampler.num_target_evaluations == so_far
     estimate = sampler.estimate_log_z(6)
     assert spent() == 2 * weighted
@@ -297,7 +300,7 @@ def test_chunked_sampling_continues_one_stream(grid: object) -> None:
     sampler = random_sampler(grid=grid)
     x, log_weight = sampler.sample(10, seed=4, return_log_weights=True, batch_size=4)
     generator = new_generator(4)
-    parts = [sampler.weighted_rollout(n, generator) for n in (4, 4, 2)]
+    parts = [sampler.weighted_draws(n, generator) for n in (4, 4, 2)]
     assert torch.equal(x, torch.cat([part[0] for part in parts]))
     assert torch.equal(log_weight, torch.cat([part[1] for part in parts]))
     assert len(x.unique(dim=0)) == 10
@@ -330,45 +333,49 @@ def test_refuses_other_bad_input() -> None:
 
 
 def test_defaults_and_ready_parts() -> None:
-    sampler = Sampler(correlated_gaussian(), drift=LangevinDrift)
-    assert isinstance(sampler.process, PinnedBrownian) and isinstance(sampler.drift, LangevinDrift)
-    assert isinstance(sampler.flow, ForwardLookingFlow) and sampler.grid.num_steps == 100 and sampler.dim == 2
-    assert sampler.coordinates is None and not sampler.self_chosen
-    drift, flow, grid = ZeroDrift(), FourierFlow(2), PowerGrid(5)
-    sampler = Sampler(correlated_gaussian(), drift=drift, flow=flow, grid=grid)
-    assert sampler.drift is drift and sampler.flow is flow and sampler.grid is grid
+    sampler = Sampler(correlated_gaussian(), control=LangevinControl)
+    assert isinstance(sampler.policy.process, PinnedBrownian) and isinstance(sampler.policy.control, LangevinControl)
+    assert (
+        isinstance(sampler.policy.flow, ForwardLookingFlow)
+        and sampler.grid.num_steps == 100
+        and sampler.policy.dim == 2
+    )
+    assert sampler.coordinates is None and isinstance(sampler.recipe, Dgfs)
+    control, flow, grid = ZeroControl(), FourierFlow(2), PowerGrid(5)
+    sampler = Sampler(correlated_gaussian(), control=control, flow=flow, grid=grid)
+    assert sampler.policy.control is control and sampler.policy.flow is flow and sampler.grid is grid
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_initialise_log_z(dtype: torch.dtype) -> None:
     sampler = random_sampler(grid=5).to(dtype)
-    _, log_weight = sampler.weighted_rollout(200, new_generator())
-    sampler.initialise_log_z(log_weight)
+    _, log_weight = sampler.weighted_draws(200, new_generator())
+    sampler.policy.initialise_log_z(log_weight)
     # float64 whatever the dtype of states: a constant in log_prob is no matter of precision.
-    assert sampler.log_z.dtype == torch.float64 and sampler.dtype == dtype and sampler.log_z.requires_grad
-    assert abs(sampler.log_z.item() - float(log_weight.exp().mean().log())) < 1e-6
+    assert sampler.policy.log_z.dtype == torch.float64 and sampler.dtype == dtype and sampler.policy.log_z.requires_grad
+    assert abs(sampler.policy.log_z.item() - float(log_weight.exp().mean().log())) < 1e-6
 
 
 def test_initialise_log_z_with_unusable_weights() -> None:
     sampler = random_sampler(truncated(), grid=5)
-    _, log_weight = sampler.weighted_rollout(200, new_generator())
+    _, log_weight = sampler.weighted_draws(200, new_generator())
     assert log_weight.isneginf().any()
-    sampler.initialise_log_z(log_weight)
-    assert abs(sampler.log_z.item() - float(log_weight.exp().mean().log())) < 1e-12
-    nowhere = Sampler(FunctionTarget(lambda x: x.sum(-1) * 0 - math.inf, dim=2), drift=FourierMLP, grid=2)
-    nowhere.initialise_log_z(torch.full((10,), -math.inf))
-    assert nowhere.log_z == 0
+    sampler.policy.initialise_log_z(log_weight)
+    assert abs(sampler.policy.log_z.item() - float(log_weight.exp().mean().log())) < 1e-12
+    nowhere = Sampler(FunctionTarget(lambda x: x.sum(-1) * 0 - math.inf, dim=2), control=FourierMLP, grid=2)
+    nowhere.policy.initialise_log_z(torch.full((10,), -math.inf))
+    assert nowhere.policy.log_z == 0
     with pytest.raises(InputError, match="10 have density zero"):
         nowhere.estimate_log_z(10)
 
 
 def test_exploration_noise_leaves_the_mean() -> None:
     # Twice the same noise: the path of a constant control is its mean plus noise_scale times a Brownian path.
-    sampler = Sampler(correlated_gaussian(), drift=ConstantDrift([0.5, -1.0]), flow=None, grid=4)
-    narrow, wide = (sampler.rollout(5, new_generator(), noise_scale=scale).x for scale in (1.0, 3.0))
+    sampler = Sampler(correlated_gaussian(), control=ConstantControl([0.5, -1.0]), flow=None, grid=4)
+    narrow, wide = (rollout(sampler.dynamics, 5, new_generator(), noise_scale=scale).x for scale in (1.0, 3.0))
     mean = torch.linspace(0, 1, 5)[:, None, None] * torch.tensor([0.5, -1.0])
     torch.testing.assert_close(wide - mean, 3 * (narrow - mean))
-    assert torch.equal(Exploration(2.0, 1.0).paths(sampler, 5, new_generator(), progress=0.0).x, wide)
+    assert torch.equal(Exploration(2.0, 1.0).paths(sampler.dynamics, 5, new_generator(), progress=0.0).x, wide)
 
 
 def test_state_dict_restores_the_sampler() -> None:
@@ -379,7 +386,7 @@ def test_state_dict_restores_the_sampler() -> None:
 
 @pytest.mark.parametrize("chunk", [6400, 20], ids=["in one piece", "in many"])
 def test_activations_computed_twice_give_the_same_gradients(chunk, monkeypatch):
-    monkeypatch.setattr("diffsampler.dynamics.CPU_CHUNK_ROWS", chunk)
+    monkeypatch.setattr("diffsampler.paths.evaluation.CPU_CHUNK_ROWS", chunk)
     (kept, gradient), (kept_twice, gradient_twice) = _activations_and_gradient(False), _activations_and_gradient(True)
     torch.testing.assert_close(gradient, gradient_twice, rtol=1e-10, atol=1e-12)
     assert kept_twice < 0.5 * kept
@@ -387,7 +394,7 @@ def test_activations_computed_twice_give_the_same_gradients(chunk, monkeypatch):
 
 def test_large_batches_do_not_keep_their_activations(monkeypatch):
     assert _activations_and_gradient(None)[0] == _activations_and_gradient(False)[0]
-    monkeypatch.setattr("diffsampler.dynamics.MAX_KEPT_ROWS", 100)
+    monkeypatch.setattr("diffsampler.paths.evaluation.MAX_KEPT_ROWS", 100)
     assert _activations_and_gradient(None)[0] == _activations_and_gradient(True)[0]
 
 
@@ -395,7 +402,7 @@ def _activations_and_gradient(checkpoint_activations: bool | None) -> tuple[int,
     """How many numbers the graph of a step keeps, for 10 trajectories of 12 steps, and the step's gradient."""
     torch.manual_seed(0)
     sampler = Sampler(correlated_gaussian(), grid=12, checkpoint_activations=checkpoint_activations)
-    path = sampler.rollout(10, new_generator())
+    path = rollout(sampler.dynamics, 10, new_generator())
     kept = []
 
     def keep(tensor):
@@ -403,6 +410,6 @@ def _activations_and_gradient(checkpoint_activations: bool | None) -> tuple[int,
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = SubTrajectoryBalance()(sampler.evaluate(path))
+        loss = SubTrajectoryBalance()(evaluate(sampler.dynamics, path))
     loss.backward()
     return sum(kept), torch.cat([p.grad.flatten() for p in sampler.parameters() if p.grad is not None])

@@ -1,15 +1,16 @@
 """Sequential Monte Carlo along the flow: unbiased whatever the flow, perfect along the exact one."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers import (
     MILD,
-    PERIODIC_DRIFTS,
+    PERIODIC_CONTROLS,
     PROCESSES,
     PROCESSES_OF_THEIR_OWN_KIND,
-    ConstantDrift,
+    ConstantControl,
     ExactFlow,
     ProcessCase,
     assert_mean,
@@ -23,21 +24,22 @@ from helpers import (
 
 from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.behaviours import Replay, SequentialMonteCarlo
-from diffsampler.estimators import estimate_log_z
+from diffsampler.log_z import estimate_log_z
+from diffsampler.log_z.resampling import resample_groups, systematic
 from diffsampler.losses import ChunkBalance, SubTrajectoryBalance
 from diffsampler.networks import ForwardLookingFlow, FourierFlow, FourierMLP
+from diffsampler.paths import evaluate, resampled_rollout, sequential_rollout
 from diffsampler.processes import AnnealedLangevin, PinnedBrownian
-from diffsampler.resampling import resample_groups, systematic
 from targets import VonMisesMixture
 
 
 def random_walk(case: ProcessCase, flow: object = ForwardLookingFlow, grid: int = 6) -> Sampler:
     """A sampler with this process whose networks, the flow among them, are random functions."""
     if case.name == "Torus":
-        parts = {"drift": PERIODIC_DRIFTS[0], "flow": periodic_forward_looking}
-        return random_sampler(VonMisesMixture(2), MILD, process=case.make(), grid=grid, **parts)
-    drift = gated if case.name == "Underdamped" else FourierMLP
-    return random_sampler(correlated_gaussian(), MILD, process=case.build(), drift=drift, flow=flow, grid=grid)
+        parts = {"control": PERIODIC_CONTROLS[0], "flow": periodic_forward_looking}
+        return random_sampler(VonMisesMixture(2), MILD, process=case.build, grid=grid, **parts)
+    control = gated if case.name == "Underdamped" else FourierMLP
+    return random_sampler(correlated_gaussian(), MILD, process=case.build, control=control, flow=flow, grid=grid)
 
 
 @pytest.mark.parametrize("case", [*PROCESSES, *PROCESSES_OF_THEIR_OWN_KIND], ids=by_name)
@@ -45,22 +47,22 @@ def test_is_unbiased_untrained(case: ProcessCase, device: torch.device, generato
     # Resampled at every step; 2500 independent groups of 8, |z| < 4.5, a false alarm of 7e-6. Group means with a
     # variance of order 1 are what lets the central limit theorem apply.
     sampler = random_walk(case).to(device)
-    _, log_weight = sampler.sequential_rollout(20_000, 2500, 1.0, generator)
+    _, log_weight = sequential_rollout(sampler.dynamics, 20_000, 2500, 1.0, generator)
     weight = (log_weight - sampler.target.log_z).exp().view(2500, 8).mean(-1)
     assert 1e-4 < weight.var() < 5, f"{case.name}: {weight.var()}"
     assert_mean(weight, 1.0, f"{case.name}: E[Z estimate] / Z")
 
 
 @pytest.mark.parametrize("flow", [FourierFlow, ForwardLookingFlow])
-@pytest.mark.parametrize("drift", [FourierMLP, gated])
-def test_weighted_draws_are_draws_of_the_target(flow: type, drift: object, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("control", [FourierMLP, gated])
+def test_weighted_draws_are_draws_of_the_target(flow: type, control: object, generator: torch.Generator) -> None:
     # E[w (x - E x)] = 0 over 2500 groups: two z-tests with |z| < 4.5, and zero density on one side besides.
     whole = correlated_gaussian()
     cut = FunctionTarget(lambda x: torch.where(x[..., 1] > -2.5, whole.log_prob(x), -math.inf), dim=2)
     mean = torch.tensor([0.4, -0.3])
     weight_above = 0.5 * math.erfc((-2.5 + 0.3) / math.sqrt(2 * 0.6))
-    sampler = random_sampler(cut, MILD, drift=drift, flow=flow, grid=6)
-    x, log_weight = sampler.sequential_rollout(20_000, 2500, 0.7, generator)
+    sampler = random_sampler(cut, MILD, control=control, flow=flow, grid=6)
+    x, log_weight = sequential_rollout(sampler.dynamics, 20_000, 2500, 0.7, generator)
     weight = (log_weight - whole.log_z).exp()
     assert_mean(weight.view(2500, 8).mean(-1), weight_above, "the mass that is left")
     inside = (x[:, 1] - mean[1]).abs() < 2.2
@@ -72,10 +74,10 @@ def test_weighted_draws_are_draws_of_the_target(flow: type, drift: object, gener
 def test_exact_flow_and_control_leave_nothing_to_weigh(generator: torch.Generator) -> None:
     # For exp(0.7) N(0, sigma^2) the uncontrolled process is exact and its marginals are the flows.
     sigma = torch.tensor([0.7, 1.6])
-    process = PinnedBrownian(sigma.tolist())
+    process = PinnedBrownian(len(sigma), sigma.tolist())
     flow = ExactFlow(process.log_reference, 0.7)
-    sampler = Sampler(centred_gaussian(sigma, 0.7), process, ConstantDrift([0.0, 0.0]), flow, 9)
-    _, log_weight = sampler.sequential_rollout(64, ess_threshold=0.9, generator=generator)
+    sampler = Sampler(centred_gaussian(sigma, 0.7), process, ConstantControl([0.0, 0.0]), flow, 9)
+    _, log_weight = sequential_rollout(sampler.dynamics, 64, ess_threshold=0.9, generator=generator)
     torch.testing.assert_close(log_weight, torch.full_like(log_weight, 0.7), rtol=0, atol=1e-10)
 
 
@@ -84,25 +86,25 @@ def test_exact_flows_tame_a_wrong_control(generator: torch.Generator) -> None:
     # exact flows a group of 50 should have a variance of about 4 0.8^2 / 50. Both are known to about 20 % from 400
     # groups (weights are log-normal), the true ratio is near 0.2: at 0.5 a false alarm is beyond 4 standard errors.
     sigma = torch.tensor([1.0, 1.0, 1.0, 1.0])
-    process = PinnedBrownian(sigma.tolist())
+    process = PinnedBrownian(len(sigma), sigma.tolist())
     flow = ExactFlow(process.log_reference, 0.7)
-    sampler = Sampler(centred_gaussian(sigma, 0.7), process, ConstantDrift([0.8] * 4), flow, 20)
+    sampler = Sampler(centred_gaussian(sigma, 0.7), process, ConstantControl([0.8] * 4), flow, 20)
     variances = []
     for threshold in (0.0, 0.5):
-        _, log_weight = sampler.sequential_rollout(20_000, 400, threshold, generator)
+        _, log_weight = sequential_rollout(sampler.dynamics, 20_000, 400, threshold, generator)
         variances.append(float((log_weight - 0.7).exp().view(400, 50).mean(-1).var()))
     assert variances[1] < 0.5 * variances[0], variances
 
 
 def test_without_resampling_it_is_the_weighted_rollout() -> None:
     sampler = random_walk(PROCESSES[7])
-    x, log_weight = sampler.sequential_rollout(16, 1, 0.0, torch.Generator().manual_seed(1))
-    path = sampler.resampled_rollout(16, 0.0, torch.Generator().manual_seed(1))
+    x, log_weight = sequential_rollout(sampler.dynamics, 16, 1, 0.0, torch.Generator().manual_seed(1))
+    path = resampled_rollout(sampler.dynamics, 16, 0.0, torch.Generator().manual_seed(1))
     assert x.shape == (16, 2) and log_weight.shape == (16,)
     rows = torch.cdist(path.x[-1], x).argmin(-1)
     torch.testing.assert_close(path.x[-1], x[rows])
     with torch.no_grad():
-        again = sampler.evaluate(path).log_weight
+        again = evaluate(sampler.dynamics, path).log_weight
     torch.testing.assert_close(again, log_weight[rows], rtol=0, atol=1e-4)
 
 
@@ -111,12 +113,12 @@ def test_paths_are_lineages(case: ProcessCase, generator: torch.Generator) -> No
     # A step from the state of another trajectory would be many standard deviations long: here a step has 0.03 of the
     # spread. 1000 x 256 squared residuals of two coordinates: P(any > 45) = 256 000 exp(-22.5) = 4e-5.
     sampler = random_walk(case, grid=1000)
-    path = sampler.resampled_rollout(256, 1.0, generator)
+    path = resampled_rollout(sampler.dynamics, 256, 1.0, generator)
     with torch.no_grad():
-        trajectory = sampler.evaluate(path)
+        trajectory = evaluate(sampler.dynamics, path)
     s, t = path.times[:-1, None, None], path.times[1:, None, None]
     # log N(y; mean, std^2) = -r^2 / 2 - log normaliser: what is left is the residual.
-    std = sampler.process.forward_kernel(s, t, path.x[:-1], torch.zeros_like(path.x[:-1]), path.x[:-1]).std
+    std = sampler.policy.process.forward_kernel(s, t, path.x[:-1], torch.zeros_like(path.x[:-1]), path.x[:-1]).std
     log_normaliser = (std.log() + 0.5 * math.log(2 * math.pi)).expand(-1, 1, 2).sum(-1)
     squared = -2 * (trajectory.log_pf + log_normaliser).detach()
     assert squared.max() < 45 and abs(float(squared.mean()) - 2) < 0.2
@@ -143,11 +145,11 @@ def test_systematic_draws_as_often_as_it_should(generator: torch.Generator) -> N
 def test_estimate(generator: torch.Generator) -> None:
     # A 4.5 sigma interval (a false alarm of 7e-6); counts are those of a rollout, no more.
     target = correlated_gaussian()
-    sampler = Sampler(target, AnnealedLangevin(2.0), FourierMLP, grid=16)
+    sampler = Sampler(target, partial(AnnealedLangevin, sigma=2.0), FourierMLP, grid=16)
     untouched = sampler.estimate_log_z(100, seed=3, method="smc")
     assert any("no loss has trained it" in warning for warning in untouched.warnings) and untouched.high == math.inf
     with torch.no_grad():  # as if something had trained it
-        sampler.flow.network.perceptron.output.bias.add_(1e-9)
+        sampler.policy.flow.network.perceptron.output.bias.add_(1e-9)
     before = sampler.num_target_evaluations
     estimate = sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc")
     assert estimate.num_samples == 5000  # fifty groups of 100, twenty at a time
@@ -159,18 +161,18 @@ def test_estimate(generator: torch.Generator) -> None:
 
 
 def test_few_draws_are_still_resampled_and_no_more_than_asked_for() -> None:
-    sampler = Sampler(correlated_gaussian(), AnnealedLangevin(2.0), FourierMLP, grid=4)
+    sampler = Sampler(correlated_gaussian(), partial(AnnealedLangevin, sigma=2.0), FourierMLP, grid=4)
     for n, batch_size, expected in ((100, 1, 100), (1000, 7, 1000), (30, 10_000, 40), (10_000, 50, 10_000)):
         assert sampler.estimate_log_z(n, seed=0, batch_size=batch_size, method="smc").num_samples == expected
 
 
-@pytest.mark.parametrize("drift", [FourierMLP, gated])
-def test_what_is_no_number_counts_as_zero(drift: object) -> None:
+@pytest.mark.parametrize("control", [FourierMLP, gated])
+def test_what_is_no_number_counts_as_zero(control: object) -> None:
     # The same draws, the same weights, whether the density is NaN, +inf or zero on one side.
     whole, estimates = correlated_gaussian(), []
     for value in (math.nan, math.inf, -math.inf):
         cut = FunctionTarget(lambda x, value=value: torch.where(x[..., 0] < 1.2, whole.log_prob(x), value), dim=2)
-        sampler = random_sampler(cut, MILD, drift=drift, grid=6)
+        sampler = random_sampler(cut, MILD, control=control, grid=6)
         estimates.append(sampler.estimate_log_z(2000, seed=1, method="smc"))
     assert estimates[0].log_z == estimates[1].log_z == estimates[2].log_z
     assert estimates[0].ess > 0.01 and "NaN" in estimates[0].warnings[0]
@@ -192,17 +194,17 @@ def test_refuses_in_words() -> None:
     with pytest.raises(InputError, match="method must be one of importance, smc, ode, got 'SMC'"):
         sampler.estimate_log_z(method="SMC")
     with pytest.raises(InputError, match="SequentialMonteCarlo goes along the flow.*OnPolicy"):
-        SequentialMonteCarlo().check(sampler)
+        SequentialMonteCarlo().check(sampler.dynamics)
     with pytest.raises(InputError, match="ess_threshold must be at most 1, got 1.5"):
         SequentialMonteCarlo(1.5)
     with pytest.raises(InputError, match="n must be a multiple of num_groups, got 10 and 3"):
-        Sampler(correlated_gaussian(), grid=4).sequential_rollout(10, 3)
+        sequential_rollout(Sampler(correlated_gaussian(), grid=4).dynamics, 10, 3)
     with pytest.raises(InputError, match="flow=None"):
-        sampler.resampled_rollout(10)
+        resampled_rollout(sampler.dynamics, 10)
 
 
 @pytest.mark.parametrize("loss", [ChunkBalance(4), SubTrajectoryBalance()], ids=lambda loss: type(loss).__name__)
 def test_trains(loss: object) -> None:
-    sampler = Sampler(correlated_gaussian(), AnnealedLangevin(1.0), FourierMLP, grid=8)
+    sampler = Sampler(correlated_gaussian(), partial(AnnealedLangevin, sigma=1.0), FourierMLP, grid=8)
     history = fit(sampler, max_steps=20, steps_per_epoch=10, loss=loss, behaviour=Replay(SequentialMonteCarlo(0.9)))
     assert len(history) == 2 and math.isfinite(history[-1]["elbo"])

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.cli import main
-from diffsampler.losses import LogVariance
-from diffsampler.module import SamplerModule
-from diffsampler.stopping import progress_in_cycle
+from diffsampler.training.module import SamplerModule
+from diffsampler.training.stopping import progress_in_cycle
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -71,7 +70,7 @@ def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
         decided.append((tolerance, seed, step))
         return "all is known" if step >= 50 else ""
 
-    monkeypatch.setattr("diffsampler.module.why_to_end", why_to_end)
+    monkeypatch.setattr("diffsampler.training.module.why_to_end", why_to_end)
     sizes = {"batch_size": 8, "steps_per_epoch": 10, "num_eval_samples": 100, **QUIET}
     history = fit(searched(two_modes), max_steps=200, seed=4, tolerance=0.5, lr=1e-6, **sizes)
     assert decided == [(0.5, 4, 0), (0.5, 4, 50)]
@@ -96,7 +95,6 @@ def test_others_train_to_the_end_unless_they_ask() -> None:
     sampler = Sampler(nearly_gaussian(), grid=3)
     assert SamplerModule(sampler).tolerance == 0
     assert SamplerModule(Sampler(nearly_gaussian())).tolerance == 0.05
-    assert SamplerModule(Sampler(nearly_gaussian()), loss=LogVariance()).tolerance == 0
     assert SamplerModule(sampler, tolerance=0.3).tolerance == 0.3
     # Without a search nothing stands beside the weights: doubtful, so training goes on.
     assert fit(sampler, max_steps=5, tolerance=10.0, **SMALL)[-1]["step"] == 5
@@ -128,11 +126,11 @@ class Recording(Target):
 def test_what_a_search_alone_knows_is_not_trained_and_what_is_reported_has_not_decided() -> None:
     target = Recording(nearly_gaussian())
     sampler = searched(target=target)
-    before = {name: value.clone() for name, value in sampler.drift.state_dict().items()}
+    before = {name: value.clone() for name, value in sampler.policy.control.state_dict().items()}
     (entry,) = fit(sampler, max_steps=10_000, **SMALL)
     assert entry["step"] == 0 and entry["num_samples"] == 500
     assert entry["ended"] == "log Z is known to +- 0.05 and graded trustworthy, by the search alone"
-    assert all(torch.equal(value, before[name]) for name, value in sampler.drift.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in sampler.policy.control.state_dict().items())
     # What is counted, and the 2000 walks back from draws of the target, to judge, which are not.
     assert sum(n * len(batches) for n, batches in target.asked.items()) == sampler.num_target_evaluations + 2000
     (deciding,) = target.asked.pop(10_000)
@@ -188,7 +186,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
         return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **sizes, **options)
 
     tried = []
-    ready = "diffsampler.module.why_to_end"
+    ready = "diffsampler.training.module.why_to_end"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) or "")
         whole, history = run(50, "whole")

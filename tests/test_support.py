@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ZeroDrift, assert_mean
+from helpers import ZeroControl, assert_mean
 from torch import Tensor
 from torch.distributions import Beta, biject_to, constraints, transforms
 from torch.distributions.constraints import Constraint
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
+from diffsampler.baseline import reference
+from diffsampler.baseline.propriety import check_proper
+from diffsampler.baseline.unbounded import UnboundedDensity, unbounded
 from diffsampler.cli import main
 from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates, SupportCoordinates
-from diffsampler.estimators import reference
-from diffsampler.estimators.propriety import check_proper
-from diffsampler.estimators.unbounded import UnboundedTarget, unbounded
-from diffsampler.plotting import plot_samples
+from diffsampler.counted import CountedTarget
 from diffsampler.processes import PinnedBrownian, Torus
-from diffsampler.support import Support, ordered_vector, support_of
-from diffsampler.target import CountedTarget
+from diffsampler.report.figures import plot_samples
+from diffsampler.support import Support, ordered_vector
+from diffsampler.target import support_of
 
 INF = math.inf
 
@@ -89,11 +90,11 @@ def test_far_out_points_are_within_and_never_on_an_edge(dtype: torch.dtype) -> N
 
 def test_density_of_y_has_the_same_integral_and_the_score_of_autograd(generator: torch.Generator) -> None:
     target = FunctionTarget(lambda x: Beta(0.5, 2.0).log_prob(x).squeeze(-1), 1, support=constraints.unit_interval)
-    walked = UnboundedTarget(target, support(1, (0, 1)))
+    walked = UnboundedDensity(target, support(1, (0, 1)))
     y = torch.linspace(-12, 12, 20_001)[:, None]
     assert math.isclose(float(torch.trapezoid(walked.log_prob(y).exp(), y[:, 0])), 1.0, rel_tol=1e-6)
     several = flat(5, SUPPORTS["all kinds"][1])
-    walked = UnboundedTarget(several, support_of(several))
+    walked = UnboundedDensity(several, support_of(several))
     y = torch.randn(6, 5, generator=generator)
     log_prob, score = walked.log_prob_and_score(y)
     torch.testing.assert_close(log_prob, walked.log_prob(y))
@@ -101,7 +102,7 @@ def test_density_of_y_has_the_same_integral_and_the_score_of_autograd(generator:
     torch.testing.assert_close(score, by_autograd)
     assert CountedTarget(walked).name == "FunctionTarget"
     coordinates = SupportCoordinates(several)
-    x, log_det = coordinates.with_log_det(y)
+    x, log_det = coordinates(y)
     torch.testing.assert_close(several.log_prob(x) + log_det, log_prob)
     torch.testing.assert_close(coordinates.score_of(y, several.score(x)), score)
     torch.testing.assert_close(coordinates.inverse(x), y)
@@ -143,7 +144,7 @@ def test_a_target_alone_is_searched_and_learned_within_its_support(tmp_path: Pat
     assert (x > 0).all()
     # The z-test's chance of a false alarm is 7e-6.
     assert_mean((log_weight - log_z).exp(), 1.0, "E[w] / Z")
-    torch.testing.assert_close(sampler.coordinates(sampler.rollback(x[:9]).x[-1]), x[:9], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(sampler.coordinates(sampler.rollback(x[:9]).x[-1])[0], x[:9], rtol=1e-4, atol=1e-6)
     assert assess(sampler, 2000, seed=0, history=history).verdict.grade == "trustworthy"
     again = Sampler(target)
     again.load_state_dict(sampler.state_dict())
@@ -154,7 +155,7 @@ def test_a_target_alone_is_searched_and_learned_within_its_support(tmp_path: Pat
 def test_explicit_processes_walk_in_the_coordinates_of_the_support() -> None:
     # The uniform density on a box is N(0, 1) in y: without control every weight is Z.
     box = FunctionTarget(lambda x: x.new_zeros(x.shape[:-1]), 2, support=((0, 1), (4, 3)), differentiable=False)
-    sampler = Sampler(box, process=PinnedBrownian(), drift=ZeroDrift(), flow=None, grid=4)
+    sampler = Sampler(box, process=PinnedBrownian, control=ZeroControl(), flow=None, grid=4)
     assert isinstance(sampler.coordinates, SupportCoordinates)
     x, log_weight = sampler.sample(2000, seed=0, return_log_weights=True)
     torch.testing.assert_close(log_weight, torch.full_like(log_weight, math.log(8)), atol=1e-8, rtol=0)
@@ -162,7 +163,7 @@ def test_explicit_processes_walk_in_the_coordinates_of_the_support() -> None:
     with pytest.raises(InputError, match="declares a support, which AffineCoordinates knows nothing of"):
         Sampler(box, coordinates=AffineCoordinates(torch.zeros(2), torch.eye(2)))
     with pytest.raises(InputError, match="declares a support, which process Torus knows nothing of"):
-        Sampler(box, process=Torus(), drift=ZeroDrift())
+        Sampler(box, process=Torus, control=ZeroControl())
 
 
 def test_validating_distributions_are_asked_inside_only() -> None:

@@ -8,8 +8,8 @@ from helpers import CountingTarget, by_name, correlated_gaussian, two_modes
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
-from diffsampler.networks import FourierMLP, LangevinDrift
-from diffsampler.target import CountedTarget
+from diffsampler.counted import CountedTarget
+from diffsampler.networks import FourierMLP, LangevinControl
 from targets import Gaussian
 
 
@@ -52,10 +52,10 @@ BAD_FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize("drift", [FourierMLP, LangevinDrift])
+@pytest.mark.parametrize("control", [FourierMLP, LangevinControl])
 @pytest.mark.parametrize("case", BAD_FUNCTIONS, ids=by_name)
-def test_bad_functions_are_named(case: tuple, drift: type) -> None:
-    sampler = Sampler(FunctionTarget(case[1], dim=2), drift=drift, grid=2)
+def test_bad_functions_are_named(case: tuple, control: type) -> None:
+    sampler = Sampler(FunctionTarget(case[1], dim=2), control=control, grid=2)
     with pytest.raises(InputError, match=rf"FunctionTarget\.log_prob.*{case[2]}"):
         sampler.sample(5, seed=0)
 
@@ -117,7 +117,7 @@ def test_detached_functions_are_named() -> None:
     with pytest.raises(InputError, match=r"FunctionTarget\.log_prob is not differentiable"):
         Sampler(target, grid=2).sample(5, seed=0)
     # Without a score nothing is differentiated.
-    assert Sampler(target, drift=FourierMLP, grid=2).sample(5, seed=0).shape == (5, 2)
+    assert Sampler(target, control=FourierMLP, grid=2).sample(5, seed=0).shape == (5, 2)
 
 
 def test_bad_score_is_named() -> None:

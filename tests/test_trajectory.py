@@ -7,7 +7,8 @@ import torch
 from helpers import balance_by_hand
 from torch import Tensor
 
-from diffsampler.trajectory import ZERO_DENSITY_MARGIN, Path, Trajectory
+from diffsampler.density import ZERO_DENSITY_MARGIN
+from diffsampler.paths import Path, Trajectory
 
 
 def random_trajectory(num_steps: int, generator: torch.Generator, flow: bool = True) -> Trajectory:

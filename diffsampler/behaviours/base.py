@@ -1,14 +1,11 @@
 """What a behaviour is."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path
 
 __all__ = ["Behaviour"]
 
@@ -27,19 +24,19 @@ class Behaviour(ABC):
     backward: bool = False
 
     @abstractmethod
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         """n paths to train on.
 
         Arguments:
-            sampler: the sampler in training.
+            dynamics: the sampler in training, as it walks.
             n: the number B of paths.
             generator: the source of all noise.
             progress: the fraction of training done, in [0, 1].
         """
 
-    def check(self, sampler: "Sampler") -> None:
+    def check(self, dynamics: Dynamics) -> None:
         """Raise InputError, with the fix, if there are no paths for this sampler to be had; called before training."""
-        del sampler
+        del dynamics
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers that a checkpoint keeps."""

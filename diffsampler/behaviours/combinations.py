@@ -1,16 +1,13 @@
 """Behaviours made of behaviours."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_instance, check_positive
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path
 
 __all__ = ["Alternation", "Mixture", "Succession"]
 
@@ -33,9 +30,9 @@ class _Combination(Behaviour):
             raise InputError(f"{name} must be {len(self.behaviours)} numbers, one a behaviour, got {len(values)}.")
         return values
 
-    def check(self, sampler: "Sampler") -> None:
+    def check(self, dynamics: Dynamics) -> None:
         for behaviour in self.behaviours:
-            behaviour.check(sampler)
+            behaviour.check(dynamics)
 
     def state_dict(self) -> dict[str, Any]:
         return {"behaviours": [behaviour.state_dict() for behaviour in self.behaviours]}
@@ -56,9 +53,9 @@ class Alternation(_Combination):
         super().__init__(behaviours)
         self.turn = 0
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         behaviour, self.turn = self.behaviours[self.turn % len(self.behaviours)], self.turn + 1
-        return behaviour.paths(sampler, n, generator, progress)
+        return behaviour.paths(dynamics, n, generator, progress)
 
     def state_dict(self) -> dict[str, Any]:
         return {"turn": self.turn, **super().state_dict()}
@@ -80,11 +77,11 @@ class Mixture(_Combination):
         super().__init__(behaviours)
         self.weights = torch.tensor(self._one_each("weights", weights), dtype=torch.float64)
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device).cpu()
         cumulative = self.weights.cumsum(0)
         index = int(torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(cumulative) - 1))
-        return self.behaviours[index].paths(sampler, n, generator, progress)
+        return self.behaviours[index].paths(dynamics, n, generator, progress)
 
 
 class Succession(_Combination):
@@ -106,6 +103,6 @@ class Succession(_Combination):
         start = self.ends[stage - 1] if stage else 0.0
         return stage, (progress - start) / (self.ends[stage] - start)
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         stage, progress = self.stage(progress)
-        return self.behaviours[stage].paths(sampler, n, generator, progress)
+        return self.behaviours[stage].paths(dynamics, n, generator, progress)

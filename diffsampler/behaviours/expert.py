@@ -1,17 +1,12 @@
 """Expert data: points of the target that are known already."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, rollback
 
 __all__ = ["ExpertSamples"]
 
@@ -34,8 +29,8 @@ class ExpertSamples(Behaviour):
             except (OSError, ValueError) as error:
                 raise InputError(f"file must be a .npy file of points, got {file!r}: {error}.") from error
 
-    def check(self, sampler: "Sampler") -> None:
-        target = sampler.target
+    def check(self, dynamics: Dynamics) -> None:
+        target = dynamics.target.density.user_target
         if self.points is None and not target.has_exact_samples:
             raise InputError(
                 f"ExpertSamples needs points: {type(target).__name__} has no exact samples. Pass file=..., or use "
@@ -44,9 +39,10 @@ class ExpertSamples(Behaviour):
         if self.points is not None and (self.points.ndim != 2 or self.points.shape[1] != target.dim):
             raise InputError(f"file must hold points of dimension {target.dim}, got shape {tuple(self.points.shape)}.")
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         if self.points is None:
-            x = sampler.target.sample(n, generator)
+            x = dynamics.target.density.user_target.sample(n, generator)
         else:
-            x = self.points[torch.randint(len(self.points), (n,), generator=generator, device=sampler.device).cpu()]
-        return sampler.rollback(x.to(sampler.device, sampler.dtype), generator)
+            rows = torch.randint(len(self.points), (n,), generator=generator, device=dynamics.policy.device)
+            x = self.points[rows.cpu()]
+        return rollback(dynamics, dynamics.states_at(x.to(dynamics.policy.dtype), generator), generator)

@@ -1,15 +1,10 @@
 """Exploration: rollouts with wider noise, early in training."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_non_negative
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, rollout
 
 __all__ = ["Exploration"]
 
@@ -31,5 +26,5 @@ class Exploration(Behaviour):
             raise InputError(f"until must be above 0 and at most 1, got {until!r}.")
         self.until = until
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
-        return sampler.rollout(n, generator, noise_scale=1 + self.excess * max(0.0, 1 - progress / self.until))
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        return rollout(dynamics, n, generator, noise_scale=1 + self.excess * max(0.0, 1 - progress / self.until))

@@ -1,16 +1,14 @@
 """Local search: points of a buffer moved to better ones nearby."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffsampler.baseline.mcmc import MALA, ChainState, MarkovChain
 from diffsampler.errors import check_count, check_non_negative
-from diffsampler.mcmc import MALA, ChainState, MarkovChain
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, back_and_forth
 
 __all__ = ["BackAndForth", "LocalSearch", "MarkovChainSearch"]
 
@@ -20,12 +18,12 @@ class LocalSearch(ABC):
 
     @abstractmethod
     def improve(
-        self, sampler: "Sampler", x: Tensor, log_prob: Tensor, generator: torch.Generator
+        self, dynamics: Dynamics, x: Tensor, log_prob: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """New points with shape (m, D), for any m, and their log R, with shape (m), in the sampler's coordinates.
 
         Arguments:
-            sampler: the sampler in training.
+            dynamics: the sampler in training, as it walks.
             x: points with shape (n, D), in the sampler's coordinates.
             log_prob: their log R, with shape (n).
             generator: the source of all noise.
@@ -62,12 +60,12 @@ class MarkovChainSearch(LocalSearch):
         self.keep_every = check_count("keep_every", keep_every)
 
     def improve(
-        self, sampler: "Sampler", x: Tensor, log_prob: Tensor, generator: torch.Generator
+        self, dynamics: Dynamics, x: Tensor, log_prob: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        state = ChainState.at(sampler.counter, x)
+        state = ChainState.at(dynamics.target, x)
         kept = []
         for k in range(self.num_steps):
-            state, _ = self.chain.step(sampler.counter, state, generator, adapt=k < self.burn_in)
+            state, _ = self.chain.step(dynamics.target, state, generator, adapt=k < self.burn_in)
             if k >= self.burn_in and (k - self.burn_in) % self.keep_every == 0:
                 kept.append(state)
         return torch.cat([s.x for s in kept]), torch.cat([s.log_prob for s in kept])
@@ -97,10 +95,10 @@ class BackAndForth(LocalSearch):
         self.temperature = check_non_negative("temperature", temperature)
 
     def improve(
-        self, sampler: "Sampler", x: Tensor, log_prob: Tensor, generator: torch.Generator
+        self, dynamics: Dynamics, x: Tensor, log_prob: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         for _ in range(self.num_rounds):
-            new, new_log_prob = sampler.back_and_forth(x, self.num_steps, generator)
+            new, new_log_prob = back_and_forth(dynamics, x, self.num_steps, generator)
             rise = (new_log_prob - log_prob).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
             uniform = torch.rand(rise.shape, generator=generator, dtype=rise.dtype, device=rise.device)
             accepted = rise >= self.temperature * uniform.log()

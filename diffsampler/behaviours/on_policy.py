@@ -1,14 +1,9 @@
 """On-policy: the sampler's own rollouts."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from diffsampler.behaviours.base import Behaviour
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, rollout
 
 __all__ = ["OnPolicy"]
 
@@ -18,5 +13,5 @@ class OnPolicy(Behaviour):
 
     on_policy = True
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
-        return sampler.rollout(n, generator)
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        return rollout(dynamics, n, generator)

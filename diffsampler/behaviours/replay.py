@@ -1,7 +1,7 @@
 """Replay: end points found earlier, walked back again by the current P_B."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,10 +11,7 @@ from diffsampler.behaviours.local_search import LocalSearch
 from diffsampler.behaviours.on_policy import OnPolicy
 from diffsampler.behaviours.priorities import Priority, UniformPriority
 from diffsampler.errors import InputError, check_count
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, evaluate, rollback
 
 __all__ = ["Replay"]
 
@@ -60,32 +57,32 @@ class Replay(Behaviour):
         self.turn = 0
         self._state: dict[str, Any] = {}
 
-    def check(self, sampler: "Sampler") -> None:
-        self.source.check(sampler)
+    def check(self, dynamics: Dynamics) -> None:
+        self.source.check(dynamics)
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         if self._state:
-            self.buffer.load_state_dict(self._state, sampler.device)
+            self.buffer.load_state_dict(self._state, dynamics.policy.device)
             self._state = {}
         fresh, self.turn = self.turn % (self.replays + 1) == 0, self.turn + 1
         if not fresh and len(self.buffer):
-            return sampler.walk_back(self.buffer.x[self.buffer.sample(n, self.priority, generator)], generator)
-        path = self.source.paths(sampler, n, generator, progress)
+            return rollback(dynamics, self.buffer.x[self.buffer.sample(n, self.priority, generator)], generator)
+        path = self.source.paths(dynamics, n, generator, progress)
         if path.log_prob is None:
-            path = replace(path, log_prob=sampler.counter.log_prob(path.x[-1:]))
-        self._keep(sampler, path, generator)
+            path = replace(path, log_prob=dynamics.target.log_prob(path.x[-1:]))
+        self._keep(dynamics, path, generator)
         return path
 
-    def _keep(self, sampler: "Sampler", path: Path, generator: torch.Generator) -> None:
+    def _keep(self, dynamics: Dynamics, path: Path, generator: torch.Generator) -> None:
         x, log_prob, log_weight = path.x[-1], path.log_prob[-1], None
         if self.search is not None:
             usable = log_prob.isfinite()
             if (self.turn - 1) // (self.replays + 1) % self.search_every or not usable.any():
                 return
-            x, log_prob = self.search.improve(sampler, x[usable], log_prob[usable], generator)
+            x, log_prob = self.search.improve(dynamics, x[usable], log_prob[usable], generator)
         elif self.priority.uses_weight:
             with torch.no_grad():
-                log_weight = sampler.evaluate(path, with_flow=False).log_weight
+                log_weight = evaluate(dynamics, path, with_flow=False).log_weight
         self.buffer.add(x, log_prob, log_weight)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,16 +1,11 @@
 """Paths rolled back from the points that a search has found."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.errors import InputError
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, rollback
 
 __all__ = ["SearchedPoints"]
 
@@ -20,13 +15,19 @@ class SearchedPoints(Behaviour):
 
     backward = True
 
-    def check(self, sampler: "Sampler") -> None:
-        if not isinstance(sampler.coordinates, SearchedCoordinates):
-            raise InputError("SearchedPoints needs coordinates=SearchedCoordinates, whose search finds the points.")
+    def check(self, dynamics: Dynamics) -> None:
+        self._coordinates(dynamics)
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
-        coordinates = sampler.coordinates
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        coordinates = self._coordinates(dynamics)
         if not coordinates.is_found:
             raise InputError("SearchedPoints has no points yet: call sampler.search(seed=0), as fit does.")
         rows = torch.randint(len(coordinates.points), (n,), generator=generator, device=coordinates.points.device)
-        return sampler.rollback(coordinates.points[rows], generator)
+        return rollback(dynamics, dynamics.states_at(coordinates.points[rows], generator), generator)
+
+    @staticmethod
+    def _coordinates(dynamics: Dynamics) -> SearchedCoordinates:
+        for part in dynamics.target.density.modules():
+            if isinstance(part, SearchedCoordinates):
+                return part
+        raise InputError("SearchedPoints needs coordinates=SearchedCoordinates, whose search finds the points.")

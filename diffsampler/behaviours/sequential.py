@@ -1,15 +1,10 @@
 """Paths that sequential Monte Carlo along the flow has come to."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_positive
-from diffsampler.trajectory import Path
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Path, resampled_rollout
 
 __all__ = ["SequentialMonteCarlo"]
 
@@ -31,12 +26,12 @@ class SequentialMonteCarlo(Behaviour):
             raise InputError(f"ess_threshold must be at most 1, got {ess_threshold!r}.")
         self.ess_threshold = ess_threshold
 
-    def check(self, sampler: "Sampler") -> None:
-        if sampler.flow is None:
+    def check(self, dynamics: Dynamics) -> None:
+        if dynamics.policy.flow is None:
             raise InputError(
                 "behaviour SequentialMonteCarlo goes along the flow, but the sampler has flow=None. Pass "
                 "flow=ForwardLookingFlow, with a loss that trains it, such as ChunkBalance; or use OnPolicy."
             )
 
-    def paths(self, sampler: "Sampler", n: int, generator: torch.Generator, progress: float) -> Path:
-        return sampler.resampled_rollout(n, self.ess_threshold, generator)
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        return resampled_rollout(dynamics, n, self.ess_threshold, generator)

@@ -4,16 +4,17 @@ from diffsampler.coordinates.affine import (
     AffineCoordinates,
     LaplaceCoordinates,
     ScaledCoordinates,
-    TargetInCoordinates,
 )
+from diffsampler.coordinates.base import Coordinates, DensityInCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 
 __all__ = [
     "AffineCoordinates",
+    "Coordinates",
+    "DensityInCoordinates",
     "LaplaceCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SupportCoordinates",
-    "TargetInCoordinates",
 ]

@@ -7,15 +7,17 @@ The normalising constant does not change: the log-density in z carries log |det 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffsampler.coordinates.base import Coordinates
+from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_positive
-from diffsampler.target import CountedTarget, Target, in_its_dtype
+from diffsampler.target import Target
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates", "TargetInCoordinates"]
+__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates"]
 
 
-class AffineCoordinates(nn.Module):
+class AffineCoordinates(Coordinates):
     """x = loc + matrix z.
 
     Arguments:
@@ -24,23 +26,17 @@ class AffineCoordinates(nn.Module):
 
     Attributes:
         log_det: log |det matrix|, with shape ().
-        num_target_evaluations: what finding the coordinates cost.
-        precise: whether the target is evaluated in float64 whatever the sampler's dtype: far from the origin, or with
-            scales that differ much, float32 cannot tell the points apart.
     """
 
-    precise: bool = False
-
     def __init__(self, loc: Tensor, matrix: Tensor) -> None:
-        super().__init__()
         if loc.ndim != 1 or matrix.shape != (*loc.shape, *loc.shape):
             raise InputError(
                 f"loc and matrix must have shapes (D) and (D, D), got {tuple(loc.shape)} and {tuple(matrix.shape)}."
             )
+        super().__init__(len(loc))
         self.register_buffer("loc", loc.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("log_det", torch.linalg.slogdet(self.matrix).logabsdet)
-        self.num_target_evaluations = 0
         if not self.log_det.isfinite():
             raise InputError("matrix must be invertible, got a singular one.")
 
@@ -52,22 +48,15 @@ class AffineCoordinates(nn.Module):
                 self._buffers[name] = buffer.double()
         return self
 
-    def forward(self, z: Tensor) -> Tensor:
-        """x, with shape (*, D), for z with shape (*, D)."""
-        if self.precise and z.dtype != torch.float64:
-            return self(z.double()).to(z.dtype)
-        return torch.addmm(self.loc.to(z.dtype), z.reshape(-1, z.shape[-1]), self.matrix.T.to(z.dtype)).view_as(z)
-
-    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x and log |det dx/dz|, with shapes (*, D) and (*), for z with shape (*, D)."""
-        return self(z), self.log_det.expand(z.shape[:-1])
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        exactly = z.double() if self.precise else z
+        rows, loc, matrix = exactly.reshape(-1, z.shape[-1]), self.loc.to(exactly.dtype), self.matrix.to(exactly.dtype)
+        return torch.addmm(loc, rows, matrix.T).to(z.dtype).view_as(z), self.log_det.expand(z.shape[:-1])
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
-        """The gradient in z of a density of which `score` is the gradient in x, both with shape (*, D)."""
         return score @ self.matrix.to(z.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """z, with shape (*, D), for x with shape (*, D)."""
         return torch.linalg.solve(self.matrix, (x.double() - self.loc).unsqueeze(-1)).squeeze(-1).to(x.dtype)
 
 
@@ -129,33 +118,3 @@ class LaplaceCoordinates(AffineCoordinates):
         identity = torch.eye(target.dim, dtype=torch.float64)
         super().__init__(x.detach(), scale * torch.linalg.solve_triangular(factor.T, identity, upper=True))
         self.num_target_evaluations = evaluations + target.dim
-
-
-class TargetInCoordinates(Target):
-    """A target as a density of z: log R(x(z)) + log |det dx/dz|; same normalising constant."""
-
-    def __init__(self, target: Target, coordinates: AffineCoordinates) -> None:
-        if coordinates.loc.shape != (target.dim,):
-            raise InputError(
-                f"coordinates must have the target's dimension {target.dim}, got {coordinates.loc.shape[0]}."
-            )
-        super().__init__(target.dim)
-        self.target = target
-        self.coordinates = coordinates
-        self.log_z = target.log_z
-        self.differentiable = target.differentiable
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        z = self._in_precision(x)
-        point, log_det = self.coordinates.with_log_det(z)
-        # Not in the dtype of x: float32 may round away what matters.
-        return in_its_dtype(self.target, point, self.target.log_prob) + log_det
-
-    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = self._in_precision(x)
-        point, log_det = self.coordinates.with_log_det(z)
-        log_prob, score = in_its_dtype(self.target, point, self.target.log_prob_and_score)
-        return log_prob + log_det, self.coordinates.score_of(z, score.to(z.dtype)).to(x.dtype)
-
-    def _in_precision(self, x: Tensor) -> Tensor:
-        return x.double() if self.coordinates.precise else x

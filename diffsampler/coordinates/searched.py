@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsampler.baseline import GaussianComponents, Replicates, reference
+from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
+from diffsampler.baseline.reference import more_draws
+from diffsampler.baseline.unbounded import back_in_x, unbounded
 from diffsampler.coordinates.supported import SupportCoordinates
+from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
-from diffsampler.estimators import GaussianComponents, LogZEstimate, Replicates, reference
-from diffsampler.estimators.curved import CurvedMap, fit_map, with_tail
-from diffsampler.estimators.reference import more_draws
-from diffsampler.estimators.unbounded import back_in_x, unbounded
-from diffsampler.kernels import HALF_LOG_TWO_PI
+from diffsampler.log_z import LogZEstimate
+from diffsampler.repeatable import differ
+from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
-from diffsampler.target import CountedTarget, Target, differ
+from diffsampler.target import Target
 
 __all__ = ["SearchedCoordinates"]
 
@@ -102,7 +105,7 @@ class SearchedCoordinates(SupportCoordinates):
         with torch.inference_mode(False), torch.enable_grad():
             z = z.detach().clone().requires_grad_()
             y, log_det = self.to_y(z.double())
-            (found,) = torch.autograd.grad((y * score.detach()).sum() + log_det.sum(), z)
+            (found,) = torch.autograd.grad((y * score.detach().clone()).sum() + log_det.sum(), z)
         return found
 
     @torch.no_grad()
@@ -125,7 +128,7 @@ class SearchedCoordinates(SupportCoordinates):
         progress: Callable[[float], None] | None = None,
         max_evaluations: int | None = None,
     ) -> Replicates:
-        """Find the coordinates by `diffsampler.estimators.reference`, which is returned.
+        """Find the coordinates by `diffsampler.baseline.reference`, which is returned.
 
         Arguments:
             counter: the target in its own coordinates.

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.coordinates.affine import AffineCoordinates
-from diffsampler.support import support_of
-from diffsampler.target import Target
+from diffsampler.target import Target, support_of
 
 __all__ = ["SupportCoordinates"]
 
@@ -33,7 +32,7 @@ class SupportCoordinates(AffineCoordinates):
 
     def to_y(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """y and log |det dy/dz|, with shapes (*, D) and (*), for z with shape (*, D), in float64."""
-        return AffineCoordinates.forward(self, z), self.log_det.expand(z.shape[:-1])
+        return AffineCoordinates.forward(self, z)
 
     def from_y(self, y: Tensor) -> Tensor:
         """z, with shape (*, D), for y with shape (*, D), in float64."""
@@ -43,12 +42,9 @@ class SupportCoordinates(AffineCoordinates):
         """The gradient in z of a density of which `score` is the gradient in y, both with shape (*, D)."""
         return AffineCoordinates.score_of(self, z, score)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z) if self.is_affine else self.with_log_det(z)[0]
-
-    def with_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.is_affine:
-            return super().with_log_det(z)
+            return super().forward(z)
         x, log_det = self.to_y(z.double())
         if self.onto is None:
             return x.to(z.dtype), log_det

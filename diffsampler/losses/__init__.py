@@ -1,6 +1,6 @@
-"""Losses: scalars of a trajectory's densities that vanish, or are least, where balance holds. One file each."""
+"""Objectives: what training minimises; most vanish, or are least, where balance holds. One file each."""
 
-from diffsampler.losses.base import Loss
+from diffsampler.losses.base import Objective, TrajectoryLoss
 from diffsampler.losses.detailed_balance import DetailedBalance
 from diffsampler.losses.guided_trajectory_balance import GuidedTrajectoryBalance
 from diffsampler.losses.learned_decomposition import LearnedDecomposition
@@ -19,14 +19,15 @@ __all__ = [
     "LearnedDecomposition",
     "LengthBalance",
     "LogVariance",
-    "Loss",
     "MatrixBalance",
     "MaximumLikelihood",
+    "Objective",
     "PairBalance",
     "PathwiseReverseKL",
     "ScoreFunctionReverseKL",
     "Stages",
     "SubTrajectoryBalance",
     "TrajectoryBalance",
+    "TrajectoryLoss",
     "laplacian",
 ]

@@ -1,29 +1,25 @@
-"""What a loss is."""
+"""What an objective is, and the common case: a loss of trajectories."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError
-from diffsampler.trajectory import Trajectory
+from diffsampler.paths import Dynamics, Trajectory, evaluate
 
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
-
-__all__ = ["Loss"]
+__all__ = ["Objective", "TrajectoryLoss"]
 
 
-class Loss(nn.Module, ABC):
-    """A scalar function of a `Trajectory`.
+class Objective(nn.Module, ABC):
+    """What a training step minimises.
 
     Attributes:
-        uses_flow: whether `forward` reads `trajectory.u` or `trajectory.log_flow`.
-        uses_log_z: whether the loss trains the sampler's `log_z`.
-        on_policy: whether the loss is right for the sampler's own rollouts only.
-        backward: whether the loss is right for paths rolled back from given points only.
+        uses_flow: whether it trains the state flow.
+        uses_log_z: whether it trains the policy's `log_z`.
+        on_policy: whether it is right for the sampler's own rollouts only.
+        backward: whether it is right for paths rolled back from given points only.
         min_batch_size: the trajectories that a step needs at least: 2 where they are compared with each other.
     """
 
@@ -34,18 +30,21 @@ class Loss(nn.Module, ABC):
     min_batch_size: int = 1
 
     @abstractmethod
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """The loss, with shape (), averaged over the batch."""
-
     def step(
-        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        """The loss of one training step: paths from the behaviour, densities from the sampler, then `forward`."""
-        path = behaviour.paths(sampler, n, generator, progress)
-        return self(sampler.evaluate(path, with_flow=self.uses_flow))
+        """The scalar of one training step, with shape () and gradients to the parameters.
 
-    def adapt(self, sampler: "Sampler") -> None:
-        """Make what depends on the sampler; called once before training. Most losses need nothing."""
+        Arguments:
+            dynamics: the sampler in training, as it walks.
+            behaviour: where states come from.
+            n: trajectories of the step.
+            generator: the source of all noise.
+            progress: the fraction of training done, in [0, 1].
+        """
+
+    def adapt(self, dynamics: Dynamics) -> None:
+        """Make what depends on the sampler; called once before training. Most need nothing."""
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise InputError if a step of so many trajectories says nothing."""
@@ -55,10 +54,10 @@ class Loss(nn.Module, ABC):
                 f"trajectories of a batch, got {batch_size}."
             )
 
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
         """Raise InputError, with the fix, if this loss cannot train this sampler on these paths."""
         name, source = type(self).__name__, type(behaviour).__name__
-        if self.uses_flow and sampler.flow is None:
+        if self.uses_flow and dynamics.policy.flow is None:
             raise InputError(
                 f"loss {name} needs a flow network, but the sampler has flow=None. "
                 "Pass flow=ForwardLookingFlow, or use TrajectoryBalance or LogVariance."
@@ -73,3 +72,17 @@ class Loss(nn.Module, ABC):
                 f"loss {name} needs paths rolled back from points of the target, but behaviour {source} rolls "
                 "out. Use ExpertSamples, or a loss that takes any path, such as TrajectoryBalance."
             )
+
+
+class TrajectoryLoss(Objective):
+    """A scalar function of a `Trajectory`: paths from the behaviour, densities from the model, then `forward`."""
+
+    @abstractmethod
+    def forward(self, trajectory: Trajectory) -> Tensor:
+        """The loss, with shape (), averaged over the batch."""
+
+    def step(
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+    ) -> Tensor:
+        path = behaviour.paths(dynamics, n, generator, progress)
+        return self(evaluate(dynamics, path, with_flow=self.uses_flow))

@@ -1,23 +1,18 @@
 """LED-GFN: the target's log-density learned as a sum over steps, and detailed balance with it."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_non_negative
-from diffsampler.losses.base import Loss
+from diffsampler.losses.base import Objective
 from diffsampler.networks.fourier import TimePerceptron
-from diffsampler.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.paths import Dynamics, Trajectory, evaluate
 
 __all__ = ["LearnedDecomposition"]
 
 
-class LearnedDecomposition(Loss):
+class LearnedDecomposition(Objective):
     """Detailed balance of u_k + sum_{j<k} phi_j, and a regression of log R(x_T) on the sum of all phi_j.
 
     phi_j = network(t_j, x_j, x_{j+1}) is the share of a step in log R: a forward-looking flow for targets whose values
@@ -43,30 +38,30 @@ class LearnedDecomposition(Loss):
         self.weight = check_non_negative("weight", weight)
         self.width = width
 
-    def adapt(self, sampler: "Sampler") -> None:
-        self.network = TimePerceptron(2 * sampler.dim, 1, self.width).to(sampler.device, sampler.dtype)
+    def adapt(self, dynamics: Dynamics) -> None:
+        self.network = TimePerceptron(2 * dynamics.policy.dim, 1, self.width).to(
+            dynamics.policy.device, dynamics.policy.dtype
+        )
 
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
-        if sampler.flow is None or sampler.flow.uses_interpolation:
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
+        flow = dynamics.policy.flow
+        if flow is None or flow.uses_interpolation:
             raise InputError(
                 "loss LearnedDecomposition needs a flow that takes nothing from the target on the way, but the sampler "
-                f"has {None if sampler.flow is None else type(sampler.flow).__name__}. Pass flow=FourierFlow, or use "
+                f"has {None if flow is None else type(flow).__name__}. Pass flow=FourierFlow, or use "
                 "DetailedBalance."
             )
-        super().check(sampler, behaviour)
+        super().check(dynamics, behaviour)
 
     def step(
-        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        trajectory = sampler.evaluate(behaviour.paths(sampler, n, generator, progress))
+        trajectory = evaluate(dynamics, behaviour.paths(dynamics, n, generator, progress))
         uniform = torch.rand(trajectory.log_pf.shape, generator=generator, device=trajectory.log_pf.device)
-        return self._loss(trajectory, (uniform >= self.dropout).double())
+        return self(trajectory, (uniform >= self.dropout).double())
 
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """The loss without dropout."""
-        return self._loss(trajectory, torch.ones_like(trajectory.log_pf))
-
-    def _loss(self, trajectory: Trajectory, keep: Tensor) -> Tensor:
+    def forward(self, trajectory: Trajectory, keep: Tensor) -> Tensor:
+        """The loss of a trajectory whose regression keeps some of the steps, those with 1 in (T, B)."""
         path = trajectory.path
         embedding = self.network.time(path.times[:-1].to(path.x.dtype)).unsqueeze(1)
         share = self.network(embedding, torch.cat([path.x[:-1], path.x[1:]], -1)).squeeze(-1).double()

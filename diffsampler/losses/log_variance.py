@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
+from diffsampler.losses.base import TrajectoryLoss
+from diffsampler.paths import Trajectory
 
 __all__ = ["LogVariance"]
 
 
-class LogVariance(Loss):
+class LogVariance(TrajectoryLoss):
     """The variance of the log-weights over the batch (VarGrad): no flow and no log Z to learn.
 
     References:

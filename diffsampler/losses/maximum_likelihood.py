@@ -1,26 +1,21 @@
 """Maximum likelihood on trajectories rolled back from points of the target."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
-from diffsampler.errors import InputError, check_count
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.errors import check_count
+from diffsampler.losses.base import TrajectoryLoss
+from diffsampler.paths import Dynamics, Trajectory, log_pf_of
 
 __all__ = ["MaximumLikelihood"]
 
 
-class MaximumLikelihood(Loss):
+class MaximumLikelihood(TrajectoryLoss):
     """Minus the mean of log prior + log P_F: forward KL, which covers every mode that the points show.
 
-    The target is evaluated at the end points, and where the drift uses the score; with `num_transitions`, only for the
-    score.
+    The target is evaluated at the end points, and where the control uses the score; with `num_transitions`, only for
+    the score.
 
     References:
         Improved off-policy training of diffusion samplers, Sendera et al., 2024, arXiv:2402.05098, section 2.
@@ -41,21 +36,13 @@ class MaximumLikelihood(Loss):
         return -(trajectory.log_prior + trajectory.log_pf.sum(0)).mean()
 
     def step(
-        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
         if self.num_transitions is None:
-            return super().step(sampler, behaviour, n, generator, progress)
-        path = behaviour.paths(sampler, n, generator, progress)
+            return super().step(dynamics, behaviour, n, generator, progress)
+        path = behaviour.paths(dynamics, n, generator, progress)
         num_steps, draws = len(path.times) - 1, {"generator": generator, "device": path.x.device}
         step = torch.randint(num_steps, (self.num_transitions,), **draws)
         row = torch.randint(path.x.shape[1], (self.num_transitions,), **draws)
-        log_pf = sampler.log_pf_of(path, step, row)
-        return -(num_steps * log_pf.mean() + sampler.process.log_prior(path.x[0]).double().mean())
-
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
-        super().check(sampler, behaviour)
-        if self.num_transitions is not None and sampler.process.scores_destination:
-            raise InputError(
-                f"num_transitions cannot be given with process {type(sampler.process).__name__}, whose steps take the "
-                "score elsewhere: leave it out."
-            )
+        log_pf = log_pf_of(dynamics, path, step, row)
+        return -(num_steps * log_pf.mean() + dynamics.policy.process.prior.log_prob(path.x[0]).double().mean())

@@ -2,18 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_count
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.losses.base import TrajectoryLoss
+from diffsampler.paths import Dynamics, Trajectory
 
 __all__ = ["ChunkBalance", "LengthBalance", "MatrixBalance", "PairBalance", "laplacian"]
 
@@ -29,7 +25,7 @@ def laplacian(weights: Tensor) -> Tensor:
     return symmetric.sum(1).diag() - symmetric
 
 
-class PairBalance(Loss):
+class PairBalance(TrajectoryLoss):
     """The mean of sum_{i<j} w_ij (u_i - u_j)^2 over trajectories, w normalised to sum to 1.
 
     Computed as one quadratic form u^T L u, in O(T^2 B) multiply-adds and O(T B) memory. A subclass says the weights.
@@ -45,9 +41,9 @@ class PairBalance(Loss):
     def pair_weights(self, num_steps: int) -> Tensor:
         """w_ij for i < j, not normalised, float64, with shape (T + 1, T + 1); the rest is not read."""
 
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
-        super().check(sampler, behaviour)
-        self.weights(sampler.grid.num_steps)
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
+        super().check(dynamics, behaviour)
+        self.weights(dynamics.grid.num_steps)
 
     def weights(self, num_steps: int) -> Tensor:
         """The pair weights w_ij, float64, with shape (T + 1, T + 1); zero unless i < j; they sum to 1."""

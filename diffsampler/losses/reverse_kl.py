@@ -1,22 +1,17 @@
 """Reverse Kullback-Leibler divergence, KL(P_F || P_B R / Z), by its two gradients."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.losses.base import Objective, TrajectoryLoss
+from diffsampler.paths import Dynamics, Trajectory, differentiable_rollout, evaluate
 
 __all__ = ["PathwiseReverseKL", "ScoreFunctionReverseKL"]
 
 
-class ScoreFunctionReverseKL(Loss):
+class ScoreFunctionReverseKL(TrajectoryLoss):
     """Minus the ELBO, differentiated through the densities of given states (log-derivative trick, "rKL-LD").
 
     With A the batch's centred minus-log-weights, the gradient is that of A log P_F - log P_B: no derivative of the
@@ -43,10 +38,10 @@ class ScoreFunctionReverseKL(Loss):
         return (surrogate - surrogate.detach() + value).mean()
 
 
-class PathwiseReverseKL(Loss):
+class PathwiseReverseKL(Objective):
     """Minus the ELBO, differentiated through the states (reparametrisation), as PIS and DDS train.
 
-    The rollout itself carries gradients; the target's score inside a drift is held fixed, inside a process's kernels
+    The rollout itself carries gradients; the target's score inside a control is held fixed, inside a process's kernels
     it is differentiated (second derivatives of the target). The log-density at the end is differentiated exactly. A
     batch that meets a density of zero takes the score-function gradient: there is none through the states.
 
@@ -66,34 +61,30 @@ class PathwiseReverseKL(Loss):
         super().__init__()
         self.sticking_the_landing = sticking_the_landing
 
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
-        super().check(sampler, behaviour)
-        if not sampler.target.differentiable:
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
+        super().check(dynamics, behaviour)
+        if not dynamics.target.differentiable:
             raise InputError(
-                f"loss PathwiseReverseKL follows the target's score, but {type(sampler.target).__name__} has "
+                f"loss PathwiseReverseKL follows the target's score, but {dynamics.target.name} has "
                 "differentiable=False. Use ScoreFunctionReverseKL, LogVariance or TrajectoryBalance."
             )
-        prior = sampler.process.prior
-        if prior is not None and not prior.reparametrised and any(p.requires_grad for p in prior.parameters()):
+        prior = dynamics.policy.process.prior
+        if not prior.reparametrised and any(p.requires_grad for p in prior.parameters()):
             raise InputError(
                 f"loss PathwiseReverseKL cannot learn {type(prior).__name__}, whose samples carry no gradient. Use "
                 "ScoreFunctionReverseKL, GaussianPrior, or learnable=False."
             )
 
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """Minus the ELBO of a trajectory; `step` is what trains."""
-        return -trajectory.log_weight.mean()
-
     def step(
-        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        path, log_weight = sampler.differentiable_rollout(n, generator)
+        path, log_weight = differentiable_rollout(dynamics, n, generator)
         if not log_weight.isfinite().all():
             # The edge of the support has no gradient through the states: the densities must say where it is.
-            return ScoreFunctionReverseKL()(sampler.evaluate(path, with_flow=False))
+            return ScoreFunctionReverseKL()(evaluate(dynamics, path, with_flow=False))
         loss = -log_weight.mean()
         if self.sticking_the_landing:
-            trajectory = sampler.evaluate(path, with_flow=False)
+            trajectory = evaluate(dynamics, path, with_flow=False)
             log_pf = trajectory.log_prior + trajectory.log_pf.sum(0)
             loss = loss - (log_pf - log_pf.detach()).mean()
         return loss

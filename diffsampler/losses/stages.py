@@ -1,22 +1,17 @@
 """One loss after another."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour, Succession
 from diffsampler.errors import InputError, check_instance
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from diffsampler.sampler import Sampler
+from diffsampler.losses.base import Objective
+from diffsampler.paths import Dynamics
 
 __all__ = ["Stages"]
 
 
-class Stages(Loss):
+class Stages(Objective):
     """Each loss in its stage of training, on the behaviour of that stage: both change together.
 
     It trains with `Succession`, which says when a stage ends, or on one behaviour that suits all losses; then stages
@@ -26,32 +21,29 @@ class Stages(Loss):
         losses: in their order.
     """
 
-    def __init__(self, losses: list[Loss]) -> None:
+    def __init__(self, losses: list[Objective]) -> None:
         super().__init__()
         if not losses:
             raise InputError("losses must hold at least one loss, got none.")
         for loss in losses:
-            check_instance("losses", loss, Loss, "TrajectoryBalance()")
+            check_instance("losses", loss, Objective, "TrajectoryBalance()")
         self.losses = torch.nn.ModuleList(losses)
         self.uses_flow = any(loss.uses_flow for loss in losses)
         self.uses_log_z = any(loss.uses_log_z for loss in losses)
         self.min_batch_size = max(loss.min_batch_size for loss in losses)
 
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        return self.losses[-1](trajectory)
-
     def step(
-        self, sampler: "Sampler", behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
+        self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
         stage, progress = self._succession(behaviour).stage(progress)
         source = behaviour.behaviours[stage] if isinstance(behaviour, Succession) else behaviour
-        return self.losses[stage].step(sampler, source, n, generator, progress)
+        return self.losses[stage].step(dynamics, source, n, generator, progress)
 
-    def adapt(self, sampler: "Sampler") -> None:
+    def adapt(self, dynamics: Dynamics) -> None:
         for loss in self.losses:
-            loss.adapt(sampler)
+            loss.adapt(dynamics)
 
-    def check(self, sampler: "Sampler", behaviour: Behaviour) -> None:
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
         succession = self._succession(behaviour)
         if len(succession.behaviours) != len(self.losses):
             raise InputError(
@@ -59,7 +51,7 @@ class Stages(Loss):
                 f"{len(self.losses)}."
             )
         for loss, source in zip(self.losses, succession.behaviours, strict=True):
-            loss.check(sampler, source)
+            loss.check(dynamics, source)
 
     def _succession(self, behaviour: Behaviour) -> Succession:
         if isinstance(behaviour, Succession):

@@ -12,7 +12,7 @@ __all__ = ["SubTrajectoryBalance"]
 class SubTrajectoryBalance(PairBalance):
     """The mean of sum_{i<j} w_ij (u_i - u_j)^2 over trajectories, w_ij = lambda^(j - i) normalised to sum to 1.
 
-    With a forward-looking flow and a Langevin drift this is DGFS. lambda = 1 weighs all pairs alike, large lambda
+    With a forward-looking flow and a Langevin control this is DGFS. lambda = 1 weighs all pairs alike, large lambda
     approaches trajectory balance (at T = 100, lambda = 2 puts 99 % of the weight on lengths above 90), small lambda
     detailed balance.
 

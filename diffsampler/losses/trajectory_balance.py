@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from diffsampler.losses.base import Loss
-from diffsampler.trajectory import Trajectory
+from diffsampler.losses.base import TrajectoryLoss
+from diffsampler.paths import Trajectory
 
 __all__ = ["TrajectoryBalance"]
 
 
-class TrajectoryBalance(Loss):
+class TrajectoryBalance(TrajectoryLoss):
     """The mean of (u_T - u_0)^2 = (log_weight - log Z)^2.
 
     References:

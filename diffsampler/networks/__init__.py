@@ -1,30 +1,27 @@
-"""Networks: drifts (the control u of a process) and state flows, with wrappers that compose with any of them."""
+"""Networks: controls (the control u of a process) and state flows, with wrappers that compose with any of them."""
 
-from diffsampler.networks.coordinatewise import CoordinatewiseDrift
-from diffsampler.networks.drift import Drift, FourierMLP
-from diffsampler.networks.flow import Flow, FourierFlow
+from diffsampler.networks.control import Control, FourierMLP
+from diffsampler.networks.coordinatewise import CoordinatewiseControl
+from diffsampler.networks.flow import FourierFlow, StateFlow
 from diffsampler.networks.forward_looking import ForwardLookingFlow
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
-from diffsampler.networks.langevin import LangevinDrift
+from diffsampler.networks.langevin import LangevinControl
 from diffsampler.networks.learned_variance import LearnedVariance
 from diffsampler.networks.mixture_control import MixtureControl
-from diffsampler.networks.periodic import PeriodicFlow, PeriodicMLP
 from diffsampler.networks.preconditioned import PreconditionedMLP
 from diffsampler.networks.reduced_precision import ReducedPrecision
 
 __all__ = [
-    "CoordinatewiseDrift",
-    "Drift",
-    "Flow",
+    "CoordinatewiseControl",
+    "Control",
     "ForwardLookingFlow",
     "FourierFlow",
     "FourierMLP",
     "GaussianBridgeMLP",
-    "LangevinDrift",
+    "LangevinControl",
     "LearnedVariance",
     "MixtureControl",
-    "PeriodicFlow",
-    "PeriodicMLP",
     "PreconditionedMLP",
     "ReducedPrecision",
+    "StateFlow",
 ]

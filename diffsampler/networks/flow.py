@@ -5,21 +5,21 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from diffsampler.networks.fourier import TimePerceptron
+from diffsampler.processes import Process, as_process
+from diffsampler.spaces import Space
 
-__all__ = ["Flow", "FourierFlow"]
+__all__ = ["FourierFlow", "StateFlow"]
 
 
-class Flow(nn.Module, ABC):
+class StateFlow(nn.Module, ABC):
     """The log state flow log F(t, x) at interior times; at both ends the flow is known and no network is asked.
 
     Attributes:
         uses_interpolation: whether `forward` needs the interpolation between prior and target (forward-looking
             flows).
-        periodic: whether it is a function of angles.
     """
 
     uses_interpolation: bool = False
-    periodic: bool = False
 
     @property
     def is_untouched(self) -> bool:
@@ -37,27 +37,26 @@ class Flow(nn.Module, ABC):
         """
 
 
-class FourierFlow(Flow):
-    """A perceptron on x and Fourier features of time, zero at initialisation.
+class FourierFlow(StateFlow):
+    """A perceptron on x, as its space shows it, and Fourier features of time, zero at initialisation.
 
     Arguments:
-        dim: the dimension D.
+        process: whose states it is a function of, or a space, or D.
         width: the size of each hidden layer.
         depth: the number of hidden layers.
         frequencies: the number of Fourier features.
     """
 
-    perceptron_type: type[TimePerceptron] = TimePerceptron
-
-    def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+    def __init__(self, process: Process | Space | int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__()
-        self.perceptron = self.perceptron_type(dim, 1, width, depth, frequencies)
+        self.space = as_process(process).space
+        self.perceptron = TimePerceptron(self.space.num_features, 1, width, depth, frequencies)
 
     def embed(self, t: Tensor) -> Tensor:
         return self.perceptron.time(t)
 
     def forward(self, embedding: Tensor, x: Tensor, interpolation: Tensor | None = None) -> Tensor:
-        return self.perceptron(embedding, x).squeeze(-1)
+        return self.perceptron(embedding, self.space.features(x)).squeeze(-1)
 
     @property
     def is_untouched(self) -> bool:

@@ -4,15 +4,17 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from diffsampler.networks.flow import Flow, FourierFlow
+from diffsampler.networks.flow import FourierFlow, StateFlow
+from diffsampler.parts import make_part
+from diffsampler.processes import Process, as_process
 
 __all__ = ["ForwardLookingFlow"]
 
 
-class ForwardLookingFlow(Flow):
+class ForwardLookingFlow(StateFlow):
     """log F(t, x) = network(t, x) + (1 - t) (log Z + log reference_t(x)) + t log R(x).
 
-    The sampler hands the interpolation in: it evaluates the target once for drift, flow and loss together.
+    The sampler hands the interpolation in: it evaluates the target once for control, flow and loss together.
 
     References:
         Better Training of GFlowNets with Local Credit and Incomplete Trajectories, Pan et al., 2023,
@@ -20,19 +22,15 @@ class ForwardLookingFlow(Flow):
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679, section 3.
 
     Arguments:
-        dim: the dimension D.
-        network: makes the wrapped flow from the dimension.
+        process: whose states it is a function of, or D.
+        network: makes the wrapped flow from the process.
     """
 
     uses_interpolation = True
 
-    def __init__(self, dim: int, network: Callable[[int], Flow] = FourierFlow) -> None:
+    def __init__(self, process: Process | int, network: Callable[[Process], StateFlow] = FourierFlow) -> None:
         super().__init__()
-        self.network = network(dim)
-
-    @property
-    def periodic(self) -> bool:
-        return self.network.periodic
+        self.network = make_part("network", network, StateFlow, as_process(process))
 
     @property
     def is_untouched(self) -> bool:

@@ -1,4 +1,4 @@
-"""The time-conditioned perceptron that drift and flow networks share.
+"""The time-conditioned perceptron that control and flow networks share.
 
 Time enters by an embedding added before the first activation. It is computed once for each time of the grid, never
 for each state.
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import check_count
 
-__all__ = ["FourierTimeEmbedding", "PeriodicPerceptron", "TimeFunction", "TimePerceptron"]
+__all__ = ["FourierTimeEmbedding", "TimeFunction", "TimePerceptron"]
 
 
 class FourierTimeEmbedding(nn.Module):
@@ -54,30 +54,30 @@ class TimeFunction(nn.Module):
 
 
 class TimePerceptron(nn.Module):
-    """`depth` hidden layers over the sum of a linear map of x and the time embedding; the output starts at zero.
+    """`depth` hidden layers over the sum of a linear map of features and the time embedding; zero at the start.
 
     Arguments:
-        dim: the dimension D of states.
+        in_dim: the number of features.
         out_dim: the dimension of the output.
         width: the size of each hidden layer.
         depth: the number of hidden layers.
         frequencies: of the time embedding.
     """
 
-    def __init__(self, dim: int, out_dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+    def __init__(self, in_dim: int, out_dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__()
-        check_count("dim", dim)
+        check_count("in_dim", in_dim)
         check_count("width", width)
         check_count("depth", depth)
         self.time = FourierTimeEmbedding(width, frequencies)
-        self.input = nn.Linear(dim, width)
+        self.input = nn.Linear(in_dim, width)
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
         self.output = nn.Linear(width, out_dim)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
-        """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and x with shape (*, D)."""
+        """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and features (*, in_dim)."""
         if embedding.ndim == 1:  # at a single time it is a bias among others
             hidden = nn.functional.linear(x, self.input.weight, self.input.bias + embedding)
         else:
@@ -85,13 +85,3 @@ class TimePerceptron(nn.Module):
         for layer in self.hidden:
             hidden = layer(nn.functional.gelu(hidden))
         return self.output(nn.functional.gelu(hidden))
-
-
-class PeriodicPerceptron(TimePerceptron):
-    """The same perceptron as a function of angles: of their sines and cosines. Arguments as in `TimePerceptron`."""
-
-    def __init__(self, dim: int, out_dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
-        super().__init__(2 * dim, out_dim, width, depth, frequencies)
-
-    def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
-        return super().forward(embedding, torch.cat([x.sin(), x.cos()], -1))

@@ -1,11 +1,12 @@
-"""A drift network that knows the drift to a Gaussian."""
+"""A control network that knows the control to a Gaussian."""
 
 import torch
 from torch import Tensor
 
-from diffsampler.networks.drift import Drift
+from diffsampler.networks.control import Control
 from diffsampler.networks.fourier import TimeFunction, TimePerceptron
-from diffsampler.processes import PinnedBrownian, Process
+from diffsampler.networks.reals import on_reals
+from diffsampler.processes import Process
 
 __all__ = ["GaussianBridgeMLP"]
 
@@ -13,7 +14,7 @@ __all__ = ["GaussianBridgeMLP"]
 MAX_LOG_VARIANCE = 10.0
 
 
-class GaussianBridgeMLP(Drift):
+class GaussianBridgeMLP(Control):
     """u(t, x) = m + p (v - 1) / (1 + q (v - 1)) x / scale, with m and log v learned functions of t and x.
 
     p and q are the process's (`Process.gaussian_control`): for constant v and m = 0 this is the exact control that
@@ -23,24 +24,20 @@ class GaussianBridgeMLP(Drift):
     function of time alone. Zero at initialisation.
 
     Arguments:
-        dim: the dimension D.
+        process: that it steers, or D.
         width: the size of each hidden layer.
         depth: the number of hidden layers.
         frequencies: the number of Fourier features.
     """
 
-    def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+    def __init__(self, process: Process | int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
         super().__init__()
-        self.dim = dim
+        process = on_reals(type(self).__name__, process)
+        self.dim = dim = process.space.dim
+        self.register_buffer("scale", process.scale.detach().clone(), persistent=False)
+        self._gaussian_control = process.gaussian_control
         self.perceptron = TimePerceptron(dim, 2 * dim, width, depth, frequencies)
         self.log_variance = TimeFunction(dim, width, frequencies)
-        self.register_buffer("scale", torch.ones(()), persistent=False)
-        # Brownian motion of unit scale, unless a sampler says otherwise.
-        self._gaussian_control = PinnedBrownian().gaussian_control
-
-    def adapt(self, process: Process) -> None:
-        self.scale = process.scale.detach().clone()
-        self._gaussian_control = process.gaussian_control
 
     def embed(self, t: Tensor) -> Tensor:
         p, q = (part.to(t.dtype).expand(*t.shape, self.dim) for part in self._gaussian_control(t.unsqueeze(-1)))

@@ -1,4 +1,4 @@
-"""Langevin preconditioning: the target's score inside the drift, around any drift network."""
+"""Langevin preconditioning: the target's score inside the control, around any control network."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
-from diffsampler.networks.drift import Drift
+from diffsampler.networks.control import Control
 from diffsampler.networks.fourier import TimeFunction
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
-from diffsampler.networks.wrapper import DriftWrapper
+from diffsampler.networks.wrapper import ControlWrapper
+from diffsampler.processes import Process
 
-__all__ = ["LangevinDrift"]
+__all__ = ["LangevinControl"]
 
 
-class LangevinDrift(DriftWrapper):
+class LangevinControl(ControlWrapper):
     """u(t, x) = network(t, x) + gate(t) clip(score(x)), with a learned gate for each time.
 
     The clip belongs to the model, so densities and importance weights stay exact. It bounds each entry of the score;
@@ -26,8 +27,8 @@ class LangevinDrift(DriftWrapper):
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679, appendix.
 
     Arguments:
-        dim: the dimension D.
-        network: makes the wrapped drift from the dimension.
+        process: that it steers, or D.
+        network: makes the wrapped control from the process.
         clip: bound on each entry of the score; positive.
         initial_gate: the gate at the target's end before training; it rises linearly from 0 at time 0.
     """
@@ -36,12 +37,12 @@ class LangevinDrift(DriftWrapper):
 
     def __init__(
         self,
-        dim: int,
-        network: Callable[[int], Drift] = GaussianBridgeMLP,
+        process: Process | int,
+        network: Callable[[Process], Control] = GaussianBridgeMLP,
         clip: float = 100.0,
         initial_gate: float = 1.0,
     ) -> None:
-        super().__init__(dim, network)
+        super().__init__(process, network)
         self.clip = check_positive("clip", clip)
         self.initial_gate = initial_gate
         self.gate = TimeFunction(1)

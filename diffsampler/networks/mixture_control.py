@@ -5,18 +5,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffsampler.baseline.components import GaussianComponents
 from diffsampler.errors import check_positive
-from diffsampler.estimators.components import GaussianComponents
-from diffsampler.networks.drift import Drift
-from diffsampler.networks.wrapper import DriftWrapper
-from diffsampler.processes import Process, VariancePreserving
+from diffsampler.networks.control import Control
+from diffsampler.networks.wrapper import ControlWrapper
+from diffsampler.processes import Process
 
 __all__ = ["MixtureControl"]
 
 NUM_TIMES = 4  # what the closed form needs to know of a time
 
 
-class MixtureControl(DriftWrapper):
+class MixtureControl(ControlWrapper):
     """Mean and width of the exact backward step of `VariancePreserving` from a mixture of Gaussians, and a correction.
 
     Each step is the Gaussian of the mean and the variances that x_t given x_s has if x_1 comes from the mixture; the
@@ -24,8 +24,8 @@ class MixtureControl(DriftWrapper):
     takes long to learn, are there from the beginning.
 
     Arguments:
-        dim: the dimension D.
-        network: makes the wrapped drift from the dimension; it must learn widths.
+        process: that it steers, a `VariancePreserving`.
+        network: makes the wrapped control from the process; it must learn widths.
         mixture: gives the mixture, or None as long as there is none: then nothing is added.
         step: how far apart the times of the grid are.
     """
@@ -35,21 +35,16 @@ class MixtureControl(DriftWrapper):
 
     def __init__(
         self,
-        dim: int,
-        network: Callable[[int], Drift],
+        process: Process,
+        network: Callable[[Process], Control],
         mixture: Callable[[], GaussianComponents | None],
         step: float,
     ) -> None:
-        super().__init__(dim, network)
-        self.dim = dim
+        super().__init__(process, network)
         self.mixture = mixture
         self.step = check_positive("step", step)
-        self._signal = VariancePreserving().gaussian_control
-        self._known: tuple[GaussianComponents, tuple[Tensor, ...]] | None = None
-
-    def adapt(self, process: Process) -> None:
-        super().adapt(process)
         self._signal = process.gaussian_control
+        self._known: tuple[GaussianComponents, tuple[Tensor, ...]] | None = None
 
     def embed(self, t: Tensor) -> Tensor:
         times = t.double().unsqueeze(-1)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from diffsampler.networks.drift import FourierMLP
-from diffsampler.processes import PinnedBrownian, Process
+from diffsampler.networks.control import FourierMLP
+from diffsampler.networks.reals import on_reals
+from diffsampler.processes import Process
 
 __all__ = ["PreconditionedMLP"]
 
@@ -25,18 +26,15 @@ class PreconditionedMLP(FourierMLP):
             section 5: why the outputs of a denoiser are scaled.
 
     Arguments:
-        dim, width, depth, frequencies: as in `FourierMLP`.
+        process, width, depth, frequencies: as in `FourierMLP`.
     """
 
-    def __init__(self, dim: int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
-        super().__init__(dim, width, depth, frequencies)
-        self.dim = dim
+    def __init__(self, process: Process | int, width: int = 64, depth: int = 2, frequencies: int = 64) -> None:
+        process = on_reals(type(self).__name__, process)
+        super().__init__(process, width, depth, frequencies)
+        self.dim = process.space.dim
         # In checkpoints: those of `FourierMLP` look the same otherwise, and are another function.
         self.register_buffer("narrow", torch.tensor(NARROW))
-        # Brownian motion of unit scale, unless a sampler says otherwise.
-        self._gaussian_control = PinnedBrownian().gaussian_control
-
-    def adapt(self, process: Process) -> None:
         self._gaussian_control = process.gaussian_control
 
     def embed(self, t: Tensor) -> Tensor:

@@ -1,18 +1,19 @@
-"""A drift network in bfloat16, inside densities in full precision."""
+"""A control network in bfloat16, inside densities in full precision."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from diffsampler.networks.drift import Drift, FourierMLP
-from diffsampler.networks.wrapper import DriftWrapper
+from diffsampler.networks.control import Control, FourierMLP
+from diffsampler.networks.wrapper import ControlWrapper
+from diffsampler.processes import Process
 
 __all__ = ["ReducedPrecision"]
 
 
-class ReducedPrecision(DriftWrapper):
-    """The wrapped drift with its matrix products in bfloat16, and its control in the dtype of states: for a GPU.
+class ReducedPrecision(ControlWrapper):
+    """The wrapped control with its matrix products in bfloat16, and its control in the dtype of states: for a GPU.
 
     States, kernels, the target and log-weights stay as they are. A rollout weighs the very control that it has
     walked by, so that its log-weights are as exact as without. Where a path is evaluated again, as in training, its
@@ -21,14 +22,14 @@ class ReducedPrecision(DriftWrapper):
     States in float64 are not rounded: there it changes nothing.
 
     Arguments:
-        dim: the dimension D.
-        network: makes the wrapped drift from the dimension; inside `LangevinDrift`, say, so that scores stay exact.
+        process: that it steers, or D.
+        network: makes the wrapped control from the process; inside `LangevinControl`, say, so that scores stay exact.
     """
 
     wraps_widths = True
 
-    def __init__(self, dim: int, network: Callable[[int], Drift] = FourierMLP) -> None:
-        super().__init__(dim, network)
+    def __init__(self, process: Process | int, network: Callable[[Process], Control] = FourierMLP) -> None:
+        super().__init__(process, network)
 
     @property
     def learns_width(self) -> bool:

@@ -1,30 +1,33 @@
-"""What all wrappers around a drift share."""
+"""What all wrappers around a control share."""
 
 from collections.abc import Callable
 
 from diffsampler.errors import InputError
-from diffsampler.networks.drift import Drift
-from diffsampler.processes import Process
+from diffsampler.networks.control import Control
+from diffsampler.parts import make_part
+from diffsampler.processes import Process, as_process
 
-__all__ = ["DriftWrapper"]
+__all__ = ["ControlWrapper"]
 
 
-class DriftWrapper(Drift):
-    """A drift that adds to another one, in whose place it stands.
+class ControlWrapper(Control):
+    """A control that adds to another one, in whose place it stands.
 
     Arguments:
-        dim: the dimension D.
-        network: makes the wrapped drift from the dimension; it must return a control alone, unless `wraps_widths`.
+        process: that it steers, or D.
+        network: makes the wrapped control from the process; it must return a control alone, unless `wraps_widths`.
 
     Attributes:
-        wraps_widths: whether the wrapped drift may learn widths too.
+        wraps_widths: whether the wrapped control may learn widths too.
     """
 
     wraps_widths: bool = False
 
-    def __init__(self, dim: int, network: Callable[[int], Drift]) -> None:
+    def __init__(self, process: Process | int, network: Callable[[Process], Control]) -> None:
         super().__init__()
-        self.network = network(dim)
+        process = as_process(process)
+        self.space = process.space
+        self.network = make_part("network", network, Control, process)
         if self.network.learns_width and not self.wraps_widths:
             raise InputError(
                 f"network of {type(self).__name__} must return a control alone, got {type(self.network).__name__}: "
@@ -34,10 +37,3 @@ class DriftWrapper(Drift):
     @property
     def uses_score(self) -> bool:
         return self.network.uses_score
-
-    @property
-    def periodic(self) -> bool:
-        return self.network.periodic
-
-    def adapt(self, process: Process) -> None:
-        self.network.adapt(process)

@@ -3,6 +3,7 @@
 from diffsampler.processes.annealed_langevin import AnnealedLangevin
 from diffsampler.processes.base import Process
 from diffsampler.processes.bridge import Bridge
+from diffsampler.processes.of_space import as_process
 from diffsampler.processes.pinned_brownian import PinnedBrownian
 from diffsampler.processes.schedules import CosineSchedule, LinearSchedule, NoiseSchedule
 from diffsampler.processes.torus import Torus
@@ -22,4 +23,5 @@ __all__ = [
     "Underdamped",
     "VarianceExploding",
     "VariancePreserving",
+    "as_process",
 ]

@@ -1,13 +1,14 @@
 """Langevin dynamics along a path of densities from prior to target, corrected by a learned control: CMCD."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from diffsampler.kernels import GaussianKernel
-from diffsampler.priors import Prior
+from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.annealed import AnnealedProcess
+from diffsampler.spaces import Space
+from diffsampler.spaces.kernels import GaussianKernel
 
 __all__ = ["AnnealedLangevin"]
 
@@ -27,9 +28,10 @@ class AnnealedLangevin(AnnealedProcess):
         Annealed importance sampling, Neal, 2001.
 
     Arguments:
+        space: R^D, or D.
         sigma: before training, the standard deviation of the noise over unit time: the larger, the more Langevin
             moves. One for all coordinates or one each; positive.
-        prior: by default a learnable `GaussianPrior()`.
+        prior: by default a learnable `GaussianPrior`.
         clip: bound on each entry of the target's score; positive.
         learnable: whether annealing and step sizes are learned.
     """
@@ -38,12 +40,13 @@ class AnnealedLangevin(AnnealedProcess):
 
     def __init__(
         self,
+        space: Space | int,
         sigma: float | Sequence[float] = 1.0,
-        prior: Prior | None = None,
+        prior: Prior | Callable[[Space], Prior] = GaussianPrior,
         clip: float = 1000.0,
         learnable: bool = True,
     ) -> None:
-        super().__init__(sigma, prior, clip, learnable)
+        super().__init__(space, sigma, prior, clip, learnable)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         return self._step(s, t, x, self.annealed_score(s, x, score), u)
@@ -58,5 +61,5 @@ class AnnealedLangevin(AnnealedProcess):
 
     def _step(self, s: Tensor, t: Tensor, x: Tensor, score: Tensor, control: Tensor) -> GaussianKernel:
         sigma = self.sigma * self.step_factor(s, t)
-        drift = torch.addcmul(control, (0.5 * sigma).to(x.dtype), score)
-        return GaussianKernel(torch.addcmul(x, (sigma * (t - s)).to(x.dtype), drift), sigma * (t - s).sqrt())
+        control = torch.addcmul(control, (0.5 * sigma).to(x.dtype), score)
+        return GaussianKernel(torch.addcmul(x, (sigma * (t - s)).to(x.dtype), control), sigma * (t - s).sqrt())

@@ -5,13 +5,16 @@ gets wrong costs variance, never correctness.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from diffsampler.kernels import Kernel
+from diffsampler.density import Density
+from diffsampler.parts import make_part
 from diffsampler.priors import Prior
-from diffsampler.target import Target
+from diffsampler.spaces import Space, as_space
+from diffsampler.spaces.kernels import Kernel
 
 __all__ = ["Process"]
 
@@ -23,13 +26,13 @@ class Process(nn.Module, ABC):
     pass.
 
     Arguments:
-        prior: the distribution of x_0; without one it is `start`, by default a Dirac at 0.
+        space: where states live; a number stands for R^D of that dimension.
+        prior: the distribution of x_0, or what makes it from the space.
 
     Attributes:
         uses_score: whether the kernels need the target's score at the state they leave.
         shares_control: whether the backward kernel takes the forward control at the state it leaves.
         learns_backward: whether the backward kernel takes a control of its own network.
-        periodic: whether states are angles, so that networks must be periodic.
         scores_destination: whether it is at the state that a step leads back to, and not at the one that it leaves,
             that the backward kernel needs the score.
     """
@@ -37,24 +40,24 @@ class Process(nn.Module, ABC):
     uses_score: bool = False
     shares_control: bool = False
     learns_backward: bool = False
-    periodic: bool = False
     scores_destination: bool = False
 
-    def __init__(self, prior: Prior | None = None) -> None:
+    def __init__(self, space: Space | int, prior: Prior | Callable[[Space], Prior]) -> None:
         super().__init__()
-        self.prior = prior
+        self.space = as_space(space)
+        self.prior = make_part("prior", prior, Prior, self.space)
 
     @property
     def scale(self) -> Tensor:
         """The standard deviation of the uncontrolled process at time 1, with shape () or (D): the unit of states.
 
-        Where a process does not say, that of its prior, or 1.
+        Where a process does not say, that of its prior.
         """
-        return torch.ones((), dtype=torch.float64) if self.prior is None else self.prior.scale
+        return self.prior.std
 
-    def extend(self, target: Target) -> Target:
-        """The target as a density of this process's states, for processes that walk in more than positions."""
-        return target
+    def extend(self, density: Density) -> Density:
+        """The density of this process's states, for processes that walk in more than positions."""
+        return density
 
     def position(self, state: Tensor) -> Tensor:
         """The positions, with shape (*, D), in states of this process."""
@@ -63,37 +66,6 @@ class Process(nn.Module, ABC):
     def lift(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """States of this process at positions x with shape (n, D), drawn from the extended target given x."""
         return x
-
-    def adapt(self, dim: int) -> None:
-        """Fit states of this dimension, or raise InputError; called once, by the sampler."""
-        if self.prior is not None:
-            self.prior.adapt(dim)
-
-    def sample_prior(
-        self,
-        n: int,
-        dim: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        """n initial states, with shape (n, D)."""
-        if self.prior is not None:
-            return self.prior.sample(n, generator, dtype, device)
-        origin = torch.zeros(n, dim, dtype=dtype, device=device)
-        start = self.start(origin)
-        return origin if start is None else start.rsample(generator)
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        """The log-density of initial states, with shape (*), for x with shape (*, D); 0 for a Dirac."""
-        if self.prior is not None:
-            return self.prior.log_prob(x)
-        start = self.start(torch.zeros_like(x))
-        return x.new_zeros(x.shape[:-1]) if start is None else start.log_prob(x)
-
-    def start(self, origin: Tensor) -> Kernel | None:
-        """The distribution of x_0 where no prior was given, around an origin with shape (*, D); None is a Dirac."""
-        return None
 
     @abstractmethod
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> Kernel:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffsampler.kernels import GaussianKernel
+from diffsampler.priors import DiracPrior
 from diffsampler.processes.base import Process
-from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.spaces import Space
+from diffsampler.spaces.kernels import GaussianKernel
+from diffsampler.spaces.scales import to_scales
 
 __all__ = ["PinnedBrownian"]
 
@@ -29,19 +31,17 @@ class PinnedBrownian(Process):
         Diffusion Generative Flow Samplers, Zhang et al., 2024, arXiv:2310.02679, section 2.
 
     Arguments:
+        space: R^D, or D.
         sigma: the standard deviation at time 1, one for all coordinates or one each; positive.
     """
 
-    def __init__(self, sigma: float | Sequence[float] = 1.0) -> None:
-        super().__init__()
-        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
+    def __init__(self, space: Space | int, sigma: float | Sequence[float] = 1.0) -> None:
+        super().__init__(space, DiracPrior)
+        self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
 
     @property
     def scale(self) -> Tensor:
         return self.sigma
-
-    def adapt(self, dim: int) -> None:
-        check_entries(self.sigma, dim)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         h = t - s

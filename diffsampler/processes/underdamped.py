@@ -1,43 +1,37 @@
 """Underdamped Langevin dynamics along a path of densities, both directions controlled: UDB."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import check_positive
-from diffsampler.kernels import GaussianKernel, MomentumKernel, noise_like
-from diffsampler.priors import Prior
+from diffsampler.parts import make_part
+from diffsampler.priors import GaussianPrior, MomentumPrior, Prior, log_momentum
 from diffsampler.processes.annealed import AnnealedProcess
-from diffsampler.target import Target, in_its_dtype
+from diffsampler.spaces import Euclidean, Space, as_space
+from diffsampler.spaces.kernels import MomentumKernel, noise_like
+from diffsampler.target import Target
 
-__all__ = ["TargetWithMomentum", "Underdamped"]
-
-
-def log_momentum(momentum: Tensor) -> Tensor:
-    """The log-density N(0, I) of momenta with shape (*, D), with shape (*)."""
-    one = torch.ones((), dtype=torch.float64, device=momentum.device)
-    return GaussianKernel(torch.zeros_like(momentum), one).log_prob(momentum)
+__all__ = ["DensityWithMomentum", "Underdamped"]
 
 
-class TargetWithMomentum(Target):
+class DensityWithMomentum(DerivedDensity):
     """R(x) N(p; 0, I), a density of states (x, p) with shape (*, 2 D); the same log Z."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(2 * target.dim)
-        self.target = target
-        self.log_z = target.log_z
+    def __init__(self, inner: Density | Target) -> None:
+        super().__init__(inner, 2 * inner.dim)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         position, momentum = x.chunk(2, -1)
-        log_prob = in_its_dtype(self.target, position, self.target.log_prob)
-        return log_prob + log_momentum(momentum).to(x.dtype)
+        return self.inner.value(position) + log_momentum(momentum)
 
-    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         position, momentum = x.chunk(2, -1)
-        log_prob, score = in_its_dtype(self.target, position, self.target.log_prob_and_score)
-        return log_prob + log_momentum(momentum).to(x.dtype), torch.cat([score.to(x.dtype), -momentum], -1)
+        log_prob, score = self.inner.value_and_score(position)
+        return log_prob + log_momentum(momentum), torch.cat([score.to(x.dtype), -momentum], -1)
 
 
 class Underdamped(AnnealedProcess):
@@ -62,10 +56,11 @@ class Underdamped(AnnealedProcess):
             arXiv:1203.5428 (splittings).
 
     Arguments:
+        space: of positions: R^D, or D.
         sigma: how far positions move over unit time: of the target's scale, times a few. One for all coordinates or one
             each; positive.
         friction: before training; positive.
-        prior: of positions; by default a learnable `GaussianPrior()`.
+        prior: of positions; by default a learnable `GaussianPrior`.
         clip: bound on each entry of the target's score; positive.
         learnable: whether friction, kicks and annealing are learned.
     """
@@ -75,41 +70,30 @@ class Underdamped(AnnealedProcess):
 
     def __init__(
         self,
+        space: Space | int,
         sigma: float | Sequence[float] = 5.0,
         friction: float = 5.0,
-        prior: Prior | None = None,
+        prior: Prior | Callable[[Space], Prior] = GaussianPrior,
         clip: float = 1000.0,
         learnable: bool = True,
     ) -> None:
-        super().__init__(sigma, prior, clip, learnable)
+        positions = make_part("prior", prior, Prior, as_space(space))
+        super().__init__(Euclidean(2 * positions.space.dim), sigma, MomentumPrior(positions), clip, learnable)
+        self.position_dim = positions.space.dim
         self.log_friction = nn.Parameter(torch.tensor(math.log(check_positive("friction", friction))), learnable)
 
-    def adapt(self, dim: int) -> None:
-        self.position_dim = dim // 2
-        super().adapt(self.position_dim)
+    @property
+    def position_prior(self) -> Prior:
+        return self.prior.positions
 
-    def extend(self, target: Target) -> Target:
-        return TargetWithMomentum(target)
+    def extend(self, density: Density) -> Density:
+        return DensityWithMomentum(density)
 
     def position(self, state: Tensor) -> Tensor:
         return state[..., : self.position_dim]
 
     def lift(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.cat([x, noise_like(x, generator)], -1)
-
-    def sample_prior(
-        self,
-        n: int,
-        dim: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        return self.lift(self.prior.sample(n, generator, dtype, device), generator)
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        position, momentum = x.chunk(2, -1)
-        return self.prior.log_prob(position) + log_momentum(momentum)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> MomentumKernel:
         position, momentum = x.chunk(2, -1)
@@ -133,7 +117,7 @@ class Underdamped(AnnealedProcess):
         return torch.cat([position - step.to(y.dtype) * momentum, momentum], -1)
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.log_prior(x)
+        return self.prior.log_prob(x)
 
     def _coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The decay a, the standard deviation of the noise, and the length sigma h of the drift."""

@@ -1,15 +1,17 @@
 """Noise added to the target until nothing else is seen, and its reversal under a learned control."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_positive
-from diffsampler.kernels import GaussianKernel
-from diffsampler.priors import Prior
+from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
-from diffsampler.processes.scales import check_entries, to_scales
+from diffsampler.spaces import Space, as_space
+from diffsampler.spaces.kernels import GaussianKernel
+from diffsampler.spaces.scales import to_scales
 
 __all__ = ["VarianceExploding"]
 
@@ -30,6 +32,7 @@ class VarianceExploding(Process):
         An optimal control perspective on diffusion-based generative modeling, Berner et al., 2024, arXiv:2211.01364.
 
     Arguments:
+        space: R^D, or D.
         sigma: the standard deviation of the reference at time 1, one for all coordinates or one each; positive.
         noise_max: the standard deviation of the noise at time 0: several times the target's.
         noise_min: of the last and smallest noise; positive and below noise_max.
@@ -38,28 +41,27 @@ class VarianceExploding(Process):
 
     def __init__(
         self,
+        space: Space | int,
         sigma: float | Sequence[float] = 1.0,
         noise_max: float = 10.0,
         noise_min: float = 0.1,
-        prior: Prior | None = None,
+        prior: Prior | Callable[[Space], Prior] | None = None,
     ) -> None:
-        super().__init__(prior)
-        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
-        self.noise_max = check_positive("noise_max", noise_max)
-        self.noise_min = check_positive("noise_min", noise_min)
+        space = as_space(space)
+        scales = to_scales("sigma", sigma, space.dim)
+        check_positive("noise_max", noise_max)
+        check_positive("noise_min", noise_min)
         if noise_min >= noise_max:
             raise InputError(f"noise_min must be below noise_max = {noise_max}, got {noise_min}.")
+        start = (scales.square() + noise_max**2 - noise_min**2).sqrt().tolist()
+        super().__init__(space, partial(GaussianPrior, scale=start, learnable=False) if prior is None else prior)
+        self.register_buffer("sigma", scales, persistent=False)
+        self.noise_max = noise_max
+        self.noise_min = noise_min
 
     @property
     def scale(self) -> Tensor:
         return self.sigma
-
-    def adapt(self, dim: int) -> None:
-        super().adapt(dim)
-        check_entries(self.sigma, dim)
-
-    def start(self, origin: Tensor) -> GaussianKernel:
-        return self._reference(torch.zeros((), dtype=torch.float64, device=origin.device), origin)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         before, after = self._variance(s), self._variance(t)
@@ -77,10 +79,7 @@ class VarianceExploding(Process):
         return signal**1.5, signal
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        return self._reference(t, torch.zeros_like(x)).log_prob(x)
-
-    def _reference(self, t: Tensor, mean: Tensor) -> GaussianKernel:
-        return GaussianKernel(mean, self._variance(t).sqrt())
+        return GaussianKernel(torch.zeros_like(x), self._variance(t).sqrt()).log_prob(x)
 
     def _variance(self, t: Tensor) -> Tensor:
         """v_t, with the shape of t broadcast against that of sigma."""

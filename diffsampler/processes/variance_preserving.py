@@ -1,15 +1,17 @@
 """An Ornstein-Uhlenbeck process that keeps its variance, driven by a learned control: DDS."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from diffsampler.kernels import GaussianKernel
-from diffsampler.priors import Prior
+from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
-from diffsampler.processes.scales import check_entries, to_scales
 from diffsampler.processes.schedules import CosineSchedule, NoiseSchedule
+from diffsampler.spaces import Space
+from diffsampler.spaces.kernels import GaussianKernel
+from diffsampler.spaces.scales import to_scales
 
 __all__ = ["VariancePreserving"]
 
@@ -28,28 +30,27 @@ class VariancePreserving(Process):
         Denoising Diffusion Samplers, Vargas et al., 2023, arXiv:2302.13834.
 
     Arguments:
+        space: R^D, or D.
         sigma: the standard deviation of the reference, one for all coordinates or one each; positive.
         schedule: of the noise; by default `CosineSchedule()`.
         prior: by default N(0, sigma^2), which is what noising any target ends in.
     """
 
     def __init__(
-        self, sigma: float | Sequence[float] = 1.0, schedule: NoiseSchedule | None = None, prior: Prior | None = None
+        self,
+        space: Space | int,
+        sigma: float | Sequence[float] = 1.0,
+        schedule: NoiseSchedule | None = None,
+        prior: Prior | Callable[[Space], Prior] | None = None,
     ) -> None:
-        super().__init__(prior)
-        self.register_buffer("sigma", to_scales("sigma", sigma), persistent=False)
+        noise = partial(GaussianPrior, scale=sigma, learnable=False)
+        super().__init__(space, noise if prior is None else prior)
+        self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
         self.schedule = CosineSchedule() if schedule is None else schedule
 
     @property
     def scale(self) -> Tensor:
         return self.sigma
-
-    def adapt(self, dim: int) -> None:
-        super().adapt(dim)
-        check_entries(self.sigma, dim)
-
-    def start(self, origin: Tensor) -> GaussianKernel:
-        return GaussianKernel(origin, self.sigma)
 
     def forward_kernel(self, s: Tensor, t: Tensor, x: Tensor, u: Tensor, score: Tensor | None = None) -> GaussianKernel:
         decay, variance = self._decay(s, t)
@@ -67,7 +68,7 @@ class VariancePreserving(Process):
         return signal, signal
 
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.start(torch.zeros_like(x)).log_prob(x)
+        return GaussianKernel(torch.zeros_like(x), self.sigma).log_prob(x)
 
     def _decay(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         log_decay = self.schedule.log_decay(s, t)

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 import torch
 
 from diffsampler import InputError, Sampler, Target, assess, fit
-from diffsampler.estimators import GRADES, reference
+from diffsampler.baseline import reference
+from diffsampler.log_z import GRADES
 from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.densities import DENSITIES
 from examples.benchmarks.densities_brought import BROUGHT

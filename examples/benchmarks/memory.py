@@ -21,11 +21,13 @@ def peak_of_step(num_steps: int, batch_size: int, checkpoint_activations: bool |
 
     from diffsampler import Sampler
     from diffsampler.losses import SubTrajectoryBalance
+    from diffsampler.paths import evaluate, rollout
     from targets import ManyWell
 
     torch.set_num_threads(1)
     sampler = Sampler(ManyWell(32), grid=num_steps, checkpoint_activations=checkpoint_activations)
-    SubTrajectoryBalance()(sampler.evaluate(sampler.rollout(batch_size))).backward()
+    dynamics = sampler.dynamics
+    SubTrajectoryBalance()(evaluate(dynamics, rollout(dynamics, batch_size))).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

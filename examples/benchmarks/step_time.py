@@ -3,10 +3,10 @@
     python -m examples.benchmarks.step_time [--presets dgfs tb pis_lv pis_lp] [--targets funnel many_well ...] [--json]
 
 Any preset on any target: seconds of a step (batch 256, T = 100 unless a preset says otherwise) split into paths
-(rollouts and what else the behaviour does), evaluate, loss, backward and optimiser; the FLOPs of its matrix products
-and the bytes that its backward pass needs of its forward pass; how many times longer it takes than these at the
-machine's measured ceilings; target evaluations a second, 10 000 draws with log-weights, and peak memory. Medians over
-repeats, interleaved over all cases. On one thread seconds are CPU seconds; on more, or on a GPU, they are of the wall.
+(rollouts and what else the behaviour does), densities with the loss, backward and optimiser; the FLOPs of its matrix
+products and the bytes that its backward pass needs of its forward pass; how many times longer it takes than these at
+the machine's measured ceilings; target evaluations a second, 10 000 draws with log-weights, and peak memory. Medians
+over repeats, interleaved over all cases. On one thread seconds are CPU seconds; on more, or on a GPU, of the wall.
 """
 
 import json
@@ -26,14 +26,14 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 import targets  # noqa: F401  (found by short name)
-from diffsampler.cli import build_module
-from diffsampler.module import SamplerModule
+from diffsampler.cli.command_line import build_module
+from diffsampler.training.module import SamplerModule
 from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.arguments import device as device_type
 from examples.benchmarks.cost_model import Ceilings, measure_ceilings, measure_need
 
 EXAMPLES = Path(__file__).parents[1]
-PARTS = ("paths", "evaluate", "loss", "backward", "optimiser")
+PARTS = ("paths", "densities", "backward", "optimiser")
 WARM_UP = 2
 NUM_DRAWS = 10_000
 
@@ -84,18 +84,16 @@ class Step:
         self.optimizer = torch.optim.Adam(self.module.parameters(), 1e-3)
         self.generator = torch.Generator(device).manual_seed(0)
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        sampler, behaviour = self.module.sampler, self.module.behaviour
-        sampler.evaluate = self._timed("evaluate", sampler.evaluate)
-        sampler.differentiable_rollout = self._timed("paths", sampler.differentiable_rollout)
+        behaviour = self.module.behaviour
         behaviour.paths = self._timed("paths", behaviour.paths)
 
     def run(self) -> dict[str, float]:
         """Seconds of each part."""
         module, self.seconds = self.module, dict.fromkeys(PARTS, 0.0)
         start = self.clock()
-        loss = module.loss.step(module.sampler, module.behaviour, self.case.batch_size, self.generator, 0.0)
+        loss = module.loss.step(module.sampler.dynamics, module.behaviour, self.case.batch_size, self.generator, 0.0)
         end = self.clock()
-        self.seconds["loss"] = end - start - self.seconds["paths"] - self.seconds["evaluate"]
+        self.seconds["densities"] = end - start - self.seconds["paths"]
         self.optimizer.zero_grad()
         loss.backward()
         start, self.seconds["backward"] = self.clock(), self.clock() - end
@@ -112,10 +110,9 @@ class Step:
 
     def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start, others = self.clock(), self.seconds["paths"] + self.seconds["evaluate"]
+            start = self.clock()
             result = call(*args, **kwargs)
-            nested = self.seconds["paths"] + self.seconds["evaluate"] - others
-            self.seconds[part] += self.clock() - start - nested
+            self.seconds[part] += self.clock() - start
             return result
 
         return timed

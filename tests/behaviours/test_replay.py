@@ -10,6 +10,7 @@ import torch
 from helpers import Z_BOUND, CountingTarget, correlated_gaussian, random_sampler, two_modes
 
 from diffsampler import FunctionTarget, InputError, Sampler
+from diffsampler.baseline.mcmc import MALA
 from diffsampler.behaviours import (
     Alternation,
     BackAndForth,
@@ -28,9 +29,9 @@ from diffsampler.behaviours import (
 from diffsampler.behaviours.buffer import PointBuffer
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.losses import TrajectoryBalance
-from diffsampler.mcmc import MALA
-from diffsampler.module import SamplerModule
 from diffsampler.networks import FourierMLP
+from diffsampler.paths import back_and_forth, evaluate, rollout
+from diffsampler.training.module import SamplerModule
 
 
 def filled(n: int, capacity: int = 10) -> PointBuffer:
@@ -86,29 +87,29 @@ def test_priorities(priority: Priority, expected: list[float], generator: torch.
 
 def test_replay_takes_turns_and_rolls_back_what_it_kept(generator: torch.Generator) -> None:
     sampler, replay = random_sampler(grid=3), Replay(replays=2)
-    fresh = replay.paths(sampler, 50, generator, 0.0)
+    fresh = replay.paths(sampler.dynamics, 50, generator, 0.0)
     assert len(replay.buffer) == 50
     for _ in range(2):
-        again = replay.paths(sampler, 20, generator, 0.0)
+        again = replay.paths(sampler.dynamics, 20, generator, 0.0)
         kept = (again.x[-1][:, None] == fresh.x[-1][None]).all(-1).any(1)
         assert kept.all() and not torch.equal(again.x[1], fresh.x[1][:20])
-    replay.paths(sampler, 50, generator, 0.0)
+    replay.paths(sampler.dynamics, 50, generator, 0.0)
     assert len(replay.buffer) == 100
 
 
 def test_replay_costs_one_evaluation_a_trajectory(generator: torch.Generator) -> None:
     target = CountingTarget(correlated_gaussian())
-    sampler = Sampler(target, drift=FourierMLP, flow=None, grid=3)
+    sampler = Sampler(target, control=FourierMLP, flow=None, grid=3)
     replay, loss = Replay(), TrajectoryBalance()
     for _ in range(4):
-        loss.step(sampler, replay, 10, generator, 0.0)
+        loss.step(sampler.dynamics, replay, 10, generator, 0.0)
     assert target.count == 40 == sampler.num_target_evaluations
 
 
 def test_importance_replay_keeps_the_weights(generator: torch.Generator) -> None:
     sampler, replay = random_sampler(grid=3), Replay(priority=ImportancePriority())
-    path = replay.paths(sampler, 30, generator, 0.0)
-    torch.testing.assert_close(replay.buffer.log_weight, sampler.evaluate(path).log_weight.detach())
+    path = replay.paths(sampler.dynamics, 30, generator, 0.0)
+    torch.testing.assert_close(replay.buffer.log_weight, evaluate(sampler.dynamics, path).log_weight.detach())
     with pytest.raises(InputError, match="ImportancePriority needs the weights"):
         Replay(priority=ImportancePriority(), search=BackAndForth())
 
@@ -116,10 +117,10 @@ def test_importance_replay_keeps_the_weights(generator: torch.Generator) -> None
 def test_replay_resumes_as_it_was(generator: torch.Generator) -> None:
     sampler, replay = random_sampler(grid=3), Replay(capacity=30)
     for _ in range(3):
-        replay.paths(sampler, 20, generator, 0.0)
+        replay.paths(sampler.dynamics, 20, generator, 0.0)
     other = Replay(capacity=30)
     other.load_state_dict(replay.state_dict())
-    first, second = (b.paths(sampler, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, other))
+    first, second = (b.paths(sampler.dynamics, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, other))
     assert torch.equal(first, second)
 
 
@@ -129,30 +130,30 @@ def test_search_moves_points_uphill_and_counts(generator: torch.Generator) -> No
     log_prob = sampler.counter.log_prob(x)
     for search in (MarkovChainSearch(num_steps=60, burn_in=40), BackAndForth(num_steps=3, num_rounds=10)):
         before = sampler.num_target_evaluations
-        new, new_log_prob = search.improve(sampler, x, log_prob, generator)
+        new, new_log_prob = search.improve(sampler.dynamics, x, log_prob, generator)
         torch.testing.assert_close(new_log_prob, sampler.target.log_prob(new))
         assert new_log_prob.median() > log_prob.median() + 1, type(search).__name__
         assert sampler.num_target_evaluations > before
     greedy = BackAndForth(num_steps=3, num_rounds=5, temperature=0.0)
-    assert (greedy.improve(sampler, x, log_prob, generator)[1] >= log_prob).all()
+    assert (greedy.improve(sampler.dynamics, x, log_prob, generator)[1] >= log_prob).all()
 
 
 def test_back_and_forth_keeps_the_steps_before(generator: torch.Generator) -> None:
     sampler = random_sampler(grid=4)
-    path = sampler.rollout(30, generator)
-    new, log_prob = sampler.back_and_forth(path.x[-1], 1, generator)
+    path = rollout(sampler.dynamics, 30, generator)
+    new, log_prob = back_and_forth(sampler.dynamics, path.x[-1], 1, generator)
     torch.testing.assert_close(log_prob, sampler.target.log_prob(new))
     # One step of width 1 / 2 back and one forth: nearer to the old end than another rollout is.
-    assert (new - path.x[-1]).norm(dim=-1).mean() < (sampler.rollout(30, generator).x[-1] - path.x[-1]).norm(
+    assert (new - path.x[-1]).norm(dim=-1).mean() < (rollout(sampler.dynamics, 30, generator).x[-1] - path.x[-1]).norm(
         dim=-1
     ).mean()
 
 
 def test_search_lets_only_usable_points_in(generator: torch.Generator) -> None:
     target = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -x.square().sum(-1), -math.inf), dim=2)
-    sampler = random_sampler(target, drift=FourierMLP, grid=3)
+    sampler = random_sampler(target, control=FourierMLP, grid=3)
     replay = Replay(search=MarkovChainSearch(num_steps=4, burn_in=2, keep_every=1), search_every=1)
-    replay.paths(sampler, 40, generator, 0.0)
+    replay.paths(sampler.dynamics, 40, generator, 0.0)
     assert 0 < len(replay.buffer) < 80 and (replay.buffer.x[:, 0] > 0).all()
 
 
@@ -162,12 +163,12 @@ def test_expert_samples_from_a_file(tmp_path: FilePath, generator: torch.Generat
     coordinates = AffineCoordinates(torch.tensor([1.0, 2.0]), torch.diag(torch.tensor([2.0, 0.5])))
     sampler = random_sampler(grid=3, coordinates=coordinates)
     behaviour = ExpertSamples(str(tmp_path / "points.npy"))
-    behaviour.check(sampler)
-    ends = coordinates(behaviour.paths(sampler, 30, generator, 0.0).x[-1])
+    behaviour.check(sampler.dynamics)
+    ends, _ = coordinates(behaviour.paths(sampler.dynamics, 30, generator, 0.0).x[-1])
     distance = (ends[:, None] - torch.as_tensor(points)[None]).norm(dim=-1).min(1).values
     assert distance.max() < 1e-12
     with pytest.raises(InputError, match="dimension 4"):
-        behaviour.check(Sampler(two_pairs(), grid=2))
+        behaviour.check(Sampler(two_pairs(), grid=2).dynamics)
     with pytest.raises(InputError, match="file must be"):
         ExpertSamples(str(tmp_path / "nothing.npy"))
 
@@ -185,12 +186,12 @@ def test_alternation_and_mixture(generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), grid=3)
     turns = Alternation([OnPolicy(), ExpertSamples(), ExpertSamples()])
     # Rolled-back paths carry no target values where P_B needs none.
-    kinds = [turns.paths(sampler, 2, generator, 0.0).log_prob is None for _ in range(6)]
+    kinds = [turns.paths(sampler.dynamics, 2, generator, 0.0).log_prob is None for _ in range(6)]
     assert kinds == [False, True, True, False, True, True]
     assert not turns.on_policy and not turns.backward and Mixture([OnPolicy()]).on_policy
     # 2000 draws of a share of 0.3: within 4.5 standard errors, 7e-6.
     mixture = Mixture([ExpertSamples(), Exploration()], [0.3, 0.7])
-    share = np.mean([mixture.paths(sampler, 1, generator, 0.0).log_prob is None for _ in range(2000)])
+    share = np.mean([mixture.paths(sampler.dynamics, 1, generator, 0.0).log_prob is None for _ in range(2000)])
     assert abs(share - 0.3) < Z_BOUND * math.sqrt(0.3 * 0.7 / 2000)
     with pytest.raises(InputError, match="weights"):
         Mixture([OnPolicy()], [1.0, 2.0])
@@ -226,11 +227,11 @@ def test_checkpoints_hold_points_and_not_the_allocation() -> None:
 
 def test_a_buffer_not_yet_drawn_from_survives_another_checkpoint(generator: torch.Generator) -> None:
     sampler, replay = random_sampler(grid=3), Replay(capacity=30)
-    replay.paths(sampler, 20, generator, 0.0)
+    replay.paths(sampler.dynamics, 20, generator, 0.0)
     once, twice = Replay(capacity=30), Replay(capacity=30)
     once.load_state_dict(states_of(replay))
     twice.load_state_dict(states_of(once))
-    first, second = (b.paths(sampler, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, twice))
+    first, second = (b.paths(sampler.dynamics, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, twice))
     assert torch.equal(first, second)
 
 
@@ -247,14 +248,14 @@ def test_behaviours_go_on_as_if_nothing_had_happened(make: object) -> None:
     sampler = random_sampler(two_modes(), grid=3)
     whole, generator = make(), torch.Generator().manual_seed(4)
     for _ in range(5):
-        whole.paths(sampler, 20, generator, 0.0)
+        whole.paths(sampler.dynamics, 20, generator, 0.0)
     resumed, state = make(), generator.get_state()
     resumed.load_state_dict(states_of(whole))
     for _ in range(4):
-        first = whole.paths(sampler, 20, generator, 0.0).x
+        first = whole.paths(sampler.dynamics, 20, generator, 0.0).x
     generator.set_state(state)
     for _ in range(4):
-        second = resumed.paths(sampler, 20, generator, 0.0).x
+        second = resumed.paths(sampler.dynamics, 20, generator, 0.0).x
     assert torch.equal(first, second)
 
 
@@ -271,7 +272,7 @@ def test_search_keeps_its_schedule(generator: torch.Generator) -> None:
     search = Recording(num_steps=9, burn_in=3, keep_every=2)
     replay = Replay(search=search, search_every=3)
     for turn, expected in zip(range(14), [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3], strict=True):
-        replay.paths(sampler, 10, generator, 0.0)
+        replay.paths(sampler.dynamics, 10, generator, 0.0)
         assert search.calls == expected, turn
     # Of six steps after the burn-in every second is kept: three states of each of ten chains.
     assert len(replay.buffer) == 3 * 30
@@ -287,7 +288,7 @@ def test_adaptation_ends_with_the_burn_in(generator: torch.Generator) -> None:
 
     sampler = random_sampler(grid=3)
     search = MarkovChainSearch(Recording(), num_steps=5, burn_in=2, keep_every=1)
-    search.improve(sampler, torch.zeros(4, 2), torch.zeros(4), generator)
+    search.improve(sampler.dynamics, torch.zeros(4, 2), torch.zeros(4), generator)
     assert Recording.adapted == [True, True, False, False, False]
 
 
@@ -295,7 +296,9 @@ def test_temperature_decides_how_much_worse_is_kept(generator: torch.Generator) 
     sampler, x = random_sampler(grid=4), torch.tensor([[0.4, -0.3]]).expand(400, 2)  # the mode: all moves are worse
     log_prob = sampler.counter.log_prob(x)
     moved = {
-        t: float((BackAndForth(3, 1, t).improve(sampler, x, log_prob, generator)[0] != x).any(-1).double().mean())
+        t: float(
+            (BackAndForth(3, 1, t).improve(sampler.dynamics, x, log_prob, generator)[0] != x).any(-1).double().mean()
+        )
         for t in (0.0, 1.0, 1e6)
     }
     assert moved[0.0] < 0.01 and 0.05 < moved[1.0] < 0.95 and moved[1e6] > 0.99, moved

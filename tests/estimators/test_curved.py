@@ -8,8 +8,8 @@ import torch
 from helpers import Z_BOUND
 from torch import Tensor
 
-from diffsampler.estimators.curved import CurvedMap, fit_map, with_tail
-from diffsampler.estimators.tails import Tail
+from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
+from diffsampler.baseline.tails import Tail
 
 LOG_2PI = math.log(2 * math.pi)
 N = 2000

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsampler import InputError
-from diffsampler.estimators import LogZEstimate, WeightSummary, estimate_log_z, pareto_khat
+from diffsampler.log_z import LogZEstimate, WeightSummary, estimate_log_z, pareto_khat
 
 
 def heavy(n: int, shape: float, seed: int = 0) -> Tensor:
@@ -160,7 +160,7 @@ def test_to_dict_is_strict_json(log_weight: list[float]) -> None:
 def test_khat_decides_what_is_claimed(
     khat: float, spread: float, claims: bool, warns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda largest, n: khat)
+    monkeypatch.setattr("diffsampler.log_z.weights.pareto_khat_of_largest", lambda largest, n: khat)
     log_weight = spread * torch.randn(2000, generator=torch.Generator().manual_seed(1))
     estimate = estimate_log_z(log_weight)
     assert math.isfinite(estimate.high) == claims and bool(estimate.warnings) == warns
@@ -170,7 +170,7 @@ def test_khat_decides_what_is_claimed(
 def test_weights_that_are_all_but_equal_have_no_tail(
     largest: float, claims: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffsampler.estimators.weights.pareto_khat_of_largest", lambda weights, n: 0.9)
+    monkeypatch.setattr("diffsampler.log_z.weights.pareto_khat_of_largest", lambda weights, n: 0.9)
     weight = torch.full((200,), 1.0)
     weight[7] = largest * 199 / (200 - largest)  # so many times the mean
     estimate = estimate_log_z(weight.log())

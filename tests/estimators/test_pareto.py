@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsampler.estimators import pareto_khat
+from diffsampler.log_z import pareto_khat
 
 
 def pareto(n: int, shape: float, generator: torch.Generator) -> Tensor:

@@ -8,11 +8,11 @@ from helpers import Z_BOUND
 from torch import Tensor
 
 from diffsampler import FunctionTarget
-from diffsampler.estimators import GaussianComponents
-from diffsampler.estimators.curved import CurvedMap, fit_map
-from diffsampler.estimators.moves import AnnealedPath, PriorMove, Rung
-from diffsampler.estimators.proposal import Part, Proposal, fit_proposal, gaussian_parts
-from diffsampler.target import CountedTarget
+from diffsampler.baseline import GaussianComponents
+from diffsampler.baseline.curved import CurvedMap, fit_map
+from diffsampler.baseline.moves import AnnealedPath, PriorMove, Rung
+from diffsampler.baseline.proposal import Part, Proposal, fit_proposal, gaussian_parts
+from diffsampler.counted import CountedTarget
 
 N = 40_000
 

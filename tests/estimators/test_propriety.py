@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, fit
+from diffsampler.baseline import reference
+from diffsampler.baseline.propriety import check_proper
 from diffsampler.coordinates import ScaledCoordinates
-from diffsampler.estimators import reference
-from diffsampler.estimators.propriety import check_proper
+from diffsampler.counted import CountedTarget
 from diffsampler.losses import LogVariance
-from diffsampler.networks import PeriodicMLP
+from diffsampler.networks import FourierMLP
 from diffsampler.processes import Torus
-from diffsampler.target import CountedTarget
 from targets import VonMisesMixture
 
 LogProb = Callable[[Tensor], Tensor]
@@ -240,7 +240,7 @@ IMPROPER: dict[str, tuple[int, LogProb, str]] = {
     "two angles": (
         2,
         lambda x: 3 * (x[..., 0] - 1).cos() + 2 * (x[..., 1] + 0.5).cos() + (x[..., 0] - x[..., 1]).cos(),
-        r"x\[0\] and x\[1\] have period 6.283; use process=Torus\(\)",
+        r"x\[0\] and x\[1\] have period 6.283; use process=Torus on",
     ),
     "a sharp angle": (2, lambda x: 500 * x.cos().sum(-1), r"x\[0\] and x\[1\] have period 6.283"),
     "hours and degrees": (
@@ -329,5 +329,5 @@ def test_training_refuses() -> None:
 
 
 def test_angles_on_a_torus_are_right() -> None:
-    sampler = Sampler(VonMisesMixture(1), process=Torus(), drift=PeriodicMLP, flow=None, grid=5)
+    sampler = Sampler(VonMisesMixture(1), process=Torus, control=FourierMLP, flow=None, grid=5)
     assert len(fit(sampler, loss=LogVariance(), **QUIET)) == 1

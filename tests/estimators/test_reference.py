@@ -9,11 +9,12 @@ from helpers import Z_BOUND, correlated_gaussian
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Target
-from diffsampler.estimators import GaussianComponents, estimate_log_z, judge, reference
-from diffsampler.estimators.ascent import follow_gradients
-from diffsampler.estimators.reference import more_draws
-from diffsampler.estimators.search import starts_at_all_radii, unexplained_peaks
-from diffsampler.target import CountedTarget
+from diffsampler.baseline import GaussianComponents, reference
+from diffsampler.baseline.ascent import follow_gradients
+from diffsampler.baseline.reference import more_draws
+from diffsampler.baseline.search import starts_at_all_radii, unexplained_peaks
+from diffsampler.counted import CountedTarget
+from diffsampler.log_z import estimate_log_z, judge
 from targets import Gaussian, GaussianMixture
 
 
@@ -279,7 +280,7 @@ def test_is_right_where_searches_went_wrong(make: object) -> None:
 # --- what several searches say together
 
 # By name: the package has a function that is called like the module.
-REFERENCE = importlib.import_module("diffsampler.estimators.reference")
+REFERENCE = importlib.import_module("diffsampler.baseline.reference")
 TWINS = ([-60.0, 0.0], [60.0, 30.0])
 
 

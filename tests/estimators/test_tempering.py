@@ -8,17 +8,10 @@ from helpers import Z_BOUND, assert_mean, two_modes
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Target
-from diffsampler.estimators import (
-    GaussianComponents,
-    HamiltonianMove,
-    RandomWalkMove,
-    ais,
-    reverse_ais,
-    smc,
-)
-from diffsampler.estimators.moves import AnnealedPath, Move, Rung
-from diffsampler.resampling import systematic
-from diffsampler.target import CountedTarget
+from diffsampler.baseline import GaussianComponents, HamiltonianMove, RandomWalkMove, ais, reverse_ais, smc
+from diffsampler.baseline.moves import AnnealedPath, Move, Rung
+from diffsampler.counted import CountedTarget
+from diffsampler.log_z.resampling import systematic
 from targets import Gaussian
 
 MOVES = [HamiltonianMove(4), RandomWalkMove()]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffsampler.estimators import LogZEstimate, estimate_log_z
-from diffsampler.estimators.verdict import GRADES, judge, share_not_covered
+from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.log_z.verdict import GRADES, judge, share_not_covered
 from targets import GaussianMixture
 
 GOOD, DOUBTFUL, BAD = GRADES

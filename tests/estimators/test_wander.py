@@ -8,10 +8,10 @@ from helpers import Z_BOUND
 from torch import Tensor
 
 from diffsampler import FunctionTarget
-from diffsampler.estimators import GaussianComponents
-from diffsampler.estimators.proposal import Proposal, gaussian_parts
-from diffsampler.estimators.wander import wander
-from diffsampler.target import CountedTarget
+from diffsampler.baseline import GaussianComponents
+from diffsampler.baseline.proposal import Proposal, gaussian_parts
+from diffsampler.baseline.wander import wander
+from diffsampler.counted import CountedTarget
 
 N = 4000
 

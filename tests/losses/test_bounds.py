@@ -1,8 +1,10 @@
 """The losses that are bounds: values, and gradients against closed forms and finite differences."""
 
+from functools import partial
+
 import pytest
 import torch
-from helpers import PROCESSES, ConstantDrift, ProcessCase, assert_mean, by_name, centred_gaussian, random_sampler
+from helpers import PROCESSES, ConstantControl, ProcessCase, assert_mean, by_name, centred_gaussian, random_sampler
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler
@@ -21,8 +23,8 @@ from diffsampler.losses import (
     TrajectoryBalance,
 )
 from diffsampler.networks import FourierFlow, FourierMLP
+from diffsampler.paths import Path, evaluate, log_uncontrolled_backward, rollout
 from diffsampler.processes import Bridge, PinnedBrownian
-from diffsampler.trajectory import Path
 from targets import Gaussian
 
 SIGMA, CONTROL = 1.4, torch.tensor([0.3, -0.2])
@@ -31,7 +33,7 @@ MEAN, COVARIANCE = torch.tensor([0.4, -0.3]), torch.tensor([[0.9, 0.3], [0.3, 0.
 
 def constant_control_sampler() -> Sampler:
     target = Gaussian(MEAN.tolist(), COVARIANCE.tolist())
-    return Sampler(target, PinnedBrownian(SIGMA), ConstantDrift(CONTROL.tolist()), flow=None, grid=4)
+    return Sampler(target, partial(PinnedBrownian, sigma=SIGMA), ConstantControl(CONTROL.tolist()), flow=None, grid=4)
 
 
 @pytest.mark.parametrize(
@@ -46,18 +48,18 @@ def test_gradient_of_the_reverse_kl_is_unbiased(loss: torch.nn.Module, generator
     expected = SIGMA * torch.linalg.solve(COVARIANCE, SIGMA * CONTROL - MEAN)
     gradients = []
     for _ in range(300):
-        value = loss.step(sampler, OnPolicy(), 20, generator, 0.0)
-        gradients.append(torch.autograd.grad(value, sampler.drift.control)[0])
+        value = loss.step(sampler.dynamics, OnPolicy(), 20, generator, 0.0)
+        gradients.append(torch.autograd.grad(value, sampler.policy.control.control)[0])
     for i in range(2):
         assert_mean(torch.stack(gradients)[:, i], float(expected[i]), f"coordinate {i}")
 
 
 @pytest.mark.parametrize("loss", [ScoreFunctionReverseKL(), PathwiseReverseKL(), PathwiseReverseKL(True)])
 def test_value_is_minus_the_elbo(loss: torch.nn.Module) -> None:
-    sampler = random_sampler(process=PinnedBrownian(1.2), grid=5)
-    sampler.log_z.data.fill_(0.7)
-    value = loss.step(sampler, OnPolicy(), 50, torch.Generator().manual_seed(3), 0.0)
-    _, log_weight = sampler.weighted_rollout(50, torch.Generator().manual_seed(3))
+    sampler = random_sampler(process=partial(PinnedBrownian, sigma=1.2), grid=5)
+    sampler.policy.log_z.data.fill_(0.7)
+    value = loss.step(sampler.dynamics, OnPolicy(), 50, torch.Generator().manual_seed(3), 0.0)
+    _, log_weight = sampler.weighted_draws(50, torch.Generator().manual_seed(3))
     torch.testing.assert_close(value.detach(), -log_weight.mean())
 
 
@@ -66,13 +68,13 @@ def test_path_wise_gradient_is_the_derivative(case: ProcessCase) -> None:
     """Against central differences under the same noise, scores inside the kernels included."""
     if case.name == "AnnealedLangevin-mixture":
         pytest.skip("its samples carry no gradient")
-    sampler = random_sampler(process=case.make(), drift=FourierMLP, flow=None, grid=3)
+    sampler = random_sampler(process=case.make(), control=FourierMLP, flow=None, grid=3)
 
     def minus_elbo() -> Tensor:
-        return -sampler.weighted_rollout(6, torch.Generator().manual_seed(1))[1].mean()
+        return -sampler.weighted_draws(6, torch.Generator().manual_seed(1))[1].mean()
 
-    value = PathwiseReverseKL().step(sampler, OnPolicy(), 6, torch.Generator().manual_seed(1), 0.0)
-    parameters = [p for p in sampler.parameters() if p.requires_grad and p is not sampler.log_z]
+    value = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 6, torch.Generator().manual_seed(1), 0.0)
+    parameters = [p for p in sampler.parameters() if p.requires_grad and p is not sampler.policy.log_z]
     gradients = torch.autograd.grad(value, parameters)
     direction = [torch.randn(p.shape, generator=torch.Generator().manual_seed(2)) for p in parameters]
     step, values = 1e-5, []
@@ -92,12 +94,16 @@ def test_path_wise_gradient_is_the_derivative(case: ProcessCase) -> None:
 def test_sticking_the_landing_is_still_where_the_sampler_is_exact(generator: torch.Generator) -> None:
     sigma = torch.tensor([0.7, 1.6])
     sampler = Sampler(
-        centred_gaussian(sigma), PinnedBrownian(sigma.tolist()), ConstantDrift([0.0, 0.0]), flow=None, grid=4
+        centred_gaussian(sigma),
+        partial(PinnedBrownian, sigma=sigma.tolist()),
+        ConstantControl([0.0, 0.0]),
+        flow=None,
+        grid=4,
     )
 
     def gradient(loss: PathwiseReverseKL) -> float:
-        value = loss.step(sampler, OnPolicy(), 8, generator, 0.0)
-        return float(torch.autograd.grad(value, sampler.drift.control)[0].abs().max())
+        value = loss.step(sampler.dynamics, OnPolicy(), 8, generator, 0.0)
+        return float(torch.autograd.grad(value, sampler.policy.control.control)[0].abs().max())
 
     assert gradient(PathwiseReverseKL(sticking_the_landing=True)) < 1e-12
     assert gradient(PathwiseReverseKL()) > 1e-3
@@ -108,7 +114,7 @@ def test_reverse_kl_stays_where_the_density_is(loss: torch.nn.Module, generator:
     # Zero for x_0 < 0.3: half of the untrained trajectories end there, after 150 steps hardly any (a binomial share of
     # 500 draws has a standard error of 0.02, the bounds stand at more than ten of them).
     target = FunctionTarget(lambda x: torch.where(x[..., 0] > 0.3, -0.5 * (x - 1).square().sum(-1), -torch.inf), dim=2)
-    sampler = Sampler(target, drift=FourierMLP, flow=None, grid=10)
+    sampler = Sampler(target, control=FourierMLP, flow=None, grid=10)
     optimizer = torch.optim.Adam(sampler.parameters(), 5e-3)
 
     def share() -> float:
@@ -117,21 +123,23 @@ def test_reverse_kl_stays_where_the_density_is(loss: torch.nn.Module, generator:
     assert share() < 0.6
     for _ in range(150):
         optimizer.zero_grad()
-        loss.step(sampler, OnPolicy(), 64, generator, 0.0).backward()
-        assert all(p.grad.isfinite().all() for p in sampler.drift.parameters())
+        loss.step(sampler.dynamics, OnPolicy(), 64, generator, 0.0).backward()
+        assert all(p.grad.isfinite().all() for p in sampler.policy.control.parameters())
         optimizer.step()
     assert share() > 0.85
 
 
 def test_the_baseline_leaves_one_out(generator: torch.Generator) -> None:
     sampler = constant_control_sampler()
-    trajectory = sampler.evaluate(sampler.rollout(3, generator))
-    (gradient,) = torch.autograd.grad(ScoreFunctionReverseKL()(trajectory), sampler.drift.control, retain_graph=True)
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 3, generator))
+    (gradient,) = torch.autograd.grad(
+        ScoreFunctionReverseKL()(trajectory), sampler.policy.control.control, retain_graph=True
+    )
     value, log_pf = -trajectory.log_weight.detach(), trajectory.log_pf.sum(0)
     expected = torch.zeros(2)
     for i in range(3):
         others = [j for j in range(3) if j != i]
-        score = torch.autograd.grad(log_pf[i], sampler.drift.control, retain_graph=True)[0]
+        score = torch.autograd.grad(log_pf[i], sampler.policy.control.control, retain_graph=True)[0]
         expected = expected + (value[i] - value[others].mean()) * score / 3
     torch.testing.assert_close(gradient, expected)
 
@@ -142,10 +150,10 @@ def test_maximum_likelihood_recovers_the_mean(generator: torch.Generator) -> Non
     sampler = constant_control_sampler()
     gradients = []
     with torch.no_grad():
-        sampler.drift.control.copy_(MEAN / SIGMA)
+        sampler.policy.control.control.copy_(MEAN / SIGMA)
     for _ in range(200):
-        value = MaximumLikelihood().step(sampler, ExpertSamples(), 50, generator, 0.0)
-        gradients.append(torch.autograd.grad(value, sampler.drift.control)[0])
+        value = MaximumLikelihood().step(sampler.dynamics, ExpertSamples(), 50, generator, 0.0)
+        gradients.append(torch.autograd.grad(value, sampler.policy.control.control)[0])
     for i in range(2):
         assert_mean(torch.stack(gradients)[:, i], 0.0, f"coordinate {i}")
 
@@ -154,9 +162,9 @@ def test_refuses_paths_that_do_not_fit() -> None:
     sampler = constant_control_sampler()
     for loss in (ScoreFunctionReverseKL(), PathwiseReverseKL()):
         with pytest.raises(InputError, match="own rollouts.*Exploration.*OnPolicy"):
-            loss.check(sampler, Exploration())
+            loss.check(sampler.dynamics, Exploration())
     with pytest.raises(InputError, match="rolled back.*OnPolicy.*ExpertSamples"):
-        MaximumLikelihood().check(sampler, OnPolicy())
+        MaximumLikelihood().check(sampler.dynamics, OnPolicy())
 
 
 # --- chosen pairs
@@ -173,14 +181,14 @@ def test_weights_of_chosen_pairs() -> None:
 
 def test_chosen_pairs_equal_trajectory_balance(generator: torch.Generator) -> None:
     sampler = random_sampler(grid=4)
-    trajectory = sampler.evaluate(sampler.rollout(6, generator))
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 6, generator))
     torch.testing.assert_close(ChunkBalance(4)(trajectory), TrajectoryBalance()(trajectory))
 
 
 def test_pairs_are_tried_on_the_grid_before_training() -> None:
     for loss in (LengthBalance([5]), MatrixBalance([[0.0, 1.0], [0.0, 0.0]])):
         with pytest.raises(InputError, match="3 steps"):
-            loss.check(random_sampler(grid=3), OnPolicy())
+            loss.check(random_sampler(grid=3).dynamics, OnPolicy())
 
 
 def test_refuses_bad_pairs() -> None:
@@ -201,61 +209,65 @@ def test_refuses_bad_pairs() -> None:
 def test_learned_decomposition_is_balance_with_shares(generator: torch.Generator) -> None:
     sampler = random_sampler(flow=FourierFlow, grid=4)
     loss = LearnedDecomposition(dropout=0.0, weight=0.0)
-    loss.adapt(sampler)
-    trajectory = sampler.evaluate(sampler.rollout(6, generator))
+    loss.adapt(sampler.dynamics)
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 6, generator))
     # The shares start at zero: plain detailed balance.
-    torch.testing.assert_close(loss(trajectory), DetailedBalance()(trajectory))
+    every = torch.ones_like(trajectory.log_pf)
+    torch.testing.assert_close(loss(trajectory, every), DetailedBalance()(trajectory))
     loss.network.output.bias.data.fill_(0.3)
     lifted = trajectory.u + 0.3 * torch.tensor([0.0, 1.0, 2.0, 3.0, 0.0])[:, None]
-    torch.testing.assert_close(loss(trajectory), lifted.diff(dim=0).square().mean())
+    torch.testing.assert_close(loss(trajectory, every), lifted.diff(dim=0).square().mean())
 
 
 def test_learned_decomposition_regresses_the_end(generator: torch.Generator) -> None:
     sampler = random_sampler(flow=FourierFlow, grid=4)
     loss = LearnedDecomposition(dropout=0.0, weight=2.0)
-    loss.adapt(sampler)
+    loss.adapt(sampler.dynamics)
     loss.network.output.bias.data.fill_(0.3)
-    trajectory = sampler.evaluate(sampler.rollout(6, generator))
-    alone = loss(trajectory) - 2 * (0.3 - trajectory.log_prob / 4).square().mean()
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 6, generator))
+    every = torch.ones_like(trajectory.log_pf)
+    alone = loss(trajectory, every) - 2 * (0.3 - trajectory.log_prob / 4).square().mean()
     loss.weight = 0.0
-    torch.testing.assert_close(loss(trajectory), alone)
+    torch.testing.assert_close(loss(trajectory, every), alone)
     loss.weight = 2.0
-    loss(trajectory).backward()
+    loss(trajectory, every).backward()
     assert loss.network.output.bias.grad.abs() > 0
-    assert sampler.drift.network.perceptron.output.weight.grad.abs().max() > 0
+    assert sampler.policy.control.network.perceptron.output.weight.grad.abs().max() > 0
     with pytest.raises(InputError, match="flow=FourierFlow"):
-        LearnedDecomposition().check(random_sampler(grid=2), OnPolicy())
+        LearnedDecomposition().check(random_sampler(grid=2).dynamics, OnPolicy())
     with pytest.raises(InputError, match="dropout"):
         LearnedDecomposition(dropout=1.0)
 
 
 def test_guided_balance_pulls_towards_the_guide(generator: torch.Generator) -> None:
-    sampler = random_sampler(process=Bridge(0.8), flow=None, grid=4)
-    loss, path = GuidedTrajectoryBalance(weight=3.0), sampler.rollout(6, generator)
+    sampler = random_sampler(process=partial(Bridge, sigma=0.8), flow=None, grid=4)
+    loss, path = GuidedTrajectoryBalance(weight=3.0), rollout(sampler.dynamics, 6, generator)
 
     class Fixed(OnPolicy):
         def paths(self, *args: object) -> Path:
             return path
 
-    trajectory = sampler.evaluate(path)
-    guide = sampler.log_uncontrolled_backward(path)
+    trajectory = evaluate(sampler.dynamics, path)
+    guide = log_uncontrolled_backward(sampler.dynamics, path)
     s, t = path.times[:-1, None, None], path.times[1:, None, None]
     y = path.x[1:]
-    by_hand = sampler.process.backward_kernel(s, t, y, torch.zeros_like(y)).log_prob(path.x[:-1])
+    by_hand = sampler.policy.process.backward_kernel(s, t, y, torch.zeros_like(y)).log_prob(path.x[:-1])
     torch.testing.assert_close(guide, by_hand)
     ratio = trajectory.log_prob + guide.sum(0) - trajectory.log_prior - trajectory.log_pf.sum(0) - trajectory.log_z
     expected = ratio.square().mean() + 3 * (trajectory.log_pb - guide).sum(0).square().mean()
-    torch.testing.assert_close(loss.step(sampler, Fixed(), 6, generator, 0.0), expected)
+    torch.testing.assert_close(loss.step(sampler.dynamics, Fixed(), 6, generator, 0.0), expected)
     with pytest.raises(InputError, match="PinnedBrownian has no network of its own"):
-        loss.check(random_sampler(grid=2), OnPolicy())
+        loss.check(random_sampler(grid=2).dynamics, OnPolicy())
 
 
 def test_dropout_comes_from_the_generator() -> None:
     sampler = random_sampler(flow=FourierFlow, grid=4)
     loss = LearnedDecomposition(dropout=0.5)
-    loss.adapt(sampler)
+    loss.adapt(sampler.dynamics)
     loss.network.output.bias.data.fill_(0.3)
-    values = [float(loss.step(sampler, OnPolicy(), 6, torch.Generator().manual_seed(s), 0.0)) for s in (1, 1, 2)]
+    values = [
+        float(loss.step(sampler.dynamics, OnPolicy(), 6, torch.Generator().manual_seed(s), 0.0)) for s in (1, 1, 2)
+    ]
     assert values[0] == values[1] != values[2]
     with pytest.raises(InputError, match="flow=FourierFlow"):
-        loss.check(random_sampler(flow=None, grid=2), OnPolicy())
+        loss.check(random_sampler(flow=None, grid=2).dynamics, OnPolicy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import (
     LOSSES,
-    ConstantDrift,
+    ConstantControl,
     ExactFlow,
     LossCase,
     by_name,
@@ -19,10 +19,17 @@ from torch import Tensor
 
 from diffsampler import InputError, Sampler
 from diffsampler.behaviours import OnPolicy
-from diffsampler.losses import DetailedBalance, LogVariance, Loss, SubTrajectoryBalance, TrajectoryBalance, laplacian
+from diffsampler.losses import (
+    DetailedBalance,
+    LogVariance,
+    Objective,
+    SubTrajectoryBalance,
+    TrajectoryBalance,
+    laplacian,
+)
 from diffsampler.networks import FourierFlow, FourierMLP
+from diffsampler.paths import Trajectory, evaluate, rollout
 from diffsampler.processes import PinnedBrownian
-from diffsampler.trajectory import Trajectory
 
 every_loss = pytest.mark.parametrize("case", LOSSES, ids=by_name)
 
@@ -90,28 +97,28 @@ def test_averages_over_the_batch(case: LossCase, generator: torch.Generator) -> 
 def test_vanishes_at_the_optimum_and_only_there(case: LossCase, num_steps: int, generator: torch.Generator) -> None:
     # For exp(0.7) N(0, sigma^2) the uncontrolled process is exact and its marginals are the flows.
     sigma = torch.tensor([0.7, 1.6])
-    process, drift = PinnedBrownian(sigma.tolist()), ConstantDrift([0.0, 0.0])
-    sampler = Sampler(centred_gaussian(sigma, 0.7), process, drift, ExactFlow(process.log_reference, 0.7), num_steps)
-    sampler.log_z.data.fill_(0.7)
+    process, control = PinnedBrownian(2, sigma.tolist()), ConstantControl([0.0, 0.0])
+    sampler = Sampler(centred_gaussian(sigma, 0.7), process, control, ExactFlow(process.log_reference, 0.7), num_steps)
+    sampler.policy.log_z.data.fill_(0.7)
     loss = case.make()
 
     def value() -> Tensor:
         # Off the policy too: any path will do.
-        path = sampler.rollout(64, generator, noise_scale=1.5)
-        return loss(sampler.evaluate(path))
+        path = rollout(sampler.dynamics, 64, generator, noise_scale=1.5)
+        return loss(evaluate(sampler.dynamics, path))
 
     def gradient() -> float:
         parts = torch.autograd.grad(value(), list(sampler.parameters()), allow_unused=True)
         return max(float(part.abs().max()) for part in parts if part is not None)
 
     assert value() < 1e-20 and gradient() < 1e-10, case.name
-    drift.control.data[0] = 0.3
-    assert value() > 1e-3 and gradient() > 1e-3, f"{case.name}: blind to the drift"
-    drift.control.data[0] = 0.0
-    sampler.log_z.data.fill_(0.9)
+    control.control.data[0] = 0.3
+    assert value() > 1e-3 and gradient() > 1e-3, f"{case.name}: blind to the control"
+    control.control.data[0] = 0.0
+    sampler.policy.log_z.data.fill_(0.9)
     assert loss.uses_log_z == bool(value() > 1e-4), f"{case.name}: log Z"
-    sampler.log_z.data.fill_(0.7)
-    sampler.flow.log_z = 0.9
+    sampler.policy.log_z.data.fill_(0.7)
+    sampler.policy.flow.log_z = 0.9
     assert (loss.uses_flow and num_steps > 1) == bool(value() > 1e-4), f"{case.name}: flow"
 
 
@@ -119,15 +126,15 @@ def test_vanishes_at_the_optimum_and_only_there(case: LossCase, num_steps: int, 
 def test_needs_a_flow_only_if_it_says_so(case: LossCase, generator: torch.Generator) -> None:
     trajectory, loss = replace(random_trajectory(4, generator), log_flow=None), case.make()
     with_flow, without = (Sampler(correlated_gaussian(), flow=flow, grid=2) for flow in (FourierFlow, None))
-    loss.check(with_flow, OnPolicy())
+    loss.check(with_flow.dynamics, OnPolicy())
     if loss.uses_flow:
         name = type(loss).__name__
         with pytest.raises(InputError, match=f"{name} needs a flow network.*flow=None.*Pass flow="):
-            loss.check(without, OnPolicy())
+            loss.check(without.dynamics, OnPolicy())
         with pytest.raises(ValueError, match="flow"):
             loss(trajectory)
     else:
-        loss.check(without, OnPolicy())
+        loss.check(without.dynamics, OnPolicy())
         assert loss(trajectory).isfinite(), case.name
 
 
@@ -220,14 +227,14 @@ def test_refuses_bad_lamda(lamda: object) -> None:
 
 @pytest.mark.parametrize("case", LOSSES, ids=by_name)
 def test_descent_lowers_the_loss(case: LossCase, generator: torch.Generator) -> None:
-    sampler = Sampler(correlated_gaussian(), drift=FourierMLP, grid=5)
+    sampler = Sampler(correlated_gaussian(), control=FourierMLP, grid=5)
     randomise(sampler, scale=0.05)
-    path, loss = sampler.rollout(256, generator), case.make()
-    before = loss(sampler.evaluate(path))
+    path, loss = rollout(sampler.dynamics, 256, generator), case.make()
+    before = loss(evaluate(sampler.dynamics, path))
     before.backward()
     with torch.no_grad():
         for parameter in sampler.parameters():
             if parameter.grad is not None:
                 parameter -= 1e-4 * parameter.grad
-    assert loss(sampler.evaluate(path)) < before, case.name
-    assert isinstance(loss, Loss)
+    assert loss(evaluate(sampler.dynamics, path)) < before, case.name
+    assert isinstance(loss, Objective)

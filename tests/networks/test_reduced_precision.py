@@ -7,7 +7,8 @@ import torch
 from helpers import correlated_gaussian
 
 from diffsampler import InputError, Sampler, fit
-from diffsampler.networks import FourierMLP, LangevinDrift, LearnedVariance, ReducedPrecision
+from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance, ReducedPrecision
+from diffsampler.paths import evaluate, rollout
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +18,9 @@ def single_precision() -> None:
 
 def trained(network: object, **parts: object) -> Sampler:
     torch.manual_seed(0)
-    sampler = Sampler(correlated_gaussian(), drift=partial(LangevinDrift, network=network), grid=10, **parts)
+    sampler = Sampler(correlated_gaussian(), control=partial(LangevinControl, network=network), grid=10, **parts)
     with torch.no_grad():
-        for parameter in sampler.drift.parameters():
+        for parameter in sampler.policy.control.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return sampler
 
@@ -41,19 +42,19 @@ def test_weights_of_a_rollout_are_exact_and_evaluated_again_near() -> None:
     estimate = reduced.estimate_log_z(20_000, seed=0)
     # A false alarm in 7e-6: the rounded control is a control like any other.
     assert abs(estimate.log_z - log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z), estimate
-    path = reduced.rollout(2000, torch.Generator().manual_seed(1))
-    again = reduced.evaluate(path).log_weight
-    walked = reduced.weighted_rollout(2000, torch.Generator().manual_seed(1))[1]
+    path = rollout(reduced.dynamics, 2000, torch.Generator().manual_seed(1))
+    again = evaluate(reduced.dynamics, path).log_weight
+    walked = reduced.weighted_draws(2000, torch.Generator().manual_seed(1))[1]
     assert (again - walked).abs().max() < 0.05
     assert not torch.equal(plain.sample(20, seed=0), reduced.sample(20, seed=0))
 
 
 def test_trains_with_widths_too() -> None:
     torch.manual_seed(0)
-    drift = partial(ReducedPrecision, network=partial(LearnedVariance, network=FourierMLP))
-    sampler = Sampler(correlated_gaussian(), drift=drift, grid=5)
+    control = partial(ReducedPrecision, network=partial(LearnedVariance, network=FourierMLP))
+    sampler = Sampler(correlated_gaussian(), control=control, grid=5)
     history = fit(sampler, max_steps=4, steps_per_epoch=2, enable_progress_bar=False, accelerator="cpu")
-    assert history[-1]["elbo"] is not None and sampler.drift.learns_width
+    assert history[-1]["elbo"] is not None and sampler.policy.control.learns_width
 
 
 def test_autocast_of_everything_is_refused() -> None:

@@ -1,30 +1,33 @@
 """The torus: wrapped kernels, exact weights, periodic networks."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from helpers import MILD, PERIODIC_DRIFTS, Z_BOUND, assert_mean, random_sampler
+from helpers import MILD, PERIODIC_CONTROLS, Z_BOUND, assert_mean, random_sampler
 
 from diffsampler import InputError, Sampler
 from diffsampler.behaviours import Exploration, Replay
 from diffsampler.coordinates import AffineCoordinates
-from diffsampler.kernels import WrappedGaussianKernel, wrap
 from diffsampler.losses import ScoreFunctionReverseKL, SubTrajectoryBalance, TrajectoryBalance
 from diffsampler.networks import (
     ForwardLookingFlow,
+    FourierFlow,
     FourierMLP,
-    LangevinDrift,
+    GaussianBridgeMLP,
+    LangevinControl,
     LearnedVariance,
-    PeriodicFlow,
-    PeriodicMLP,
+    PreconditionedMLP,
 )
+from diffsampler.paths import evaluate, rollout
 from diffsampler.processes import Torus
+from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
 from targets import VonMisesMixture
 
 
 def periodic_sampler(**parts: object) -> Sampler:
-    options = {"process": Torus(1.4), "drift": PeriodicMLP, "flow": PeriodicFlow, "grid": 5, **parts}
+    options = {"process": partial(Torus, sigma=1.4), "control": FourierMLP, "flow": FourierFlow, "grid": 5, **parts}
     return random_sampler(VonMisesMixture(), MILD, **options)
 
 
@@ -62,7 +65,7 @@ def test_wrapped_samples_match_the_density(generator: torch.Generator) -> None:
 def test_weights_are_unbiased_untrained(num_steps: int, generator: torch.Generator) -> None:
     # n = 20000 weights of random networks; |z| < 4.5, 7e-6.
     sampler = periodic_sampler(grid=num_steps)
-    weight = sampler.weighted_rollout(20_000, generator)[1].exp()
+    weight = sampler.weighted_draws(20_000, generator)[1].exp()
     assert 0.01 < weight.var() < 8
     assert_mean(weight, 1.0, f"T = {num_steps}: E[w] / Z")
 
@@ -71,7 +74,7 @@ def test_rolled_back_weights_are_unbiased_untrained(generator: torch.Generator) 
     sampler = periodic_sampler()
     path = sampler.rollback(sampler.target.sample(20_000, generator), generator)
     with torch.no_grad():
-        weight = (-sampler.evaluate(path).log_weight).exp()
+        weight = (-evaluate(sampler.dynamics, path).log_weight).exp()
     # E[1 / w] = 1 / Z; the density is bounded away from 0, so that 1 / w has a variance.
     assert_mean(weight, 1.0, "E[Z / w]")
 
@@ -85,18 +88,18 @@ def test_wide_learned_steps_stay_normalised(generator: torch.Generator) -> None:
 
 def test_rollout_and_evaluate_agree(generator: torch.Generator) -> None:
     sampler = periodic_sampler()
-    path = sampler.rollout(9, torch.Generator().manual_seed(1))
+    path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(1))
     assert (path.x >= -math.pi).all() and (path.x < math.pi).all()
-    log_weight = sampler.weighted_rollout(9, torch.Generator().manual_seed(1))[1]
-    torch.testing.assert_close(sampler.evaluate(path).log_weight, log_weight)
+    log_weight = sampler.weighted_draws(9, torch.Generator().manual_seed(1))[1]
+    torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, log_weight)
 
 
 def test_nothing_changes_after_a_turn(generator: torch.Generator) -> None:
-    for drift in PERIODIC_DRIFTS:
-        sampler = periodic_sampler(drift=drift, flow=lambda dim: ForwardLookingFlow(dim, PeriodicFlow))
-        path = sampler.rollout(6, generator)
+    for control in PERIODIC_CONTROLS:
+        sampler = periodic_sampler(control=control, flow=lambda dim: ForwardLookingFlow(dim, FourierFlow))
+        path = rollout(sampler.dynamics, 6, generator)
         turned = type(path)(path.times, path.x + 2 * math.pi)
-        torch.testing.assert_close(sampler.evaluate(turned).u, sampler.evaluate(path).u)
+        torch.testing.assert_close(evaluate(sampler.dynamics, turned).u, evaluate(sampler.dynamics, path).u)
     torch.testing.assert_close(wrap(torch.tensor([3.5, -3.5])), torch.tensor([3.5 - 2 * math.pi, 2 * math.pi - 3.5]))
 
 
@@ -105,14 +108,14 @@ def test_nothing_changes_after_a_turn(generator: torch.Generator) -> None:
 def test_trains_on_every_behaviour(loss: object, behaviour: object, generator: torch.Generator) -> None:
     sampler = periodic_sampler()
     for _ in range(2):
-        value = loss.step(sampler, behaviour, 8, generator, 0.0)
+        value = loss.step(sampler.dynamics, behaviour, 8, generator, 0.0)
         assert value.isfinite()
         value.backward()
-    assert all(p.grad.isfinite().all() for p in sampler.drift.parameters())
+    assert all(p.grad.isfinite().all() for p in sampler.policy.control.parameters())
 
 
 def test_without_control_the_process_stays_uniform(generator: torch.Generator) -> None:
-    sampler = Sampler(VonMisesMixture(), Torus(), PeriodicMLP, flow=None, grid=7)
+    sampler = Sampler(VonMisesMixture(), Torus, FourierMLP, flow=None, grid=7)
     x, log_weight = sampler.sample(20_000, return_log_weights=True, generator=generator)
     torch.testing.assert_close(log_weight, sampler.target.log_prob(x) + 2 * math.log(2 * math.pi))
     # E[cos x] = 0 with variance 1 / 2, for both angles, sine too: |z| < 4.5 for four figures, 3e-5.
@@ -121,9 +124,9 @@ def test_without_control_the_process_stays_uniform(generator: torch.Generator) -
 
 
 def test_gradient_reaches_every_parameter(generator: torch.Generator) -> None:
-    sampler = periodic_sampler(drift=lambda dim: LearnedVariance(dim, PeriodicMLP), flow=None)
-    ScoreFunctionReverseKL().step(sampler, _on_policy(), 16, generator, 0.0).backward()
-    for name, parameter in sampler.drift.named_parameters():
+    sampler = periodic_sampler(control=lambda dim: LearnedVariance(dim, FourierMLP), flow=None)
+    ScoreFunctionReverseKL().step(sampler.dynamics, _on_policy(), 16, generator, 0.0).backward()
+    for name, parameter in sampler.policy.control.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
@@ -134,13 +137,13 @@ def _on_policy() -> object:
 
 
 def test_refuses_what_is_not_periodic() -> None:
-    for parts in ({"drift": FourierMLP}, {"drift": LangevinDrift}, {"drift": PeriodicMLP}):
-        with pytest.raises(InputError, match="needs periodic networks.*PeriodicMLP.*PeriodicFlow"):
-            Sampler(VonMisesMixture(), Torus(), **parts)
+    for control in (LangevinControl, GaussianBridgeMLP, PreconditionedMLP):
+        with pytest.raises(InputError, match=r"is for states in R\^D, but process Torus.*control=FourierMLP"):
+            Sampler(VonMisesMixture(), Torus, control)
     with pytest.raises(InputError, match="coordinates would change"):
         coordinates = AffineCoordinates(torch.zeros(2), 2 * torch.eye(2))
-        Sampler(VonMisesMixture(), Torus(), PeriodicMLP, flow=None, coordinates=coordinates)
+        Sampler(VonMisesMixture(), Torus, FourierMLP, flow=None, coordinates=coordinates)
     with pytest.raises(InputError, match="sigma must be at most 3"):
-        Torus(4.0)
+        Torus(2, sigma=4.0)
     with pytest.raises(InputError, match="sigma must be one number or 2"):
-        Sampler(VonMisesMixture(), Torus([1.0, 1.0, 1.0]), PeriodicMLP, flow=None)
+        Sampler(VonMisesMixture(), partial(Torus, sigma=[1.0, 1.0, 1.0]), FourierMLP, flow=None)

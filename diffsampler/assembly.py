@@ -1,0 +1,110 @@
+"""From what a user names to parts that fit together."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from diffsampler.coordinates import Coordinates, DensityInCoordinates, SupportCoordinates
+from diffsampler.density import CheckedTarget, Density
+from diffsampler.errors import InputError
+from diffsampler.networks import Control, StateFlow
+from diffsampler.parts import make_part
+from diffsampler.policy import Policy
+from diffsampler.processes import Process
+from diffsampler.processes.grids import Grid, UniformGrid
+from diffsampler.recipes import Dgfs, Recipe, SearchLearnCorrect
+from diffsampler.spaces import Euclidean, Space
+from diffsampler.streams import fixed_weights
+from diffsampler.target import Target, check_log_z, support_of
+
+__all__ = ["Assembly", "assemble"]
+
+
+class Assembly(NamedTuple):
+    """The parts of a sampler."""
+
+    recipe: Recipe
+    coordinates: Coordinates | None
+    density: Density
+    policy: Policy
+    grid: Grid
+
+
+def assemble(
+    target: Target,
+    process: Process | Callable[[Space], Process] | None,
+    control: Control | Callable[[Process], Control] | None,
+    flow: StateFlow | Callable[[Process], StateFlow] | Literal["auto"] | None,
+    grid: Grid | int | None,
+    coordinates: Coordinates | Callable[[Target], Coordinates] | None,
+    backward_control: Control | Callable[[Process], Control] | None,
+) -> Assembly:
+    """Make what is not ready, from the space of z to the networks; arguments as in `Sampler`.
+
+    Raises:
+        InputError: if the parts do not fit together.
+    """
+    _check_target(target)
+    if isinstance(flow, str) and flow != "auto":
+        raise InputError(f"flow must be a StateFlow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}.")
+    is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
+    recipe = SearchLearnCorrect() if is_alone else Dgfs()
+    usual = recipe.parts(target)
+    coordinates = usual.coordinates if coordinates is None else coordinates
+    if coordinates is not None:
+        coordinates = make_part("coordinates", coordinates, Coordinates, target)
+    space = Euclidean(target.dim if coordinates is None else coordinates.dim)
+    with fixed_weights():
+        process = make_part("process", _or(process, usual.process), Process, space)
+    if coordinates is None and support_of(target) is not None and process.space.is_euclidean:
+        coordinates = SupportCoordinates(target)
+    density = _density_of(target, coordinates, process)
+    flow = usual.flow if isinstance(flow, str) else flow
+    policy = Policy(process, _or(control, usual.control), backward_control, flow)
+    if policy.uses_score and not target.differentiable:
+        raise InputError(
+            f"{type(target).__name__} has differentiable=False, but control or process use its score: take a control "
+            "without, such as FourierMLP, or give the target alone."
+        )
+    grid = _or(grid, usual.grid)
+    return Assembly(recipe, coordinates, density, policy, grid if isinstance(grid, Grid) else UniformGrid(grid))
+
+
+def _or(given: Any, usual: Any) -> Any:
+    return usual if given is None else given
+
+
+def _check_target(target: Target) -> None:
+    if not isinstance(target, Target):
+        raise InputError(
+            f"target must be a Target, got {type(target).__name__}. Wrap a function as FunctionTarget(fn, dim=...)."
+        )
+    if not hasattr(target, "dim"):
+        raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
+    log_z = check_log_z(type(target).__name__, target.log_z)
+    if type(log_z) is not type(target.log_z):  # a tensor of one number, say
+        target.log_z = log_z
+
+
+def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
+    """The target as a density of the process's states."""
+    if coordinates is not None and not process.space.is_euclidean:
+        raise InputError(
+            f"process {type(process).__name__} walks on {process.space!r}, angles of period 2 pi, which coordinates "
+            "would change: leave them out."
+        )
+    if support_of(target) is not None and not isinstance(coordinates, SupportCoordinates):
+        part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
+        raise InputError(
+            f"{type(target).__name__} declares a support, which {part} knows nothing of: leave support out and return "
+            "-inf outside, or take coordinates=SupportCoordinates or the target alone."
+        )
+    density: Density = CheckedTarget(target)
+    if coordinates is not None:
+        density = DensityInCoordinates(density, coordinates)
+    density = process.extend(density)
+    if process.space.dim != density.dim:
+        raise InputError(
+            f"process {type(process).__name__} walks in {process.space.dim} dimensions, but the target has "
+            f"{density.dim} here: give the class, or functools.partial of it, and it is made to fit."
+        )
+    return density

@@ -1,0 +1,174 @@
+"""Where is the target: points to start from at all scales, peaks among scattered points, populations."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline.components import GaussianComponents
+from diffsampler.baseline.propriety import check_proper
+from diffsampler.baseline.tempering import step_at_ess
+from diffsampler.counted import CountedTarget
+from diffsampler.density import or_zero_density
+from diffsampler.errors import InputError, check_count
+
+__all__ = ["check_bounded", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
+
+SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
+NUM_ALIKE = 400
+# One coordinate is searched all along: steps of a seventh of a percent.
+ENDS_OF_ONE, NUM_OF_ONE = (1e-6, 1e8), 20_000
+SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
+WIDENING = 1.2
+EFFECTIVE = 0.1
+PEAKS_WIDENING = 2.0
+NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
+FEW_DIMENSIONS = 5  # in which points can be many enough to show peaks
+NUM_TRIED, NUM_TRIED_IN_FEW, NUM_PEAKS = 2000, 12_000, 64
+
+
+def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponents, limit: int = 96) -> Tensor:
+    """Those of many points, with shape (n, D), that stand out among their neighbours: (m, D), m <= limit.
+
+    Half of them are higher than all neighbours, half less explained by the components found so far: a narrow mode far
+    from the others shows there, long before a path would hit on it.
+    """
+    log_prob = or_zero_density(target.log_prob(x))
+    neighbours = _neighbours(x)
+
+    def surplus_over(explained: GaussianComponents) -> Tensor:
+        return torch.where(log_prob.isfinite(), log_prob - explained.log_prob_and_score(x)[0], -math.inf)
+
+    peak = _peaks(log_prob, neighbours)
+    # In the outskirts of a mode that nothing explains points are no peaks, but nothing explains them either.
+    surplus = surplus_over(found)
+    outstanding = (surplus >= surplus[neighbours].amax(-1)) & log_prob.isfinite()
+    ranked = (peak, surplus_over(found.widened(PEAKS_WIDENING))), (outstanding, surplus)
+    chosen = [_first(rows, by, limit // 2) for rows, by in ranked]
+    x = x[list(dict.fromkeys(torch.cat(chosen).tolist()))]
+    if not len(x) or not target.differentiable:
+        return x
+    score = target.log_prob_and_score(x)[1]
+    return x[score.isfinite().all(-1) & (score != 0).any(-1)]  # from a flat top no path leads anywhere
+
+
+def _peaks(log_prob: Tensor, neighbours: Tensor) -> Tensor:
+    """Which points are higher than all of their neighbours, with shape (n)."""
+    return (log_prob > log_prob[neighbours].amax(-1)) & log_prob.isfinite()
+
+
+def _first(chosen: Tensor, by: Tensor, limit: int) -> Tensor:
+    """The chosen rows that rank first."""
+    rows = chosen.nonzero().squeeze(-1)
+    return rows[by[rows].argsort(descending=True)[:limit]]
+
+
+def _neighbours(x: Tensor) -> Tensor:
+    """The rows of the nearest points to each, with shape (n, k)."""
+    if x.shape[1] <= FEW_DIMENSIONS:
+        from scipy.spatial import cKDTree  # five times what importing diffsampler takes
+
+        points = x.cpu().numpy()
+        return torch.as_tensor(cKDTree(points).query(points, NUM_NEIGHBOURS + 1)[1][:, 1:], device=x.device)
+    parts = [
+        torch.cdist(x[part], x).topk(NUM_NEIGHBOURS + 1, largest=False).indices[:, 1:]
+        for part in torch.arange(len(x), device=x.device).split(ROWS_AT_A_TIME)
+    ]
+    return torch.cat(parts)
+
+
+def follow_population(
+    target: CountedTarget, size: int = 1000, num_iterations: int = 60, generator: torch.Generator | None = None
+) -> GaussianComponents:
+    """One Gaussian, without gradients: points are weighted by a tempered density, fitted and drawn again.
+
+    References:
+        The cross-entropy method, Rubinstein, 1999, with weights tempered to an effective sample size of a tenth.
+
+    Arguments:
+        target: the density.
+        size: of the population.
+        num_iterations: populations at most.
+        generator: the source of all noise.
+
+    Raises:
+        InputError: if the density is zero wherever the population starts.
+    """
+    x = _at_all_radii(check_count("size", size), target.dim, generator)
+    log_start = torch.zeros_like(x[:, 0])
+    for _ in range(num_iterations):
+        log_prob = target.log_prob(x)
+        _check_somewhere(log_prob, target.name)
+        log_prob = or_zero_density(log_prob)
+        ratio = log_prob - log_start
+        # Of all points, those of zero density included.
+        num_usable = int((~ratio.isneginf()).sum())
+        beta = step_at_ess(ratio, 1.0, EFFECTIVE * size / num_usable)
+        components = GaussianComponents.fitted_to(x, (beta * (ratio - ratio.max())).exp(), WIDENING)
+        if beta == 1:
+            break
+        x = components.sample(size, generator)
+        check_bounded(target, x, log_prob)
+        log_start, _ = components.log_prob_and_score(x)
+    return components
+
+
+def check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
+    highest = log_prob == log_prob.max()
+    if (x.abs() > SUSPICIOUS).any(-1)[highest].any() or (log_prob > SUSPICIOUS).any():
+        check_proper(target, x)
+
+
+def _check_somewhere(log_prob: Tensor, name: str) -> None:
+    where = f"{len(log_prob)} points up to {LARGEST_RADIUS:g} from the origin"
+    if log_prob.isnan().all():
+        raise InputError(f"{name}.log_prob is NaN at all {where}.")
+    if not log_prob.isfinite().any():
+        raise InputError(f"{name}.log_prob is not finite at any of {where}: move or scale the target.")
+
+
+def starts_at_all_radii(
+    target: CountedTarget, num_shells: int = 32, generator: torch.Generator | None = None
+) -> Tensor:
+    """Points at every distance from the origin, with shape (P, D): peaks, then the best of each shell and two more.
+
+    Peaks among them all, where there are few dimensions, and among points whose coordinates are all alike: shifts of
+    that kind are common, and in high dimensions random points meet no given direction. Points of zero density are left
+    out.
+
+    Raises:
+        InputError: if the density is zero at all points tried.
+    """
+    dim = target.dim
+    x = _at_all_radii(NUM_TRIED if dim > FEW_DIMENSIONS else NUM_TRIED_IN_FEW, dim, generator)
+    log_prob = target.log_prob(x)
+    _check_somewhere(log_prob, target.name)
+    log_prob = or_zero_density(log_prob)
+    starts = [_peaks_where_all_are_alike(target, x)]
+    if dim <= FEW_DIMENSIONS:
+        peak = _peaks(log_prob, _neighbours(x))
+        starts.append(x[_first(peak, log_prob, NUM_PEAKS)])
+    for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
+        usable = ~values.isneginf()
+        if usable.any():
+            starts += [shell[values.argmax()][None], shell[usable][:2]]
+    return torch.cat(starts)
+
+
+def _peaks_where_all_are_alike(target: CountedTarget, like: Tensor) -> Tensor:
+    """The highest peaks along the diagonal, on either side of the origin, with shape (m, D)."""
+    dim = like.shape[1]
+    (low, high), num = ((SMALLEST_RADIUS, LARGEST_RADIUS), NUM_ALIKE) if dim > 1 else (ENDS_OF_ONE, NUM_OF_ONE)
+    radii = torch.logspace(math.log10(low), math.log10(high), num, dtype=like.dtype, device=like.device)
+    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, dim)
+    log_prob = or_zero_density(target.log_prob(x))
+    before, here, after = log_prob[:-2], log_prob[1:-1], log_prob[2:]
+    peak = (here > before) & (here >= after)
+    return x[1:-1][_first(peak, here, NUM_PEAKS)]
+
+
+def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor:
+    """Points of normal distributions whose widths are spread evenly on a log scale, with shape (n, D)."""
+    like = {"dtype": torch.float64, "device": None if generator is None else generator.device}
+    widths = torch.logspace(math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS), n, **like)
+    return widths.unsqueeze(-1) * torch.randn(n, dim, generator=generator, **like)

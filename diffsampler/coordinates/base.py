@@ -1,0 +1,80 @@
+"""What coordinates are: the only thing that knows both z, where the sampler walks, and x, where the target lives."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.density import Density, DerivedDensity
+from diffsampler.errors import InputError
+from diffsampler.target import Target
+
+__all__ = ["Coordinates", "DensityInCoordinates"]
+
+
+class Coordinates(nn.Module, ABC):
+    """A smooth map from z to x, one to one.
+
+    Arguments:
+        dim: the dimension d of z.
+        target_dim: the dimension D of x, by default the same.
+
+    Attributes:
+        num_target_evaluations: what finding the coordinates cost.
+        precise: whether the target is evaluated in float64 whatever the sampler's dtype: far from the origin, or with
+            scales that differ much, float32 cannot tell the points apart.
+    """
+
+    precise: bool = False
+    num_target_evaluations: int = 0
+
+    def __init__(self, dim: int, target_dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.target_dim = dim if target_dim is None else target_dim
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log |det dx/dz|, with shapes (*, D) and (*), for z with shape (*, d)."""
+
+    @abstractmethod
+    def inverse(self, x: Tensor) -> Tensor:
+        """z, with shape (*, d), for x with shape (*, D)."""
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        """The gradient in z, with shape (*, d), of a density of which `score` is the gradient in x, (*, D).
+
+        That of log |det dx/dz| is part of it. By autograd, unless a subclass has a closed form.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            x, log_det = self(z)
+            total = (x * score.detach().clone()).sum() + log_det.sum()
+            (found,) = torch.autograd.grad(total, z)
+        return found
+
+
+class DensityInCoordinates(DerivedDensity):
+    """A density of x as one of z: log R(x(z)) + log |det dx/dz|; same normalising constant."""
+
+    def __init__(self, inner: Density | Target, coordinates: Coordinates) -> None:
+        if coordinates.target_dim != inner.dim:
+            raise InputError(f"coordinates must have the target's dimension {inner.dim}, got {coordinates.target_dim}.")
+        super().__init__(inner, coordinates.dim)
+        self.coordinates = coordinates
+
+    def from_user(self, x: Tensor) -> Tensor:
+        return self.coordinates.inverse(self.inner.from_user(x))
+
+    def value(self, x: Tensor) -> Tensor:
+        point, log_det = self.coordinates(self._precisely(x))
+        return self.inner.value(point) + log_det
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self._precisely(x)
+        point, log_det = self.coordinates(z)
+        log_prob, score = self.inner.value_and_score(point)
+        return log_prob + log_det, self.coordinates.score_of(z, score)
+
+    def _precisely(self, z: Tensor) -> Tensor:
+        return z.double() if self.coordinates.precise else z

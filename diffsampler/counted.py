@@ -1,0 +1,155 @@
+"""Counts of what a density is asked: one evaluation is one point, whether value, score or both are asked for."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from diffsampler.density import CheckedTarget, Density, or_zero_density
+from diffsampler.errors import InputError
+from diffsampler.target import Target
+
+__all__ = ["NUM_COMPARED", "CountedTarget", "count_invalid"]
+
+NUM_COMPARED = 16
+MAX_ROUNDING = 1e-3  # nats
+VALIDATION = re.compile(r"Expected (?:value argument|parameter) .* distribution (\w+)\(", re.DOTALL)
+
+
+class CountedTarget:
+    """A density whose evaluations are counted and checked; the way the library reads a target.
+
+    One evaluation is one point, whether value, score or both are asked for. Counts of non-finite results stay on the
+    device until they are read.
+
+    Arguments:
+        density: any; a target of the user's is checked on the way.
+
+    Attributes:
+        num_evaluations: points evaluated so far.
+    """
+
+    def __init__(self, density: Density | Target) -> None:
+        self.density = CheckedTarget(density) if isinstance(density, Target) else density
+        self.num_evaluations = 0
+        self._num_invalid: Tensor | int = 0
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.density.dim
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the score says anything."""
+        return self.density.differentiable
+
+    @property
+    def name(self) -> str:
+        """Of the user's class."""
+        return self.density.name
+
+    @property
+    def rounding(self) -> float:
+        """The relative error of values."""
+        return self.density.rounding
+
+    @property
+    def needs_float64(self) -> bool:
+        """Whether points of float32 are converted before they reach the target."""
+        return self.density.needs_float64
+
+    @property
+    def num_invalid(self) -> int:
+        """Points where log_prob was NaN or +inf, or where it was finite and the score was not."""
+        return int(self._num_invalid)
+
+    @num_invalid.setter
+    def num_invalid(self, value: int) -> None:
+        self._num_invalid = value
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log R(x), float64, with shape (*), for x with shape (*, D)."""
+        with self.in_words():
+            log_prob = self.density.log_prob(x)
+        self.count(log_prob.numel(), count_invalid(log_prob))
+        return log_prob
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log R(x), float64, and its gradient in the dtype of x, with shapes (*) and (*, D)."""
+        with self.in_words():
+            log_prob, score = self.density.log_prob_and_score(x)
+        self.count(log_prob.numel(), count_invalid(log_prob, score))
+        return log_prob, score
+
+    def differentiable_log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by autograd, with gradients to x: the score is differentiated through `log_prob`."""
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            log_prob = self.log_prob(x)
+            if not log_prob.requires_grad:
+                raise InputError(
+                    f"{self.name}.log_prob carries no gradient, but its score is differentiated here, by autograd: a "
+                    "score by hand is not enough. Write log_prob in torch, or use a process without score."
+                )
+            (score,) = torch.autograd.grad(log_prob.sum(), x, create_graph=True)
+        return log_prob, score
+
+    def settled(self, x: Tensor, log_prob: Tensor) -> Tensor:
+        """log_prob of points x with shape (n, D); evaluated again in float64 where float32 has rounded too much of it.
+
+        Decided by the highest of the points, and once so for good: beside an additive constant of 1e8, float32 knows
+        the rest to 8 nats. While a sampler is far from its target, rounding is no matter beside their spread.
+        """
+        if x.dtype == torch.float64 or self.needs_float64:
+            return log_prob
+        top = or_zero_density(log_prob).topk(min(NUM_COMPARED, len(x))).indices
+        exact = self.log_prob(x[top].double())
+        error = (exact - log_prob[top]).abs()
+        usable = exact[exact.isfinite()]
+        spread = usable.std(correction=0) if len(usable) else 1.0
+        if not (error[error.isfinite()] > MAX_ROUNDING * max(1.0, float(spread))).any():
+            return log_prob
+        self.density.needs_float64 = True
+        return self.log_prob(x)
+
+    def count(self, num_evaluations: int, num_invalid: Tensor) -> None:
+        """Add evaluations, and how many of them were invalid, with shape ()."""
+        self.num_evaluations += num_evaluations
+        self._num_invalid = self._num_invalid + num_invalid
+
+    @contextmanager
+    def counting_apart(self) -> Iterator[Callable[[], tuple[int, Tensor]]]:
+        """Leave out what is evaluated in this context; what it yields says how much that is, and how much invalid."""
+        before = self.num_evaluations, self._num_invalid
+        self._num_invalid = 0
+        try:
+            yield lambda: (self.num_evaluations - before[0], torch.as_tensor(self._num_invalid))
+        finally:
+            self.num_evaluations, self._num_invalid = before
+
+    @contextmanager
+    def in_words(self) -> Iterator[None]:
+        """Turn errors of torch.distributions, which say at length what they were given, into one sentence."""
+        try:
+            yield
+        except ValueError as error:
+            if match := VALIDATION.search(str(error)):
+                raise InputError(
+                    f"{self.name}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
+                    "its arguments. Make it with validate_args=False, and return -inf there, by torch.where: some "
+                    "distributions have finite values outside."
+                ) from error
+            raise
+
+
+def count_invalid(log_prob: Tensor, score: Tensor | None = None) -> Tensor:
+    """At how many points a value is NaN or +inf, or finite with a score that is not, with shape ()."""
+    if score is None:
+        return log_prob.numel() - (log_prob < math.inf).sum()
+    # In few operations, since a rollout does this at every step: what is not finite times 0 is NaN.
+    valid = (log_prob + (score * 0).sum(-1) < math.inf) | (log_prob == -math.inf)
+    return log_prob.numel() - valid.sum()

@@ -1,0 +1,233 @@
+"""Densities as the library reads them: a user's target, checked, and what changes of variables make of it.
+
+A user's `log_prob` gets copies of points, in the precision that it works in, and its values are copied, to float64:
+what it does to its argument, or later writes into its result, is its own. All else reads a density through
+`CountedTarget`, so that every evaluation is counted and watched for non-finite values.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import InputError
+from diffsampler.target import Target
+
+__all__ = ["ZERO_DENSITY_MARGIN", "CheckedTarget", "DerivedDensity", "Density", "or_zero_density"]
+
+# An end point of zero density enters a loss as if its weight were exp(-10) Z; estimates use the zero itself.
+ZERO_DENSITY_MARGIN = 10.0
+LEAVES_TORCH = re.compile(r"numpy\(\) on Tensor that requires|export tensors that require")
+
+Values = TypeVar("Values", bound=Tensor | tuple[Tensor, ...])
+
+
+class Density(nn.Module, ABC):
+    """An unnormalised density of points with shape (*, D), whose values are float64.
+
+    Arguments:
+        dim: the dimension D.
+
+    Attributes:
+        needs_float64: whether points of float32 are converted first: see `CountedTarget.settled`.
+    """
+
+    needs_float64: bool = False
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @property
+    @abstractmethod
+    def user_target(self) -> Target:
+        """What the user wrote."""
+
+    @property
+    @abstractmethod
+    def rounding(self) -> float:
+        """The relative error of values, as far as dtypes tell."""
+
+    @property
+    @abstractmethod
+    def takes_float32_only(self) -> bool:
+        """Whether points of float64 are known to be rounded before the user's function sees them."""
+
+    @abstractmethod
+    def value(self, x: Tensor) -> Tensor:
+        """log R(x), float64, with shape (*)."""
+
+    @abstractmethod
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log R(x), float64, and its gradient, with shapes (*) and (*, D)."""
+
+    @abstractmethod
+    def from_user(self, x: Tensor) -> Tensor:
+        """Points of this density at points x of the user's target, with shape (*, D)."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the score says anything."""
+        return self.user_target.differentiable
+
+    @property
+    def name(self) -> str:
+        """Of the user's class."""
+        return type(self.user_target).__name__
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log R(x), float64, with shape (*), for x with shape (*, D)."""
+        return self.value(self._in_precision(x))
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log R(x), float64, and its gradient in the dtype of x, with shapes (*) and (*, D)."""
+        log_prob, score = self.value_and_score(self._in_precision(x))
+        return log_prob, score.to(x.dtype)
+
+    def _in_precision(self, x: Tensor) -> Tensor:
+        return x.double() if self.needs_float64 else x
+
+
+class CheckedTarget(Density):
+    """A user's target, whose answers are checked for shape and kind.
+
+    A target may hold constants of one precision only. Where points of another make it raise, they are converted: what
+    works is found at the first call and kept, until the target's own tensors change.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.dim)
+        self.target = target
+        self._forget()
+
+    @property
+    def user_target(self) -> Target:
+        return self.target
+
+    @property
+    def rounding(self) -> float:
+        return min(self._rounding.values(), default=0.0)
+
+    @property
+    def takes_float32_only(self) -> bool:
+        return self._taken.get(("log_prob", torch.float64)) == torch.float32
+
+    def from_user(self, x: Tensor) -> Tensor:
+        return x
+
+    def value(self, x: Tensor) -> Tensor:
+        return self._of_points(x, self._ask(x, self.target.log_prob))
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, score = self._ask(x, self.target.log_prob_and_score)
+        log_prob = self._of_points(x, log_prob)
+        if score.shape != x.shape:
+            raise InputError(
+                f"{self.name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
+            )
+        return log_prob, score.to(x.dtype, copy=True)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "CheckedTarget":
+        self._forget()
+        return super()._apply(*args, **kwargs)
+
+    def _forget(self) -> None:
+        self._taken: dict[tuple[str, torch.dtype], torch.dtype] = {}
+        self._rounding: dict[torch.dtype, float] = {}
+
+    def _ask(self, x: Tensor, call: Callable[[Tensor], Values]) -> Values:
+        """What the target says of points in rows, whatever they are here: that is all that a user tries."""
+        rows, key = x.reshape(-1, x.shape[-1]), (call.__name__, x.dtype)
+        if key in self._taken:
+            return _in_shape(call(rows.to(self._taken[key], copy=True)), x)
+        taken, values = self._first_values(rows, call)
+        log_prob = values[0] if isinstance(values, tuple) else values
+        if isinstance(log_prob, Tensor) and log_prob.is_floating_point():
+            self._taken[key] = taken
+            self._rounding[x.dtype] = max(torch.finfo(taken).eps, torch.finfo(log_prob.dtype).eps)
+        return _in_shape(values, x)
+
+    def _first_values(self, rows: Tensor, call: Callable[[Tensor], Values]) -> tuple[torch.dtype, Values]:
+        """A dtype that the target takes, that of the rows if it can be, and its values there."""
+        own, other = rows.dtype, torch.float32 if rows.dtype == torch.float64 else torch.float64
+        try:
+            return own, call(rows.clone())
+        except (RuntimeError, BufferError) as error:
+            if LEAVES_TORCH.search(str(error)):
+                raise InputError(
+                    f"{self.name}.log_prob leaves torch, as NumPy code does, and autograd cannot follow. Say so by "
+                    "differentiable=False, as in FunctionTarget(fn, dim, differentiable=False), or write it in torch."
+                ) from error
+            try:
+                values = call(rows.to(other))
+            except Exception:
+                raise error from None
+            try:
+                call(rows.clone())
+            except (RuntimeError, BufferError):
+                return other, values
+            raise  # it works in either: what failed at first was no matter of precision
+
+    def _of_points(self, x: Tensor, log_prob: Any) -> Tensor:
+        """The values of a target in float64, once they are known to be one for each point."""
+        if not isinstance(log_prob, Tensor):
+            raise InputError(
+                f"{self.name}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in torch, or "
+                "wrap what it returns in torch.as_tensor and say differentiable=False."
+            )
+        if log_prob.shape != x.shape[:-1]:
+            raise InputError(
+                f"{self.name}.log_prob must return one value per point, shape {tuple(x.shape[:-1])} for x of shape "
+                f"{tuple(x.shape)}, got {tuple(log_prob.shape)}."
+            )
+        if not log_prob.is_floating_point():
+            raise InputError(f"{self.name}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
+        # A copy: a target may write the next values into the same memory.
+        return log_prob.to(torch.float64, copy=True)
+
+
+class DerivedDensity(Density):
+    """A density that is computed from another one.
+
+    Arguments:
+        inner: the other one; a target of the user's is checked on the way.
+        dim: the dimension of points of this one.
+    """
+
+    def __init__(self, inner: Density | Target, dim: int) -> None:
+        super().__init__(dim)
+        self.inner = CheckedTarget(inner) if isinstance(inner, Target) else inner
+
+    @property
+    def user_target(self) -> Target:
+        return self.inner.user_target
+
+    @property
+    def rounding(self) -> float:
+        return self.inner.rounding
+
+    @property
+    def takes_float32_only(self) -> bool:
+        return self.inner.takes_float32_only
+
+    def from_user(self, x: Tensor) -> Tensor:
+        return self.inner.from_user(x)
+
+
+def or_zero_density(log_prob: Tensor) -> Tensor:
+    """The same with what is no log-density, NaN and +inf, as a density of zero."""
+    return torch.where(log_prob < math.inf, log_prob, -math.inf)
+
+
+def _in_shape(values: Values, x: Tensor) -> Values:
+    """Values of points in rows, for points x with shape (*, D); what has another shape is left for later checks."""
+    if isinstance(values, tuple):
+        return tuple(_in_shape(value, x) for value in values)
+    num_points = x.shape[:-1].numel()
+    if x.ndim == 2 or not isinstance(values, Tensor) or not values.ndim or len(values) != num_points:
+        return values
+    return values.reshape((*x.shape[:-1], *values.shape[1:]))

@@ -1,0 +1,37 @@
+"""What a sampler is made of, in words that a checkpoint keeps: tensors alone do not tell one grid from another."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["describe", "differences"]
+
+PLAIN = (bool, int, float, str, type(None), torch.dtype)
+NUM_SHOWN = 16
+# What says nothing about a density, or is another object in every script.
+LEFT_OUT = {"log_z", "plot_range", "plot_coordinates", "fn"}
+
+
+def describe(part: Any) -> str:
+    """A part by its class and what it was made with, as far as it keeps that under the same names."""
+    if isinstance(part, PLAIN):
+        return repr(part)
+    if isinstance(part, list | tuple):
+        return f"[{', '.join(map(describe, part))}]"
+    if isinstance(part, Tensor):
+        few = part.numel() <= NUM_SHOWN
+        return str(part.tolist()) if few else f"{tuple(part.shape)} of sum {float(part.detach().double().sum()):.9g}"
+    if isinstance(part, type | Callable) and hasattr(part, "__qualname__"):
+        return part.__qualname__
+    names = inspect.signature(type(part).__init__).parameters
+    kept = {name: getattr(part, name) for name in names if name not in LEFT_OUT and hasattr(part, name)}
+    return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Which parts differ, in words; "" where none do."""
+    names = [name for name in then if then[name] != now.get(name)]
+    return "; ".join(f"{name} was {then[name]:.200}, and is {now.get(name, 'not there'):.200}" for name in names)

@@ -1,0 +1,135 @@
+"""What every function of this room is given: a policy, the density that it walks on, and the times at which it steps.
+
+Everything in this room is in the sampler's own coordinates.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffsampler.counted import CountedTarget
+from diffsampler.paths.cuda_graph import GraphedRollout
+from diffsampler.paths.measure import PathMeasure
+from diffsampler.paths.records import Path
+from diffsampler.paths.response import Respond, respond
+from diffsampler.policy import Policy
+from diffsampler.processes.grids import Grid
+
+__all__ = ["Dynamics", "State"]
+
+
+class State(NamedTuple):
+    """Where a step of a rollout has come to, and what is known there.
+
+    Attributes:
+        x: with shape (B, D).
+        log_prob: log R(x), with shape (B), or None where nobody has asked.
+        score: its gradient, with shape (B, D), or None likewise.
+        control: what steers the next step, or None where there is none.
+    """
+
+    x: Tensor
+    log_prob: Tensor | None
+    score: Tensor | None
+    control: Tensor | None
+
+    def take(self, rows: Tensor) -> "State":
+        """Some of the trajectories."""
+        return State(*(None if part is None else part[rows] for part in self))
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A policy that walks on a density.
+
+    Attributes:
+        policy: its kernels.
+        target: the density, counted and checked.
+        grid: the time grid.
+        measure: what weights compare a rollout with; None for the density at the end and P_B.
+        respond: what a step asks of target and network; compiled, perhaps.
+        graphed: rollouts as CUDA graphs, or None.
+        checkpoint_activations: whether `evaluate` computes activations twice instead of keeping them; None for: on a
+            CPU, where a batch has more than a quarter of a million states.
+    """
+
+    policy: Policy
+    target: CountedTarget
+    grid: Grid
+    measure: PathMeasure | None = None
+    respond: Respond = respond
+    graphed: GraphedRollout | None = None
+    checkpoint_activations: bool | None = None
+
+    def uncounted(self) -> "Dynamics":
+        """With a count of its own: what figures and metrics evaluate is no part of what a run costs."""
+        return replace(self, target=CountedTarget(self.target.density))
+
+    def times(self, generator: torch.Generator | None) -> Tensor:
+        """The times of one batch of trajectories, float64, with shape (T + 1)."""
+        return self.grid.times(generator).to(self.policy.device, non_blocking=True)
+
+    def empty_path(self, times: Tensor, n: int, with_score: bool) -> Path:
+        """A path for n trajectories, whose states are yet to be written."""
+        x = torch.empty(len(times), n, self.policy.dim, dtype=self.policy.dtype, device=self.policy.device)
+        log_prob, score = None, None
+        if with_score:
+            log_prob, score = x.new_empty(x.shape[:2], dtype=torch.float64), torch.empty_like(x)
+        return Path(times, x, log_prob, score)
+
+    def states_at(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """States at points x of the user's target, with shape (B, D); what else there is of them is drawn."""
+        z = self.target.density.from_user(x.to(self.policy.device))
+        return self.policy.process.lift(z.to(self.policy.dtype), generator)
+
+    def log_start(self, x: Tensor) -> Tensor:
+        """The log prior density of x_0, over what the measure says of it, float64, with shape (*)."""
+        log_prior = self.policy.process.prior.log_prob(x).double()
+        return log_prior if self.measure is None else log_prior - self.measure.log_start(x)
+
+    def arrive(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
+        """Come to states x with shape (B, D), at the time of a control's embedding with shape (E)."""
+        policy = self.policy
+        if not with_control:
+            values = self.target.log_prob_and_score(x) if policy.uses_score else (None, None)
+            return State(x, *values, None)
+        asked = self.target.density if policy.uses_score else None
+        with self.target.in_words():
+            log_prob, score, num_invalid, control = self.respond(asked, policy.control, embedding, x)
+        if num_invalid is not None:
+            self.target.count(log_prob.numel(), num_invalid)
+        return State(x, log_prob, score, control)
+
+    def arrive_with_gradient(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
+        """The same, differentiable in x; the score inside a control is held fixed, inside kernels it is not."""
+        policy = self.policy
+        log_prob, score = self.differentiable_target(x) if policy.uses_score else (None, None)
+        control = policy.control(embedding, x, None if score is None else score.detach()) if with_control else None
+        return State(x, log_prob, score, control)
+
+    def differentiable_target(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log R and score at x, with shape (B, D); of the score only as far as kernels use it."""
+        if self.policy.process.uses_score:
+            return self.target.differentiable_log_prob_and_score(x)
+        log_prob, score = self.target.log_prob_and_score(x)
+        # The same value, with the derivative that is known already.
+        return log_prob + ((x - x.detach()) * score).sum(-1), score
+
+    def step_log_ratio(self, s: Tensor, t: Tensor, embedding: Tensor, log_pf: Tensor, x: State, y: State) -> Tensor:
+        """log P_F - log P_B of a step from x at s to y at t, or over what the measure says, float64, (B).
+
+        Arguments:
+            s, t: times with shape ().
+            embedding: of t, for the backward control.
+            log_pf: log P_F of the step, with shape (B).
+            x, y: the states.
+        """
+        if self.measure is not None:
+            return log_pf.double() - self.measure.log_step(s, t, x.x, y.x)
+        policy = self.policy
+        shared = policy.process.shares_control
+        control = y.control if shared else policy.backward_control_at(embedding, y.x, y.score)
+        backward = policy.backward_kernel(s, t, y.x, control, policy.backward_score(x.score, y.score))
+        return log_pf.double() - backward.log_prob(x.x)

@@ -1,0 +1,134 @@
+"""How probable trajectories are: the densities of paths from anywhere, in one batched pass."""
+
+import sys
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffsampler.paths.dynamics import Dynamics
+from diffsampler.paths.records import Path, Trajectory
+
+__all__ = ["evaluate", "log_pf_of", "log_uncontrolled_backward"]
+
+# Rows (steps x trajectories) of one piece of the batched pass: on a CPU, activations of this many stay in cache.
+CPU_CHUNK_ROWS = 6400
+# On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.
+CHECKPOINTED_ROWS = 1 << 18
+# Above this many rows a CPU does not keep activations: they are 4 to 9 KB a row in the default networks.
+MAX_KEPT_ROWS = 1 << 18
+
+
+def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True) -> Trajectory:
+    """The densities of a path under the current model, with gradients to its parameters.
+
+    Target values that the path does not carry are evaluated here, in one batch.
+
+    Arguments:
+        dynamics: the model, and the target.
+        path: states, from anywhere.
+        with_flow: whether to evaluate the flow too, and with it what it needs of the target.
+    """
+    policy = dynamics.policy
+    with_flow = with_flow and policy.flow is not None
+    log_prob, score = _target_values(dynamics, path, with_flow and policy.flow.uses_interpolation)
+    s, t = path.times[:-1, None, None], path.times[1:, None, None]
+    x, y = path.x[:-1], path.x[1:]
+    score_x, score_y = (None, None) if score is None else (score[:-1], score[1:])
+    in_chunks = partial(_in_chunks, checkpointed=_is_checkpointed(dynamics, path))
+    if policy.process.shares_control:
+        control = in_chunks(policy.control, policy.embed(path.times), path.x, score)
+        forward, backward = control[:-1], control[1:]
+    else:
+        forward = in_chunks(policy.control, policy.embed(path.times[:-1]), x, score_x)
+        backward = None
+        if policy.backward_control is not None and dynamics.measure is None:
+            backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, score_y)
+    log_flow = None
+    if with_flow:
+        log_flow = x.new_empty(0, x.shape[1])
+        if len(path.times) > 2:
+            inner, at = path.x[1:-1], path.times[1:-1]
+            interpolation = policy.interpolation(at[:, None], inner, log_prob[1:-1])
+            log_flow = in_chunks(policy.flow, policy.flow.embed(at.to(policy.dtype)), inner, interpolation)
+    if dynamics.measure is None:
+        log_pb = policy.backward_kernel(s, t, y, backward, policy.backward_score(score_x, score_y)).log_prob(x)
+    else:
+        log_pb = dynamics.measure.log_step(s, t, x, y)
+    return Trajectory(
+        log_pf=policy.forward_kernel(s, t, x, forward, score_x).log_prob(y).double(),
+        log_pb=log_pb.double(),
+        log_prior=dynamics.log_start(path.x[0]),
+        log_prob=log_prob[-1].double(),
+        log_z=policy.log_z.double(),
+        log_flow=None if log_flow is None else log_flow.double(),
+        path=path,
+    )
+
+
+def log_pf_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Tensor:
+    """log P_F of single transitions of a path, with shape (n) and gradients to the parameters.
+
+    Arguments:
+        dynamics: the model, and the target.
+        path: states, from anywhere.
+        step: the transitions' steps, in [0, T), with shape (n).
+        row: their trajectories, in [0, B), with shape (n).
+    """
+    policy = dynamics.policy
+    s, t = path.times[step, None, None], path.times[step + 1, None, None]
+    # As n times of one trajectory each: what kernels and networks take.
+    x, y = path.x[step, row].unsqueeze(1), path.x[step + 1, row].unsqueeze(1)
+    score = None
+    if policy.uses_score:
+        with torch.no_grad():
+            score = dynamics.target.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
+    embedding = policy.embed(path.times[:-1])[step].unsqueeze(1)
+    kernel = policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
+    return kernel.log_prob(y).double().squeeze(1)
+
+
+def log_uncontrolled_backward(dynamics: Dynamics, path: Path) -> Tensor:
+    """log P_B of every step without its control, float64, with shape (T, B)."""
+    process = dynamics.policy.process
+    s, t = path.times[:-1, None, None], path.times[1:, None, None]
+    y, score = path.x[1:], None
+    if process.uses_score:
+        _, score = _target_values(dynamics, path, everywhere=False)
+        score = dynamics.policy.backward_score(score[:-1], score[1:])
+    return process.backward_kernel(s, t, y, torch.zeros_like(y), score).log_prob(path.x[:-1]).double()
+
+
+def _target_values(dynamics: Dynamics, path: Path, everywhere: bool) -> tuple[Tensor, Tensor | None]:
+    """log R, with shape (T + 1, B) or, unless it is wanted everywhere, (1, B), and the score if it is used."""
+    if dynamics.policy.uses_score:
+        if path.score is not None:
+            return path.log_prob, path.score
+        with torch.no_grad():
+            return dynamics.target.log_prob_and_score(path.x)
+    if path.log_prob is not None and (len(path.log_prob) > 1 or not everywhere):
+        return path.log_prob, None
+    with torch.no_grad():
+        return dynamics.target.log_prob(path.x if everywhere else path.x[-1:]), None
+
+
+def _is_checkpointed(dynamics: Dynamics, path: Path) -> bool:
+    asked = dynamics.checkpoint_activations
+    num_rows = len(path.x) * path.x.shape[1]
+    return (path.x.device.type == "cpu" and num_rows > MAX_KEPT_ROWS) if asked is None else asked
+
+
+def _in_chunks(network: nn.Module, embedding: Tensor, x: Tensor, more: Tensor | None, checkpointed: bool) -> Tensor:
+    """The network at all states, with shape (K, B, *), for an embedding with shape (K, E)."""
+    size = max(1, _chunk_rows(x.device, checkpointed) // x.shape[1])
+    parts = [slice(start, start + size) for start in range(0, len(x), size)]
+    call = partial(checkpoint, network, use_reentrant=False) if checkpointed else network
+    embedding = embedding.unsqueeze(1)
+    return torch.cat([call(embedding[part], x[part], None if more is None else more[part]) for part in parts])
+
+
+def _chunk_rows(device: torch.device, checkpointed: bool) -> int:
+    if device.type == "cpu":
+        return CPU_CHUNK_ROWS
+    return CHECKPOINTED_ROWS if checkpointed else sys.maxsize

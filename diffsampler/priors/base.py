@@ -1,0 +1,52 @@
+"""What a prior is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.spaces import Space, as_space
+
+__all__ = ["Prior"]
+
+
+class Prior(nn.Module, ABC):
+    """A normalised density on a space that can be sampled.
+
+    Arguments:
+        space: of its draws; a number stands for R^D of that dimension.
+
+    Attributes:
+        reparametrised: whether `sample` carries gradients to the parameters, which path-wise losses need.
+        is_point: whether it is a single point, whose log-density counts as 0.
+    """
+
+    reparametrised: bool = False
+    is_point: bool = False
+
+    def __init__(self, space: Space | int) -> None:
+        super().__init__()
+        self.space = as_space(space)
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """n draws, with shape (n, D)."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density, with shape (*), for x with shape (*, D)."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """The gradient of `log_prob`, with shape (*, D)."""
+
+    @property
+    def std(self) -> Tensor:
+        """How wide it is before training, with shape () or (D): the unit of states; 1 where there is none."""
+        return torch.ones((), dtype=torch.float64)

@@ -1,0 +1,30 @@
+"""A single point."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.priors.base import Prior
+
+__all__ = ["DiracPrior"]
+
+
+class DiracPrior(Prior):
+    """All mass at the origin."""
+
+    reparametrised = True
+    is_point = True
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        return torch.zeros(n, self.space.dim, dtype=dtype, device=device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[:-1])
+
+    def score(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)

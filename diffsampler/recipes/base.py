@@ -1,0 +1,46 @@
+"""What a recipe is: all parts of a sampler and of its training, for those who name none or some."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+from diffsampler.behaviours import Behaviour
+from diffsampler.coordinates import Coordinates
+from diffsampler.losses import Objective
+from diffsampler.networks import Control, StateFlow
+from diffsampler.processes import Process
+from diffsampler.spaces import Space
+from diffsampler.target import Target
+
+__all__ = ["Parts", "Recipe", "Training"]
+
+
+class Parts(NamedTuple):
+    """What a sampler is made of; as in `Sampler`."""
+
+    process: Callable[[Space], Process]
+    control: Callable[[Process], Control]
+    flow: Callable[[Process], StateFlow] | None
+    grid: int
+    coordinates: Coordinates | None
+
+
+class Training(NamedTuple):
+    """How it is trained; as in `SamplerModule`."""
+
+    loss: Objective
+    behaviour: Behaviour
+    lr: float
+    tolerance: float
+
+
+class Recipe(ABC):
+    """Defaults that belong together."""
+
+    @abstractmethod
+    def parts(self, target: Target) -> Parts:
+        """Of a sampler of this target."""
+
+    @abstractmethod
+    def training(self) -> Training:
+        """Of such a sampler: new objects at every call."""

@@ -1,0 +1,50 @@
+"""What a space is."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from diffsampler.errors import check_count
+from diffsampler.spaces.kernels import Kernel
+
+__all__ = ["Space"]
+
+
+class Space(ABC):
+    """Where states with shape (*, D) live.
+
+    Arguments:
+        dim: the dimension D.
+
+    Attributes:
+        num_features: F, of what networks see of a state.
+        is_euclidean: whether it is R^D, where linear functions of states make sense.
+    """
+
+    is_euclidean: bool = False
+
+    def __init__(self, dim: int) -> None:
+        self.dim = check_count("dim", dim)
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int: ...
+
+    @abstractmethod
+    def kernel(self, mean: Tensor, std: Tensor) -> Kernel:
+        """Noise of this standard deviation around means with shape (*, D)."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """What networks see of states with shape (*, D): functions on this space, with shape (*, F)."""
+
+    @abstractmethod
+    def features_of_each(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The same of each coordinate by itself, in units of a scale, with shape (*, D, f) for some f."""
+
+    def wrap(self, x: Tensor) -> Tensor:
+        """The same points by their usual names: angles within one turn, say."""
+        return x
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dim})"

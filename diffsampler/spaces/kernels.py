@@ -1,0 +1,176 @@
+"""Transition densities as objects: nobody else in the library writes a Gaussian density by hand.
+
+Letters: T steps, B trajectories, D dimensions, `*` any leading shape.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GaussianKernel",
+    "Kernel",
+    "MomentumKernel",
+    "ProductKernel",
+    "WrappedGaussianKernel",
+    "noise_like",
+    "wrap",
+]
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of x."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+class Kernel(ABC):
+    """A distribution of the next state, one for each state of a batch."""
+
+    @abstractmethod
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        """One draw for each state, with shape (*, D).
+
+        `noise_scale` widens the noise and leaves the mean (exploration).
+        """
+
+    @abstractmethod
+    def log_prob(self, y: Tensor) -> Tensor:
+        """The log-density of y, with shape (*), for y with shape (*, D)."""
+
+    @abstractmethod
+    def widened(self, log_scale: Tensor) -> "Kernel":
+        """The kernel whose standard deviations are exp(log_scale) times as large, for log_scale with shape (*, D)."""
+
+
+class GaussianKernel(Kernel):
+    """N(mean, diag(std^2)); where `std` is 0, a Dirac at the mean, whose log-density counts as 0.
+
+    Arguments:
+        mean: with shape (*, D).
+        std: broadcasts against `mean`: (), (D), (T, 1, 1) in the batched pass, or (*, D) where it is learned. In
+            float64 wherever it is small, and then so are log-densities.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean = mean
+        self.std = std
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        noise = noise_like(self.mean, generator)
+        return torch.addcmul(self.mean, noise, self.std.to(noise.dtype), value=noise_scale)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        dirac = self.std == 0
+        # In the dtype of the standard deviation: a normaliser rounded to float32 is the same error in every weight.
+        precision = torch.where(dirac, 0.0, 1 / self.std)
+        log_normaliser = torch.where(dirac, 0.0, self.std.log() + HALF_LOG_TWO_PI)
+        log_normaliser = log_normaliser.expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
+        scaled = (y - self.mean) * precision.to(y.dtype)
+        return -0.5 * scaled.square().sum(-1) - log_normaliser
+
+    def widened(self, log_scale: Tensor) -> "GaussianKernel":
+        return GaussianKernel(self.mean, self.std * log_scale.double().exp())
+
+
+# Turns counted on either side: exact to 1e-8 for standard deviations up to the widest allowed.
+NUM_TURNS, MAX_WRAPPED_STD = 3, 3.0
+
+
+def wrap(x: Tensor) -> Tensor:
+    """Angles in [-pi, pi)."""
+    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+
+class WrappedGaussianKernel(Kernel):
+    """A Gaussian wound around the circle, in every coordinate: angles in [-pi, pi).
+
+    Arguments:
+        mean: with shape (*, D).
+        std: positive, at most 3; broadcasts against `mean`.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean = mean
+        self.std = std
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        return wrap(GaussianKernel(self.mean, self.std).rsample(generator, noise_scale))
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        precision = (1 / self.std).to(y.dtype)
+        difference = wrap(y - self.mean)
+        turns = torch.arange(-NUM_TURNS, NUM_TURNS + 1, dtype=y.dtype, device=y.device) * (2 * math.pi)
+        exponent = -0.5 * ((difference.unsqueeze(-1) + turns) * precision.unsqueeze(-1)).square()
+        log_normaliser = (self.std.log() + HALF_LOG_TWO_PI).expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
+        return exponent.logsumexp(-1).sum(-1) - log_normaliser
+
+    def widened(self, log_scale: Tensor) -> "WrappedGaussianKernel":
+        return WrappedGaussianKernel(self.mean, (self.std * log_scale.double().exp()).clamp(max=MAX_WRAPPED_STD))
+
+
+class MomentumKernel(Kernel):
+    """A Gaussian of the momentum, and a position that follows: states (x, p), with shape (*, 2 D).
+
+    Forwards, p' ~ N(mean, std^2) and x' = x + step p'. Backwards, x = x' - step p' and p ~ N(mean, std^2). Positions
+    are volume-preserving functions of the rest: densities are those of the momentum, and their ratio is exact.
+
+    Arguments:
+        mean: of the new momentum, with shape (*, D).
+        std: broadcasts against `mean`.
+        position: of the state that the kernel leaves, with shape (*, D).
+        moving: the momentum that moves it, or None where it is the new one.
+        step: by how much, with its sign; broadcasts against `mean`.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, position: Tensor, moving: Tensor | None, step: Tensor) -> None:
+        self.momentum = GaussianKernel(mean, std)
+        self.position = position
+        self.moving = moving
+        self.step = step
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        momentum = self.momentum.rsample(generator, noise_scale)
+        moving = momentum if self.moving is None else self.moving
+        return torch.cat([self.position + self.step.to(momentum.dtype) * moving, momentum], -1)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        return self.momentum.log_prob(y[..., y.shape[-1] // 2 :])
+
+    def widened(self, log_scale: Tensor) -> "MomentumKernel":
+        widened = self.momentum.widened(log_scale[..., log_scale.shape[-1] // 2 :])
+        return MomentumKernel(widened.mean, widened.std, self.position, self.moving, self.step)
+
+
+class ProductKernel(Kernel):
+    """Independent kernels of consecutive coordinates.
+
+    Arguments:
+        parts: in the order of their coordinates.
+    """
+
+    def __init__(self, parts: Sequence[Kernel]) -> None:
+        self.parts = list(parts)
+
+    @property
+    def mean(self) -> Tensor:
+        """With shape (*, D)."""
+        return torch.cat([part.mean for part in self.parts], -1)
+
+    def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
+        return torch.cat([part.rsample(generator, noise_scale) for part in self.parts], -1)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        parts = zip(self.parts, self._split(y), strict=True)
+        return sum(kernel.log_prob(part) for kernel, part in parts)
+
+    def widened(self, log_scale: Tensor) -> "ProductKernel":
+        parts = zip(self.parts, self._split(log_scale), strict=True)
+        return ProductKernel([kernel.widened(part) for kernel, part in parts])
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split([part.mean.shape[-1] for part in self.parts], -1)

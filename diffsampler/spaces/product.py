@@ -1,0 +1,52 @@
+"""Several spaces at once: angles and reals, say."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from diffsampler.spaces.base import Space
+from diffsampler.spaces.kernels import ProductKernel
+
+__all__ = ["Product"]
+
+
+class Product(Space):
+    """States whose first coordinates live in the first space, the next in the second, and so on.
+
+    Arguments:
+        spaces: in the order of their coordinates.
+    """
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        super().__init__(sum(space.dim for space in spaces))
+        self.spaces = list(spaces)
+        self.is_euclidean = all(space.is_euclidean for space in spaces)
+
+    @property
+    def num_features(self) -> int:
+        return sum(space.num_features for space in self.spaces)
+
+    def kernel(self, mean: Tensor, std: Tensor) -> ProductKernel:
+        stds = self._parts(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
+        means = self._parts(mean)
+        return ProductKernel([space.kernel(m, s) for space, m, s in zip(self.spaces, means, stds, strict=True)])
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.cat([space.features(part) for space, part in zip(self.spaces, self._parts(x), strict=True)], -1)
+
+    def features_of_each(self, x: Tensor, scale: Tensor) -> Tensor:
+        parts = zip(self.spaces, self._parts(x), self._parts(scale.expand(self.dim)), strict=True)
+        found = [space.features_of_each(part, unit) for space, part, unit in parts]
+        widest = max(one.shape[-1] for one in found)
+        return torch.cat([pad(one, (0, widest - one.shape[-1])) for one in found], -2)
+
+    def wrap(self, x: Tensor) -> Tensor:
+        return torch.cat([space.wrap(part) for space, part in zip(self.spaces, self._parts(x), strict=True)], -1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split([space.dim for space in self.spaces], -1)
+
+    def __repr__(self) -> str:
+        return f"Product({self.spaces})"

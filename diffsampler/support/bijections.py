@@ -1,0 +1,192 @@
+"""Maps from all of R^D onto a part of it, that keep the dimension.
+
+x = T(y) has coordinates of x bounded where the part is, and y goes anywhere. Half-lines are mapped by exp, as
+`torch.distributions.biject_to` does; intervals by the normal distribution function, since then a density that is flat
+on a box is exactly normal in y, and what rises or falls as a power towards an edge nearly so.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
+
+__all__ = ["Above", "Below", "Between", "Everywhere", "Piece", "Support", "Transformed"]
+
+
+class Piece(ABC):
+    """The map of some coordinates, with bounds in float64 that follow y to its device."""
+
+    def __init__(self, *bounds: Tensor) -> None:
+        self._bounds = bounds
+        self._moved: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, ...]:
+        """In dtype and on the device of a tensor; copied there once, which a CUDA graph needs."""
+        key = like.device, like.dtype
+        if key not in self._moved:
+            with torch.inference_mode(False):  # gradients pass here, wherever the first call comes from
+                self._moved[key] = tuple(bound.to(like).clone() for bound in self._bounds)
+        return self._moved[key]
+
+    @abstractmethod
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log |det dx/dy|, with shapes (*, d) and (*)."""
+
+    @abstractmethod
+    def inverse(self, x: Tensor) -> Tensor:
+        """y, with shape (*, d)."""
+
+    def inside(self, x: Tensor) -> Tensor:
+        """x, unless rounding has moved it onto an edge: then the nearest number within."""
+        return x
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether points are within, with shape (*)."""
+        return (self.inside(x) == x).all(-1)
+
+
+class Everywhere(Piece):
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y, torch.zeros_like(y[..., 0])
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Above(Piece):
+    """x = low + exp(y)."""
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        (low,) = self.bounds(y)
+        return self.inside(low + y.exp()), y.sum(-1)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        (low,) = self.bounds(x)
+        return (self.inside(x) - low).log()
+
+    def inside(self, x: Tensor) -> Tensor:
+        (low,) = self.bounds(x)
+        return x.maximum(low.nextafter(torch.full_like(low, torch.inf)))
+
+
+class Below(Piece):
+    """x = high - exp(y)."""
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        (high,) = self.bounds(y)
+        return self.inside(high - y.exp()), y.sum(-1)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        (high,) = self.bounds(x)
+        return (high - self.inside(x)).log()
+
+    def inside(self, x: Tensor) -> Tensor:
+        (high,) = self.bounds(x)
+        return x.minimum(high.nextafter(torch.full_like(high, -torch.inf)))
+
+
+class Between(Piece):
+    """x = low + (high - low) Phi(y)."""
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.bounds(y)
+        share = 0.5 * torch.erfc(y.abs() * math.sqrt(0.5))  # of the way from the nearer edge, to the last digit
+        x = torch.where(y < 0, low + (high - low) * share, high - (high - low) * share)
+        return self.inside(x), ((high - low).log() - 0.5 * y.square() - HALF_LOG_TWO_PI).sum(-1)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        low, high = self.bounds(x)
+        x = self.inside(x)
+        from_low, from_high = (x - low) / (high - low), (high - x) / (high - low)
+        y = torch.special.ndtri(from_low.minimum(from_high))
+        return torch.where(from_low < from_high, y, -y)
+
+    def inside(self, x: Tensor) -> Tensor:
+        low, high = self.bounds(x)
+        return x.maximum(low.nextafter(high)).minimum(high.nextafter(low))
+
+
+class Transformed(Piece):
+    """A bijection of torch.distributions."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.transform(y)
+        log_det = self.transform.log_abs_det_jacobian(y, x)
+        return x, log_det if log_det.ndim < y.ndim else log_det.sum(-1)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self.transform.inv(x)
+
+    def contains(self, x: Tensor) -> Tensor:
+        found = self.transform.codomain.check(x)
+        return found if found.ndim < x.ndim else found.all(-1)
+
+
+class Support:
+    """The map x = T(y) from R^D onto a support.
+
+    Arguments:
+        pieces: the coordinates that each is of, and their map; together all of 0..D-1.
+        ends: lower and upper bounds of each coordinate, where it has any of its own.
+
+    Attributes:
+        edges: bounds, as (coordinate, bound, +1 for a lower and -1 for an upper one, whether the other is infinite).
+    """
+
+    def __init__(self, pieces: Sequence[tuple[list[int], Piece]], ends: Sequence[tuple[float, float]]) -> None:
+        self.pieces = list(pieces)
+        self.edges: list[tuple[int, float, int, bool]] = []
+        for column, (low, high) in enumerate(ends):
+            if math.isfinite(low):
+                self.edges.append((column, low, 1, math.isinf(high)))
+            if math.isfinite(high):
+                self.edges.append((column, high, -1, math.isinf(low)))
+        order = [column for columns, _ in pieces for column in columns]
+        self._back = sorted(range(len(order)), key=order.__getitem__)
+        self._in_order = order == sorted(order)
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log |det dx/dy|, with shapes (*, D) and (*), for y with shape (*, D)."""
+        parts = [piece.forward(self._columns(y, columns)) for columns, piece in self.pieces]
+        return self._joined([x for x, _ in parts]), sum(log_det for _, log_det in parts)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """y, with shape (*, D), for x with shape (*, D)."""
+        return self._joined([piece.inverse(self._columns(x, columns)) for columns, piece in self.pieces])
+
+    def inside(self, x: Tensor) -> Tensor:
+        """x with what rounding has moved onto an edge just within it, with shape (*, D)."""
+        return self._joined([piece.inside(self._columns(x, columns)) for columns, piece in self.pieces])
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Whether points x, with shape (*, D), are within, with shape (*)."""
+        found = [piece.contains(self._columns(x, columns)) for columns, piece in self.pieces]
+        return torch.stack(found).all(0)
+
+    def score_of(self, y: Tensor, score: Tensor) -> Tensor:
+        """The gradient in y of a density of which `score` is the gradient in x, both with shape (*, D)."""
+        with torch.inference_mode(False), torch.enable_grad():
+            y = y.detach().clone().requires_grad_()
+            x, log_det = self.forward(y)
+            (found,) = torch.autograd.grad((x * score.detach().clone()).sum() + log_det.sum(), y)
+        return found
+
+    def _columns(self, x: Tensor, columns: list[int]) -> Tensor:
+        if len(self.pieces) == 1:
+            return x
+        if columns == list(range(columns[0], columns[-1] + 1)):
+            return x[..., columns[0] : columns[-1] + 1]
+        return torch.stack([x[..., column] for column in columns], -1)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return joined if self._in_order else torch.stack([joined[..., column] for column in self._back], -1)

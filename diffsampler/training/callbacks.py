@@ -1,0 +1,243 @@
+"""Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
+
+import json
+import math
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
+from torch import Tensor
+
+from diffsampler.assessment import assess_draws
+from diffsampler.baseline import reference
+from diffsampler.errors import InputError, warn_of
+from diffsampler.files import write_atomically
+from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.report.metrics import wasserstein2
+from diffsampler.target import Target
+from diffsampler.training.module import SamplerModule
+
+__all__ = ["ExponentialMovingAverage", "PlainProgress", "Report", "SampleWriter"]
+
+LAST_EVALUATIONS = 5
+SECONDS_BETWEEN_LINES = 5.0
+UNTRAINED = "  These are the weights before any training: give --ckpt_path to use a trained sampler."
+BOUND_NAMES = {"eubo": "EUBO", "eubo_approximate": "EUBO (approximate)"}
+
+
+class ExponentialMovingAverage(WeightAveraging):
+    """Evaluates and keeps an exponential moving average of the weights.
+
+    The decay warms up as (1 + n) / (10 + n): the weights before training are forgotten at once.
+
+    Arguments:
+        decay: of the average, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be at least 0 and below 1, got {decay!r}.")
+
+        def average(mean: Tensor, value: Tensor, n: Tensor) -> Tensor:
+            weight = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+            return torch.lerp(mean, value, weight.to(mean))
+
+        super().__init__(use_buffers=False, avg_fn=average)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # The copy was made before the trainer's precision changed the dtype of parameters; buffers keep their own.
+        for mean, value in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+            mean.data = mean.data.to(value.dtype)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Outside `fit` the checkpoint's state_dict already is the average.
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+class PlainProgress(L.Callback):
+    """A line on stderr after validations, where a bar that paints over itself would fill a file."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = -SECONDS_BETWEEN_LINES
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: SamplerModule) -> None:
+        now = time.monotonic()
+        if trainer.state.fn != "fit" or not trainer.is_global_zero or not pl_module.history:
+            return
+        if now - self._last < SECONDS_BETWEEN_LINES and not trainer.should_stop:
+            return
+        self._last, entry = now, pl_module.history[-1]
+        if entry["step"] != trainer.global_step:
+            return  # no draw had a density: a warning has said so
+        figures = ", ".join(f"{name} {entry[name]:.5g}" for name in ("elbo", "log_z", "ess") if entry[name] is not None)
+        print(f"Step {entry['step']}: {figures}", file=sys.stderr, flush=True)
+
+
+def _folder_of(trainer: L.Trainer) -> Path:
+    """Of the run; to be called on every rank, since `log_dir` is a broadcast."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class Report(L.Callback):
+    """Prints the log Z table and writes `results.json` and the figures, at the end of `fit` and of `test`.
+
+    Arguments:
+        figures: whether to draw figures.
+        coordinates: the pair that two-dimensional figures show; by default the target's choice.
+        reference: whether to estimate log Z without learning too, for the verdict, where training has not begun with
+            that: some 100 000 to 500 000 further evaluations of the target.
+    """
+
+    def __init__(
+        self, figures: bool = True, coordinates: tuple[int, int] | None = None, reference: bool = False
+    ) -> None:
+        self.figures = figures
+        self.coordinates = coordinates
+        self.reference = reference
+        self.folder: Path | None = None
+
+    def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
+        self.folder = _folder_of(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
+        # On every rank: counts are summed over all of them.
+        evaluated, num_invalid = module.count_evaluations()
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
+        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
+        evaluated += module.sampler.num_target_evaluations - before
+        rounding = module.sampler.counter.rounding
+        estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
+        self._write(trainer, module, x, log_weight, estimate)
+
+    def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
+        if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
+            return
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            print(f"\nStopped. Go on with: diffsampler fit --ckpt_path {last}")
+
+    def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
+        if trainer.is_global_zero:
+            self._write(trainer, module, module.test_samples, module.test_log_weight, module.test_estimate)
+
+    def _write(
+        self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
+    ) -> None:
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        sampler, target = module.sampler, module.sampler.target
+        # One for exact draws and walks back: draws must not share their noise with the walk back.
+        generator = module.new_generator("metrics")
+        found = reference(target, seed=module.seed) if self.reference and sampler.reference is None else None
+        found = assess_draws(sampler, x, log_weight, estimate, generator, module.history, found)
+        bounds, distance = {}, {}
+        if found.eubo is not None:
+            bounds = {"eubo" if found.draws_are_exact else "eubo_approximate": found.eubo}
+        if found.draws_are_exact:
+            distance = {"wasserstein2": wasserstein2(x[: len(found.draws)], found.draws.to(x))}
+        results = {
+            **estimate.to_dict(),
+            "true_log_z": target.log_z,
+            "target": type(target).__name__,
+            "num_invalid_evaluations": module.sampler.counter.num_invalid,
+            "step": module.trained_steps,
+            "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+            "diagnostics": {**_diagnostics(target, x), **bounds, **distance},
+            "reference": None if found.reference is None else found.reference.to_dict(),
+            "verdict": asdict(found.verdict),
+            "ended": module.ended or None,
+            "last_evaluations": summarise_history(module.history, target.log_z),
+        }
+        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+        write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
+        if module.ended:
+            print(f"  Training ended: {module.ended}.")
+        elif results["step"] == 0 and not module.sampler.search_cost:
+            print(UNTRAINED)
+        print(found)
+        for name, value in results["diagnostics"].items():
+            print(f"  {name.replace('_', ' ')}: {value:.4g}")
+        print(f"Results: {folder / 'results.json'}")
+        if self.figures:
+            from diffsampler.report.figures import save_figures
+
+            paths = save_figures(
+                folder,
+                module.sampler,
+                x,
+                log_weight,
+                estimate,
+                module.history,
+                module.seed,
+                self.coordinates,
+                found.reference,
+                {BOUND_NAMES[name]: value for name, value in bounds.items()},
+                module.loss.uses_flow,
+                module.loss.uses_log_z,
+            )
+            print(f"Figures: {', '.join(str(path) for path in paths)}")
+
+
+def _diagnostics(target: Target, x: Tensor) -> dict[str, float]:
+    """Those of a target that are finite numbers; a warning of the others."""
+    try:
+        found = {str(name): float(value) for name, value in target.diagnostics(x.clone()).items()}
+    except Exception as error:
+        warn_of(f"{type(target).__name__}.diagnostics has failed, and the report goes without", error)
+        return {}
+    for name in [name for name, value in found.items() if not math.isfinite(value)]:
+        warnings.warn(f"{type(target).__name__}.diagnostics: {name} is {found.pop(name)}, and left out.", stacklevel=2)
+    return found
+
+
+def summarise_history(history: list[dict[str, Any]], true_log_z: float | None) -> dict[str, float | int | None] | None:
+    """The mean over the last evaluations of a run, never the best of them; None before the first."""
+    last = [entry for entry in history[-LAST_EVALUATIONS:] if entry["log_z"] is not None]
+    if not last:
+        return None
+
+    def mean(values: list[float | None]) -> float | None:
+        return None if None in values else float(np.mean(values))
+
+    summary = {"count": len(last), **{key: mean([e[key] for e in last]) for key in ("log_z", "elbo", "ess")}}
+    if true_log_z is not None:
+        summary["abs_log_z_error"] = mean([abs(entry["log_z"] - true_log_z) for entry in last])
+        summary["elbo_gap"] = None if summary["elbo"] is None else true_log_z - summary["elbo"]
+    return summary
+
+
+class SampleWriter(BasePredictionWriter):
+    """Writes what `predict` draws into `samples.npz`: `x` with shape (n, D) and `log_weight` with shape (n)."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+
+    def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        self.folder = _folder_of(trainer)
+
+    def write_on_epoch_end(
+        self, trainer: L.Trainer, module: SamplerModule, predictions: list[dict[str, Tensor]], batch_indices: Any
+    ) -> None:
+        arrays = {
+            key: module.gather_rows(torch.cat([part[key] for part in predictions]).to(module.device)).cpu().numpy()
+            for key in ("x", "log_weight")
+        }
+        if not trainer.is_global_zero:
+            return
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if module.trained_steps == 0 and not module.sampler.search_cost:
+            print(UNTRAINED)
+        write_atomically(folder / "samples.npz", lambda file: np.savez(file, **arrays))
+        print(f"Samples: {folder / 'samples.npz'} (x {arrays['x'].shape}, log_weight {arrays['log_weight'].shape})")

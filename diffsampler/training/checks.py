@@ -1,0 +1,73 @@
+"""What must be right before training costs anything."""
+
+import lightning as L
+import torch
+
+from diffsampler.baseline.propriety import check_proper
+from diffsampler.baseline.unbounded import unbounded
+from diffsampler.counted import CountedTarget
+from diffsampler.errors import InputError
+from diffsampler.paths import rollout
+from diffsampler.repeatable import check_repeatable, naming_the_target
+from diffsampler.sampler import Sampler
+from diffsampler.target import support_of
+
+__all__ = ["CHECK_POINTS", "check_precision", "check_target", "check_trainer"]
+
+CHECK_POINTS = 256
+
+
+def check_precision(trainer: L.Trainer) -> None:
+    """Raise InputError where densities and the target would be rounded, as networks may be."""
+    if torch.is_autocast_enabled(trainer.strategy.root_device.type):
+        raise InputError(
+            "torch.autocast must be off: log-weights need full precision. For networks in bfloat16 take "
+            "control=ReducedPrecision, a wrapper."
+        )
+    if str(trainer.precision) not in {"32-true", "64-true"}:
+        raise InputError(
+            f"trainer.precision must be 32-true or 64-true, got {trainer.precision}: log-weights need it. For "
+            "networks in bfloat16 take control=ReducedPrecision, a wrapper."
+        )
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Raise InputError if a sampler cannot be trained so; to be called before the target has cost anything."""
+    check_precision(trainer)
+    for name in ("max_steps", "max_epochs"):
+        if getattr(trainer, name) == 0:
+            raise InputError(f"trainer.{name} must be at least 1, or -1 for no limit, got 0: nothing would be trained.")
+    if trainer.limit_train_batches == 0:
+        raise InputError("trainer.limit_train_batches must be above 0, got 0: nothing would be trained.")
+
+
+def check_target(sampler: Sampler, generator: torch.Generator) -> None:
+    """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes.
+
+    Or if it has no integral, unless the search has asked already, or states are angles.
+    """
+    name = type(sampler.target).__name__
+    for part, parameter in sampler.policy.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(f"the sampler's {part} is not finite: make the sampler anew, or load another checkpoint.")
+    with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
+        x = rollout(sampler.dynamics, CHECK_POINTS, generator).x[-1]
+        check_repeatable(sampler.counter, x)
+        log_prob = sampler.counter.log_prob(x)
+    if log_prob.isnan().all():
+        raise InputError(f"{name}.log_prob is NaN at all {CHECK_POINTS} points where the sampler starts.")
+    if not log_prob.isfinite().any():
+        raise InputError(
+            f"{name}.log_prob is not finite at any of {CHECK_POINTS} points where the sampler starts; "
+            "move or scale the target, or the process, so that they meet."
+        )
+    # A reward on another sampler's draws need have no integral, nor what a search has asked already, nor angles.
+    if sampler.measure is None and sampler.reference is None and sampler.policy.process.space.is_euclidean:
+        z, coordinates, onto = sampler.policy.process.position(x), sampler.coordinates, support_of(sampler.target)
+        if coordinates is not None and coordinates.dim != sampler.target.dim:
+            counter = CountedTarget(sampler.density)  # flat in x along what the coordinates leave out
+        else:
+            z = z if coordinates is None else coordinates(z)[0]
+            counter = unbounded(CountedTarget(sampler.target))
+        check_proper(counter, z if onto is None else onto.inverse(z.double()))
+        sampler.counter.num_evaluations += counter.num_evaluations
