@@ -200,6 +200,7 @@ def test_step_times_and_their_need(capsys: pytest.CaptureFixture, monkeypatch: p
     assert cases["pis_lp funnel"]["paths"] == 0 < cases["dgfs funnel"]["paths"]
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["time_to_accuracy", "--targets", "gaussian_mixture_9", "--presets", "default", "tb", "--seeds", "0"]
     small = ["--max_steps", "12", "--evaluate_every", "2", "--batch_size", "8"]

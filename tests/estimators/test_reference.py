@@ -18,6 +18,11 @@ from diffsampler.log_z import estimate_log_z, judge
 from targets import Gaussian, GaussianMixture
 
 
+def slow(*values: object) -> object:
+    """A case of `make test-slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def far_and_badly_scaled() -> Target:
     """Six correlated coordinates about 50, standard deviations from 0.001 to 1000."""
     rotation = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
@@ -59,7 +64,7 @@ def two_far_modes() -> Target:
     return GaussianMixture([[-6.0, 0.0, 0.0], [6.0, 1.0, -3.0]], [[1.0] * 3, [0.5] * 3], [0.85, 0.15])
 
 
-@pytest.mark.parametrize("make", [far_and_badly_scaled, truncated, flat_steps, black_box, two_far_modes])
+@pytest.mark.parametrize("make", [far_and_badly_scaled, slow(truncated), flat_steps, black_box, two_far_modes])
 def test_is_right_without_tuning(make: object) -> None:
     target = make()
     estimate = reference(target, 1000, seed=0).estimate
@@ -68,7 +73,7 @@ def test_is_right_without_tuning(make: object) -> None:
     assert error < 0.15 and abs(estimate.log_z - target.log_z) < Z_BOUND * error, estimate
 
 
-@pytest.mark.parametrize(("dim", "shift", "width"), [(10, 5.0, 0.5), (10, -3.0, 0.7), (5, 40.0, 0.2)])
+@pytest.mark.parametrize(("dim", "shift", "width"), [slow(10, 5.0, 0.5), (10, -3.0, 0.7), slow(5, 40.0, 0.2)])
 def test_modes_that_differ_in_all_coordinates_alike(dim: int, shift: float, width: float) -> None:
     # Of 1000 random directions in ten dimensions one leads to the second mode.
     target = GaussianMixture([[0.0] * dim, [shift] * dim], [[1.0] * dim, [width**2] * dim], [0.5, 0.5])
@@ -153,7 +158,7 @@ def test_a_target_of_float32_with_parameters() -> None:
     assert abs(found.estimate.log_z - target.log_z) < Z_BOUND * error < 0.5
 
 
-@pytest.mark.parametrize(("half_width", "dim"), [(0.5, 8), (0.05, 3)])
+@pytest.mark.parametrize(("half_width", "dim"), [slow(0.5, 8), (0.05, 3)])
 def test_a_flat_density_in_a_box(half_width: float, dim: int) -> None:
     target = FunctionTarget(lambda x: torch.where((x.abs() < half_width).all(-1), 0.0 * x.sum(-1), -math.inf), dim=dim)
     estimate = reference(target, 1000, seed=0).estimate
@@ -265,7 +270,10 @@ def badly_scaled_regression() -> Target:
     return FunctionTarget(log_prob, dim=dim, log_z=constant + quadratic + gaussian)
 
 
-@pytest.mark.parametrize("make", [mode_in_a_corner, modes_on_edges, eggbox, hybrid_rosenbrock, badly_scaled_regression])
+@pytest.mark.parametrize(
+    "make",
+    [slow(mode_in_a_corner), modes_on_edges, eggbox, slow(hybrid_rosenbrock), badly_scaled_regression],
+)
 def test_is_right_where_searches_went_wrong(make: object) -> None:
     target = make()
     found = reference(target, 1000, seed=0)
