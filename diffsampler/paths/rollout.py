@@ -1,5 +1,6 @@
 """Rollouts: trajectories from prior to target, recorded, weighted, or differentiated."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
@@ -39,20 +40,9 @@ def rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None
 @torch.no_grad()
 def weighted_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """End points and their log importance weights, float64, with shapes (n, D) and (n); no path is kept."""
-    policy, times = dynamics.policy, dynamics.times(generator)
-    embedding, backward = policy.embed(times), policy.embed_backward(times)
-    num_steps, shared = len(times) - 1, policy.process.shares_control
-    here = dynamics.arrive(embedding[0], policy.sample_prior(n, generator))
-    log_prior = dynamics.log_start(here.x)
-    log_ratio = torch.zeros_like(log_prior)
-    for k in range(num_steps):
-        s, t = times[k], times[k + 1]
-        kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
-        there = dynamics.arrive(embedding[k + 1], kernel.rsample(generator), shared or k + 1 < num_steps)
-        log_ratio = log_ratio + dynamics.step_log_ratio(s, t, backward[k + 1], kernel.log_prob(there.x), here, there)
-        here = there
-    log_prob = dynamics.target.log_prob(here.x) if here.log_prob is None else here.log_prob
-    return here.x, dynamics.target.settled(here.x, log_prob) - log_prior - log_ratio
+    last, log_ratio = _walk(dynamics, n, dynamics.times(generator), generator, dynamics.arrive)
+    log_prob = dynamics.target.log_prob(last.x) if last.log_prob is None else last.log_prob
+    return last.x, dynamics.target.settled(last.x, log_prob) - log_ratio
 
 
 def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None) -> tuple[Path, Tensor]:
@@ -60,24 +50,40 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
 
     Scores inside controls are held fixed; scores inside the process's kernels are differentiated.
     """
-    policy, times = dynamics.policy, dynamics.times(generator)
+    times = dynamics.times(generator)
+    path = dynamics.empty_path(times, n, dynamics.policy.uses_score)
+    last, log_ratio = _walk(dynamics, n, times, generator, dynamics.arrive_with_gradient, path)
+    # By the target's own score, which a log_prob by hand may have without being differentiable itself.
+    log_prob = dynamics.differentiable_target(last.x)[0] if last.log_prob is None else last.log_prob
+    return path, log_prob - log_ratio
+
+
+def _walk(
+    dynamics: Dynamics,
+    n: int,
+    times: Tensor,
+    generator: torch.Generator | None,
+    arrive: Callable[[Tensor, Tensor, bool], State],
+    path: Path | None = None,
+) -> tuple[State, Tensor]:
+    """The last states of a rollout, and its log-density over that of the measure, with shape (n)."""
+    policy, num_steps = dynamics.policy, len(times) - 1
     embedding, backward = policy.embed(times), policy.embed_backward(times)
-    num_steps, shared = len(times) - 1, policy.process.shares_control
-    path = dynamics.empty_path(times, n, policy.uses_score)
-    here = dynamics.arrive_with_gradient(embedding[0], policy.sample_prior(n, generator))
-    log_prior = dynamics.log_start(here.x)
-    log_ratio = torch.zeros_like(log_prior)
+    here = arrive(embedding[0], policy.sample_prior(n, generator), True)
+    log_ratio = dynamics.log_start(here.x)
     for k in range(num_steps):
-        _record(path, k, here)
+        if path is not None:
+            _record(path, k, here)
         s, t = times[k], times[k + 1]
         kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
-        there = dynamics.arrive_with_gradient(embedding[k + 1], kernel.rsample(generator), shared or k + 1 < num_steps)
-        log_ratio = log_ratio + dynamics.step_log_ratio(s, t, backward[k + 1], kernel.log_prob(there.x), here, there)
+        with_control = k + 1 < num_steps or policy.process.shares_control
+        there = arrive(embedding[k + 1], kernel.rsample(generator), with_control)
+        log_pf = kernel.log_prob(there.x)
+        log_ratio = log_ratio + dynamics.step_log_ratio(s, t, backward[k + 1], log_pf, here, there)
         here = there
-    _record(path, num_steps, here)
-    # By the target's own score, which a log_prob by hand may have without being differentiable itself.
-    log_prob = dynamics.differentiable_target(here.x)[0] if here.log_prob is None else here.log_prob
-    return path, log_prob - log_prior - log_ratio
+    if path is not None:
+        _record(path, num_steps, here)
+    return here, log_ratio
 
 
 def _roll_out(
