@@ -27,7 +27,7 @@ from diffsampler.processes.grids import Grid
 from diffsampler.progress import in_batches
 from diffsampler.repeatable import naming_the_target
 from diffsampler.spaces import Space
-from diffsampler.target import Target
+from diffsampler.target import Target, support_of
 
 __all__ = ["Sampler"]
 
@@ -199,10 +199,15 @@ class Sampler(nn.Module):
         """Trajectories that end in x, with shape (B, D), drawn backwards by P_B.
 
         Raises:
-            InputError: if x has another shape.
+            InputError: if x has another shape, or points outside of a declared support.
         """
-        dynamics = self.dynamics
-        return rollback(dynamics, dynamics.states_at(self._checked(x), generator), generator)
+        x, dynamics, outside = self._checked(x), self.dynamics, self._outside(x)
+        if outside.any():
+            raise InputError(
+                f"x must be within the support that {type(self.target).__name__} declares, got {int(outside.sum())} "
+                "points that are not."
+            )
+        return rollback(dynamics, dynamics.states_at(x, generator), generator)
 
     def sample(
         self,
@@ -280,6 +285,8 @@ class Sampler(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The normalised log-density of the sampler's probability flow at x, float64, with shape (n).
 
+        -inf outside of a declared support.
+
         That is the density of `sample` as far as training has made the two kernels reversals of each other. Where D
         exceeds `num_probes` it is an estimate.
 
@@ -296,11 +303,13 @@ class Sampler(nn.Module):
         Raises:
             InputError: if x has another shape, or the process walks in momenta too.
         """
-        z = self.density.from_user(self._checked(x))
+        x = self._checked(x)
+        z = self.density.from_user(x)
         density = ProbabilityFlow(self.dynamics, num_probes, tolerance).log_prob(z, self._generator(seed, None))
         log_prob = density.log_prob
         if self.coordinates is not None:
             log_prob = log_prob - self.coordinates(z)[1].to(log_prob)
+        log_prob = torch.where(self._outside(x), -torch.inf, log_prob)
         return (log_prob, density.standard_error) if return_standard_error else log_prob
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
@@ -355,6 +364,11 @@ class Sampler(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.target.dim:
             raise InputError(f"x must be points with shape (B, {self.target.dim}), got shape {tuple(x.shape)}.")
         return x if x.is_floating_point() else x.to(self.dtype)
+
+    def _outside(self, x: Tensor) -> Tensor:
+        """Which points are outside of a declared support, with shape (n)."""
+        onto = support_of(self.target)
+        return torch.zeros_like(x[:, 0], dtype=torch.bool) if onto is None else ~onto.contains(x)
 
     def _positions(self, state: Tensor) -> Tensor:
         x = self.policy.process.position(state)

@@ -1,13 +1,14 @@
 """Affine coordinates: the same density and normalising constant, seen from elsewhere."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers import ZeroControl, assert_mean, correlated_gaussian, randomise
 
 from diffsampler import FunctionTarget, Sampler
-from diffsampler.coordinates import AffineCoordinates, DensityInCoordinates, LaplaceCoordinates
+from diffsampler.coordinates import AffineCoordinates, Coordinates, DensityInCoordinates, LaplaceCoordinates
 from diffsampler.errors import InputError
 from targets import Gaussian
 
@@ -110,3 +111,35 @@ def test_refuses_other_bad_input() -> None:
         with pytest.raises(InputError, match="no strict maximum"):
             LaplaceCoordinates(FunctionTarget(log_prob, dim=2))
             pytest.fail(name)
+
+
+class Doubled(Coordinates):
+    """x = 2 z, with one mistake of three."""
+
+    def __init__(self, target: FunctionTarget, mistake: str) -> None:
+        super().__init__(target.dim)
+        self.mistake = mistake
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_det = torch.full(z.shape[:-1], 0.0 if self.mistake == "log_det" else 2 * math.log(2.0))
+        return 2 * z, log_det[:1] if self.mistake == "shape" else log_det
+
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.mistake == "inverse" else x / 2
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("log_det", r"Doubled.forward must return log \|det dx/dz\|, 1.386 at z = .* by autograd, got 0"),
+        ("inverse", "Doubled.inverse must undo forward"),
+        ("shape", r"with shapes \(\*, 2\) and \(\*\), for z of shape \(\*, 2\), got \(3, 2\) and \(1,\)"),
+    ],
+)
+def test_mistakes_in_coordinates_of_ones_own_are_named(mistake: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Sampler(correlated_gaussian(), coordinates=partial(Doubled, mistake=mistake), grid=3)
+    assert Sampler(correlated_gaussian(), coordinates=partial(Doubled, mistake="none"), grid=3).sample(2).shape == (
+        2,
+        2,
+    )

@@ -125,6 +125,10 @@ def test_no_training_at_all_is_refused(name: str) -> None:
     [
         (lambda: fit(Sampler(Gaussian([0.0])), tolerence=0.1), "no argument 'tolerence': did you mean tolerance"),
         (lambda: fit(Sampler(Gaussian([0.0])), max_step=3), "did you mean max_steps"),
+        (
+            lambda: Sampler(Gaussian([0.0, 0.0]), control=FourierMLP(3)),
+            "control FourierMLP must return shape (*, 2), or twice that with widths, for states of shape (*, 2)",
+        ),
         (lambda: fit(Sampler(Gaussian([0.0])), zzz=3), "accepted are those of fit, of SamplerModule and of lightning"),
         (lambda: fit(Gaussian([0.0])), "sampler must be a Sampler"),
         (lambda: assess(Gaussian([0.0])), "sampler must be a Sampler"),

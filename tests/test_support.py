@@ -274,3 +274,13 @@ def test_a_class_of_ones_own_works_from_the_command_line(
     main(["fit", "--model.target=with_support.Exponential", "--trainer.accelerator=cpu", *parts, *sizes])
     main(["test", "--ckpt_path", str(next(tmp_path.rglob("last.ckpt"))), "--report.figures=false"])
     assert "true log Z" in capsys.readouterr().out
+
+
+def test_there_is_nothing_outside() -> None:
+    sampler = Sampler(flat(2, (0, 1)), process=PinnedBrownian, control=ZeroControl(), flow=None, grid=4)
+    x = torch.tensor([[0.5, 0.5], [-1.0, 0.5], [0.5, 1.5]])
+    log_prob = sampler.log_prob(x)
+    assert log_prob[0].isfinite() and (log_prob[1:] == -INF).all()
+    assert sampler.rollback(x[:1]).x.isfinite().all()
+    with pytest.raises(InputError, match="within the support that FunctionTarget declares, got 2 points that are not"):
+        sampler.rollback(x)

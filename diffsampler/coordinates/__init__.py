@@ -5,7 +5,7 @@ from diffsampler.coordinates.affine import (
     LaplaceCoordinates,
     ScaledCoordinates,
 )
-from diffsampler.coordinates.base import Coordinates, DensityInCoordinates
+from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 
@@ -17,4 +17,5 @@ __all__ = [
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SupportCoordinates",
+    "check_coordinates",
 ]

@@ -9,7 +9,7 @@ from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-__all__ = ["Coordinates", "DensityInCoordinates"]
+__all__ = ["Coordinates", "DensityInCoordinates", "check_coordinates"]
 
 
 class Coordinates(nn.Module, ABC):
@@ -78,3 +78,26 @@ class DensityInCoordinates(DerivedDensity):
 
     def _precisely(self, z: Tensor) -> Tensor:
         return z.double() if self.coordinates.precise else z
+
+
+def check_coordinates(coordinates: Coordinates) -> None:
+    """Raise InputError unless `inverse` undoes `forward`, and log |det dx/dz| is that of autograd, at a few points."""
+    name = type(coordinates).__name__
+    z = torch.linspace(-1.5, 1.5, 3 * coordinates.dim, dtype=torch.float64).view(3, -1).roll(1, 0)
+    with torch.inference_mode(False), torch.enable_grad():
+        x, log_det = coordinates(z)
+        if x.shape != (3, coordinates.target_dim) or log_det.shape != (3,):
+            raise InputError(
+                f"{name}.forward must return x and log_det with shapes (*, {coordinates.target_dim}) and (*), for z of "
+                f"shape (*, {coordinates.dim}), got {tuple(x.shape)} and {tuple(log_det.shape)} for {tuple(z.shape)}."
+            )
+        jacobian = [torch.autograd.functional.jacobian(lambda one: coordinates(one[None])[0][0], one) for one in z]
+    stretched = torch.stack([0.5 * torch.linalg.slogdet(j.T @ j).logabsdet for j in jacobian])
+    if not torch.allclose(stretched, log_det.double(), rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"{name}.forward must return log |det dx/dz|, {stretched[0]:.4g} at z = {z[0].tolist()} by autograd, got "
+            f"{float(log_det[0]):.4g}."
+        )
+    again = coordinates.inverse(x.detach())
+    if again.shape != z.shape or not torch.allclose(again.double(), z, rtol=1e-3, atol=1e-3):
+        raise InputError(f"{name}.inverse must undo forward, but it does not at z = {z[0].tolist()}.")

@@ -108,7 +108,8 @@ def fit(
         **options,
         "enable_progress_bar": in_terminal() if bar is None else bar,
     }
-    trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), max_epochs=-1, callbacks=callbacks, **options)
+    options.setdefault("max_epochs", -1)
+    trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), callbacks=callbacks, **options)
     counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
     check_trainer(trainer)
     module.loss.check_batch_size(batch_size)
