@@ -454,6 +454,7 @@ fit(sampler, max_steps=6, steps_per_epoch=3, batch_size=16, num_eval_samples=101
 """
 
 
+@pytest.mark.slow  # tests/test_distributed.py launches two, too
 def test_two_ranks_train_one_sampler_with_different_noise(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)

@@ -39,8 +39,11 @@ def pair(target, **parts) -> tuple[Sampler, Sampler]:
 
 @pytest.mark.parametrize(
     ("target", "parts"),
-    [(Funnel(), {}), (by_autograd(), {}), (Funnel(4), {"control": FourierMLP, "flow": None})],
-    ids=["closed form", "autograd", "no score"],
+    [
+        pytest.param(Funnel(), {}, id="closed form"),
+        pytest.param(by_autograd(), {}, id="autograd", marks=pytest.mark.slow),
+        pytest.param(Funnel(4), {"control": FourierMLP, "flow": None}, id="no score", marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_rollouts_are_the_plain_ones(target, parts) -> None:
     plain, compiled = pair(target, **parts)

@@ -178,6 +178,7 @@ def test_peaks_that_nothing_explains_come_first(generator: torch.Generator) -> N
     assert unexplained_peaks(CountedTarget(nowhere), scattered, known).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_finds_a_narrow_mode_far_away() -> None:
     # Paths from starts at all radii missed the one of width 0.4 with six seeds of six.
     target = GaussianMixture(
