@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
+from diffsampler.support import score_through
 from diffsampler.target import Target
 
 __all__ = ["Coordinates", "DensityInCoordinates", "check_coordinates"]
@@ -46,12 +47,7 @@ class Coordinates(nn.Module, ABC):
 
         That of log |det dx/dz| is part of it. By autograd, unless a subclass has a closed form.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.detach().clone().requires_grad_()
-            x, log_det = self(z)
-            total = (x * score.detach().clone()).sum() + log_det.sum()
-            (found,) = torch.autograd.grad(total, z)
-        return found
+        return score_through(self, z, score)
 
 
 class DensityInCoordinates(DerivedDensity):

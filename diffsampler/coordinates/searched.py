@@ -19,6 +19,7 @@ from diffsampler.log_z import LogZEstimate
 from diffsampler.repeatable import differ
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
+from diffsampler.support import score_through
 from diffsampler.target import Target
 
 __all__ = ["SearchedCoordinates"]
@@ -102,11 +103,7 @@ class SearchedCoordinates(SupportCoordinates):
     def score_from_y(self, z: Tensor, score: Tensor) -> Tensor:
         if self.bend is None:
             return super().score_from_y(z, score)
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.detach().clone().requires_grad_()
-            y, log_det = self.to_y(z.double())
-            (found,) = torch.autograd.grad((y * score.detach().clone()).sum() + log_det.sum(), z)
-        return found
+        return score_through(lambda z: self.to_y(z.double()), z, score)
 
     @torch.no_grad()
     def is_outdated(self, counter: CountedTarget) -> bool:

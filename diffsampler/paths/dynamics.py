@@ -17,7 +17,7 @@ from diffsampler.paths.response import Respond, respond
 from diffsampler.policy import Policy
 from diffsampler.processes.grids import Grid
 
-__all__ = ["Dynamics", "State"]
+__all__ = ["Dynamics", "State", "record"]
 
 
 class State(NamedTuple):
@@ -133,3 +133,10 @@ class Dynamics:
         control = y.control if shared else policy.backward_control_at(embedding, y.x, y.score)
         backward = policy.backward_kernel(s, t, y.x, control, policy.backward_score(x.score, y.score))
         return log_pf.double() - backward.log_prob(x.x)
+
+
+def record(path: Path, k: int, state: State) -> None:
+    """Write a state into a path, without its gradients."""
+    path.x[k] = state.x.detach()
+    if path.score is not None:
+        path.log_prob[k], path.score[k] = state.log_prob.detach(), state.score.detach()

@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from diffsampler.paths.dynamics import Dynamics, State
+from diffsampler.paths.dynamics import Dynamics, State, record
 from diffsampler.paths.records import Path
 
 __all__ = ["differentiable_rollout", "rollout", "weighted_rollout"]
@@ -73,7 +73,7 @@ def _walk(
     log_ratio = dynamics.log_start(here.x)
     for k in range(num_steps):
         if path is not None:
-            _record(path, k, here)
+            record(path, k, here)
         s, t = times[k], times[k + 1]
         kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
         with_control = k + 1 < num_steps or policy.process.shares_control
@@ -82,7 +82,7 @@ def _walk(
         log_ratio = log_ratio + dynamics.step_log_ratio(s, t, backward[k + 1], log_pf, here, there)
         here = there
     if path is not None:
-        _record(path, num_steps, here)
+        record(path, num_steps, here)
     return here, log_ratio
 
 
@@ -94,15 +94,8 @@ def _roll_out(
     x = policy.sample_prior(n, generator)
     for k in range(num_steps):
         here = dynamics.arrive(embedding[k], x)
-        _record(path, k, here)
+        record(path, k, here)
         kernel = policy.forward_kernel(times[k], times[k + 1], x, here.control, here.score)
         x = kernel.rsample(generator, noise_scale)
-    _record(path, num_steps, dynamics.arrive(embedding[num_steps], x, with_control=False))
+    record(path, num_steps, dynamics.arrive(embedding[num_steps], x, with_control=False))
     return path
-
-
-def _record(path: Path, k: int, state: State) -> None:
-    """Write a state into a path, without its gradients."""
-    path.x[k] = state.x.detach()
-    if path.score is not None:
-        path.log_prob[k], path.score[k] = state.log_prob.detach(), state.score.detach()

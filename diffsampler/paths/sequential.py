@@ -1,6 +1,7 @@
 """Sequential Monte Carlo along the learned flow: populations that are resampled on the way."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from diffsampler.density import or_zero_density
 from diffsampler.errors import InputError, check_count
 from diffsampler.log_z.resampling import resample_groups
-from diffsampler.paths.dynamics import Dynamics, State
+from diffsampler.paths.dynamics import Dynamics, State, record
 from diffsampler.paths.records import Path
 
 __all__ = ["resampled_rollout", "sequential_rollout"]
@@ -56,13 +57,7 @@ def resampled_rollout(
     """
     times = dynamics.times(generator)
     path, ancestors = dynamics.empty_path(times, n, dynamics.policy.uses_score), []
-
-    def record(k: int, state: State) -> None:
-        path.x[k] = state.x
-        if path.score is not None:
-            path.log_prob[k], path.score[k] = state.log_prob, state.score
-
-    _, log_weight = _walk(dynamics, n, times, 1, ess_threshold, generator, record, ancestors.append)
+    _, log_weight = _walk(dynamics, n, times, 1, ess_threshold, generator, partial(record, path), ancestors.append)
     rows, _ = resample_groups(log_weight, 1, ess_threshold, generator)
     for k in reversed(range(len(times))):
         for states in (path.x, path.log_prob, path.score):
@@ -80,7 +75,7 @@ def _walk(
     num_groups: int,
     ess_threshold: float,
     generator: torch.Generator | None,
-    record: Callable[[int, State], None] = lambda k, state: None,
+    record_state: Callable[[int, State], None] = lambda k, state: None,
     record_rows: Callable[[Tensor], None] = lambda rows: None,
 ) -> tuple[Tensor, Tensor]:
     """End points and log-weights; who records is told of every state, and which rows of it go on."""
@@ -94,14 +89,14 @@ def _walk(
     flow_embedding = flow.embed(times.to(policy.dtype))
     num_steps, shared = len(times) - 1, policy.process.shares_control
     here = dynamics.arrive(embedding[0], policy.sample_prior(n, generator))
-    record(0, here)
+    record_state(0, here)
     log_flow = dynamics.log_start(here.x)
     log_weight = torch.zeros_like(log_flow)
     for k in range(num_steps):
         s, t, at_end = times[k], times[k + 1], k + 1 == num_steps
         kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
         there = dynamics.arrive(embedding[k + 1], kernel.rsample(generator), shared or not at_end)
-        record(k + 1, there)
+        record_state(k + 1, there)
         log_ratio = dynamics.step_log_ratio(s, t, backward[k + 1], kernel.log_prob(there.x), here, there)
         log_prob = there.log_prob
         if log_prob is None and (at_end or flow.uses_interpolation):

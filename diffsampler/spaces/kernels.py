@@ -1,4 +1,4 @@
-"""Transition densities as objects: nobody else in the library writes a Gaussian density by hand.
+"""Transition densities as objects.
 
 Letters: T steps, B trajectories, D dimensions, `*` any leading shape.
 """

@@ -7,7 +7,7 @@ on a box is exactly normal in y, and what rises or falls as a power towards an e
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,16 @@ from torch.distributions.transforms import Transform
 
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 
-__all__ = ["Above", "Below", "Between", "Everywhere", "Piece", "Support", "Transformed"]
+__all__ = ["Above", "Below", "Between", "Everywhere", "Piece", "Support", "Transformed", "score_through"]
+
+
+def score_through(forward: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, score: Tensor) -> Tensor:
+    """The gradient in y, where forward gives x and log |det dx/dy|, of a density of which `score` is that in x."""
+    with torch.inference_mode(False), torch.enable_grad():
+        y = y.detach().clone().requires_grad_()
+        x, log_det = forward(y)
+        (found,) = torch.autograd.grad((x * score.detach().clone()).sum() + log_det.sum(), y)
+    return found
 
 
 class Piece(ABC):
@@ -174,11 +183,7 @@ class Support:
 
     def score_of(self, y: Tensor, score: Tensor) -> Tensor:
         """The gradient in y of a density of which `score` is the gradient in x, both with shape (*, D)."""
-        with torch.inference_mode(False), torch.enable_grad():
-            y = y.detach().clone().requires_grad_()
-            x, log_det = self.forward(y)
-            (found,) = torch.autograd.grad((x * score.detach().clone()).sum() + log_det.sum(), y)
-        return found
+        return score_through(self.forward, y, score)
 
     def _columns(self, x: Tensor, columns: list[int]) -> Tensor:
         if len(self.pieces) == 1:
