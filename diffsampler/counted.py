@@ -12,7 +12,7 @@ from diffsampler.density import CheckedTarget, Density, or_zero_density
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-__all__ = ["NUM_COMPARED", "CountedTarget", "count_invalid"]
+__all__ = ["NUM_COMPARED", "CountedTarget"]
 
 NUM_COMPARED = 16
 MAX_ROUNDING = 1e-3  # nats
@@ -75,14 +75,14 @@ class CountedTarget:
         """log R(x), float64, with shape (*), for x with shape (*, D)."""
         with self.in_words():
             log_prob = self.density.log_prob(x)
-        self.count(log_prob.numel(), count_invalid(log_prob))
+        self.count_values(log_prob)
         return log_prob
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R(x), float64, and its gradient in the dtype of x, with shapes (*) and (*, D)."""
         with self.in_words():
             log_prob, score = self.density.log_prob_and_score(x)
-        self.count(log_prob.numel(), count_invalid(log_prob, score))
+        self.count_values(log_prob, score)
         return log_prob, score
 
     def differentiable_log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +116,10 @@ class CountedTarget:
         self.density.needs_float64 = True
         return self.log_prob(x)
 
+    def count_values(self, log_prob: Tensor, score: Tensor | None = None) -> None:
+        """Add the evaluations that values with shape (*), and scores with shape (*, D), have come from."""
+        self.count(log_prob.numel(), _count_invalid(log_prob, score))
+
     def count(self, num_evaluations: int, num_invalid: Tensor) -> None:
         """Add evaluations, and how many of them were invalid, with shape ()."""
         self.num_evaluations += num_evaluations
@@ -146,10 +150,10 @@ class CountedTarget:
             raise
 
 
-def count_invalid(log_prob: Tensor, score: Tensor | None = None) -> Tensor:
+def _count_invalid(log_prob: Tensor, score: Tensor | None) -> Tensor:
     """At how many points a value is NaN or +inf, or finite with a score that is not, with shape ()."""
     if score is None:
         return log_prob.numel() - (log_prob < math.inf).sum()
-    # In few operations, since a rollout does this at every step: what is not finite times 0 is NaN.
+    # In few operations, since some loops do this at every step: what is not finite times 0 is NaN.
     valid = (log_prob + (score * 0).sum(-1) < math.inf) | (log_prob == -math.inf)
     return log_prob.numel() - valid.sum()

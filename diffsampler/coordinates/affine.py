@@ -73,6 +73,13 @@ class ScaledCoordinates(AffineCoordinates):
         check_positive("scale", scale)
         identity = torch.eye(target.dim, dtype=torch.float64)
         super().__init__(torch.full((target.dim,), loc, dtype=torch.float64), scale * identity)
+        self.scale = float(scale)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.add(self.loc.to(z.dtype), z, alpha=self.scale), self.log_det.expand(z.shape[:-1])
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        return score * self.scale
 
 
 class LaplaceCoordinates(AffineCoordinates):

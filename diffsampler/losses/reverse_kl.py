@@ -78,13 +78,13 @@ class PathwiseReverseKL(Objective):
     def step(
         self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        path, log_weight = differentiable_rollout(dynamics, n, generator)
-        if not log_weight.isfinite().all():
+        through_states = differentiable_rollout(dynamics, n, generator)
+        if not through_states.log_weight.isfinite().all():
             # The edge of the support has no gradient through the states: the densities must say where it is.
-            return ScoreFunctionReverseKL()(evaluate(dynamics, path, with_flow=False))
-        loss = -log_weight.mean()
+            return ScoreFunctionReverseKL()(evaluate(dynamics, through_states.path, with_flow=False))
+        loss = -through_states.log_weight.mean()
         if self.sticking_the_landing:
-            trajectory = evaluate(dynamics, path, with_flow=False)
+            trajectory = evaluate(dynamics, through_states.path, with_flow=False)
             log_pf = trajectory.log_prior + trajectory.log_pf.sum(0)
             loss = loss - (log_pf - log_pf.detach()).mean()
         return loss

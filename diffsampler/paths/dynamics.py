@@ -91,48 +91,34 @@ class Dynamics:
 
     def arrive(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
         """Come to states x with shape (B, D), at the time of a control's embedding with shape (E)."""
-        policy = self.policy
-        if not with_control:
-            values = self.target.log_prob_and_score(x) if policy.uses_score else (None, None)
-            return State(x, *values, None)
-        asked = self.target.density if policy.uses_score else None
+        state = self.ask(embedding, x, with_control)
+        if state.log_prob is not None:
+            self.target.count_values(state.log_prob, state.score)
+        return state
+
+    def ask(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
+        """The same, for who counts evaluations by himself: all at once, after a loop."""
+        asked = self.target.density if self.policy.uses_score else None
         with self.target.in_words():
-            log_prob, score, num_invalid, control = self.respond(asked, policy.control, embedding, x)
-        if num_invalid is not None:
-            self.target.count(log_prob.numel(), num_invalid)
-        return State(x, log_prob, score, control)
+            if with_control:
+                return State(x, *self.respond(asked, self.policy.control, embedding, x))
+            return State(x, *((None, None) if asked is None else asked.log_prob_and_score(x)), None)
 
-    def arrive_with_gradient(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
-        """The same, differentiable in x; the score inside a control is held fixed, inside kernels it is not."""
-        policy = self.policy
-        log_prob, score = self.differentiable_target(x) if policy.uses_score else (None, None)
-        control = policy.control(embedding, x, None if score is None else score.detach()) if with_control else None
-        return State(x, log_prob, score, control)
-
-    def differentiable_target(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log R and score at x, with shape (B, D); of the score only as far as kernels use it."""
-        if self.policy.process.uses_score:
-            return self.target.differentiable_log_prob_and_score(x)
-        log_prob, score = self.target.log_prob_and_score(x)
-        # The same value, with the derivative that is known already.
-        return log_prob + ((x - x.detach()) * score).sum(-1), score
-
-    def step_log_ratio(self, s: Tensor, t: Tensor, embedding: Tensor, log_pf: Tensor, x: State, y: State) -> Tensor:
-        """log P_F - log P_B of a step from x at s to y at t, or over what the measure says, float64, (B).
+    def log_backward(self, s: Tensor, t: Tensor, embedding: Tensor, x: State, y: State) -> Tensor:
+        """log P_B of a step from x at s to y at t, or what the measure says of it, with shape (B).
 
         Arguments:
             s, t: times with shape ().
             embedding: of t, for the backward control.
-            log_pf: log P_F of the step, with shape (B).
             x, y: the states.
         """
         if self.measure is not None:
-            return log_pf.double() - self.measure.log_step(s, t, x.x, y.x)
+            return self.measure.log_step(s, t, x.x, y.x)
         policy = self.policy
         shared = policy.process.shares_control
         control = y.control if shared else policy.backward_control_at(embedding, y.x, y.score)
         backward = policy.backward_kernel(s, t, y.x, control, policy.backward_score(x.score, y.score))
-        return log_pf.double() - backward.log_prob(x.x)
+        return backward.log_prob(x.x)
 
 
 def record(path: Path, k: int, state: State) -> None:

@@ -20,7 +20,7 @@ CHECKPOINTED_ROWS = 1 << 18
 MAX_KEPT_ROWS = 1 << 18
 
 
-def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True) -> Trajectory:
+def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Tensor | None = None) -> Trajectory:
     """The densities of a path under the current model, with gradients to its parameters.
 
     Target values that the path does not carry are evaluated here, in one batch.
@@ -29,22 +29,22 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True) -> Trajecto
         dynamics: the model, and the target.
         path: states, from anywhere.
         with_flow: whether to evaluate the flow too, and with it what it needs of the target.
+        control: what the control says at the states, with shape (T, B, D), if it is known; (T + 1, B, D) where the
+            process shares it.
     """
     policy = dynamics.policy
     with_flow = with_flow and policy.flow is not None
     log_prob, score = _target_values(dynamics, path, with_flow and policy.flow.uses_interpolation)
     s, t = path.times[:-1, None, None], path.times[1:, None, None]
     x, y = path.x[:-1], path.x[1:]
-    score_x, score_y = (None, None) if score is None else (score[:-1], score[1:])
+    score_x, score_y = _at(score, slice(-1)), _at(score, slice(1, None))
     in_chunks = partial(_in_chunks, checkpointed=_is_checkpointed(dynamics, path))
-    if policy.process.shares_control:
-        control = in_chunks(policy.control, policy.embed(path.times), path.x, score)
-        forward, backward = control[:-1], control[1:]
-    else:
-        forward = in_chunks(policy.control, policy.embed(path.times[:-1]), x, score_x)
-        backward = None
-        if policy.backward_control is not None and dynamics.measure is None:
-            backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, score_y)
+    if control is None:
+        asked = slice(None if policy.process.shares_control else -1)
+        control = in_chunks(policy.control, policy.embed(path.times[asked]), path.x[asked], _at(score, asked))
+    forward, backward = control[: len(x)], control[1:] if policy.process.shares_control else None
+    if policy.backward_control is not None and dynamics.measure is None:
+        backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, score_y)
     log_flow = None
     if with_flow:
         log_flow = x.new_empty(0, x.shape[1])
@@ -111,6 +111,10 @@ def _target_values(dynamics: Dynamics, path: Path, everywhere: bool) -> tuple[Te
         return path.log_prob, None
     with torch.no_grad():
         return dynamics.target.log_prob(path.x if everywhere else path.x[-1:]), None
+
+
+def _at(values: Tensor | None, part: slice) -> Tensor | None:
+    return None if values is None else values[part]
 
 
 def _is_checkpointed(dynamics: Dynamics, path: Path) -> bool:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffsampler.counted import count_invalid
 from diffsampler.density import Density
 from diffsampler.errors import warn_of
 from diffsampler.networks import Control
@@ -16,14 +15,10 @@ __all__ = ["CompiledResponse", "Respond", "Response", "respond"]
 
 
 class Response(NamedTuple):
-    """log R and its score, with shapes (B) and (B, D), at how many points they are invalid, and the control.
-
-    The first three are None where nobody asks the target.
-    """
+    """log R and its score, with shapes (B) and (B, D), None where nobody asks the target, and the control."""
 
     log_prob: Tensor | None
     score: Tensor | None
-    num_invalid: Tensor | None
     control: Tensor
 
 
@@ -33,9 +28,9 @@ Respond = Callable[[Density | None, Control, Tensor, Tensor], Response]
 def respond(density: Density | None, control: Control, embedding: Tensor, x: Tensor) -> Response:
     """What target and control say at states x with shape (B, D), at the time of an embedding with shape (E)."""
     if density is None:
-        return Response(None, None, None, control(embedding, x, None))
+        return Response(None, None, control(embedding, x, None))
     log_prob, score = density.log_prob_and_score(x)
-    return Response(log_prob, score, count_invalid(log_prob, score), control(embedding, x, score))
+    return Response(log_prob, score, control(embedding, x, score))
 
 
 class CompiledResponse:

@@ -1,14 +1,15 @@
 """Rollouts: trajectories from prior to target, recorded, weighted, or differentiated."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from diffsampler.paths.dynamics import Dynamics, State, record
-from diffsampler.paths.records import Path
+from diffsampler.paths.dynamics import Dynamics, record
+from diffsampler.paths.evaluation import evaluate
+from diffsampler.paths.records import Path, Trajectory
 
 __all__ = ["differentiable_rollout", "rollout", "weighted_rollout"]
 
@@ -40,50 +41,55 @@ def rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None
 @torch.no_grad()
 def weighted_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """End points and their log importance weights, float64, with shapes (n, D) and (n); no path is kept."""
-    last, log_ratio = _walk(dynamics, n, dynamics.times(generator), generator, dynamics.arrive)
-    log_prob = dynamics.target.log_prob(last.x) if last.log_prob is None else last.log_prob
-    return last.x, dynamics.target.settled(last.x, log_prob) - log_ratio
+    times, policy, target = dynamics.times(generator), dynamics.policy, dynamics.target
+    embedding, backward = policy.embed(times), policy.embed_backward(times)
+    here = dynamics.arrive(embedding[0], policy.sample_prior(n, generator))
+    log_ratio = dynamics.log_start(here.x)
+    last, shared = len(times) - 1, policy.process.shares_control
+    for k in range(last):
+        s, t = times[k], times[k + 1]
+        kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
+        there = dynamics.arrive(embedding[k + 1], kernel.rsample(generator), shared or k + 1 < last)
+        log_ratio += kernel.log_prob(there.x)
+        log_ratio -= dynamics.log_backward(s, t, backward[k + 1], here, there)
+        here = there
+    log_prob = target.log_prob(here.x) if here.log_prob is None else here.log_prob
+    return here.x, target.settled(here.x, log_prob) - log_ratio
 
 
-def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None) -> tuple[Path, Tensor]:
-    """A rollout that carries gradients: its path, without them, and its log-weights with shape (n), with them.
+def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None) -> Trajectory:
+    """The densities of a rollout, with gradients through its states; its path is without.
 
     Scores inside controls are held fixed; scores inside the process's kernels are differentiated.
     """
-    times = dynamics.times(generator)
-    path = dynamics.empty_path(times, n, dynamics.policy.uses_score)
-    last, log_ratio = _walk(dynamics, n, times, generator, dynamics.arrive_with_gradient, path)
+    times, policy = dynamics.times(generator), dynamics.policy
+    embedding, last = policy.embed(times).unbind(), len(times) - 1
+    states, scores, controls = [policy.sample_prior(n, generator)], [], []
+    for k, x in enumerate(states):  # which grow on the way
+        log_prob, score = _values_with_gradient(dynamics, x, k == last)
+        scores.append(score)
+        if k < last or policy.process.shares_control:
+            controls.append(policy.control(embedding[k], x, score.detach() if policy.uses_score else None))
+        if k < last:
+            kernel = policy.forward_kernel(times[k], times[k + 1], x, controls[k], score)
+            states.append(kernel.rsample(generator))
+    score = torch.stack(scores) if policy.uses_score else None
+    path = Path(times, torch.stack(states), log_prob[None], score)
+    trajectory = evaluate(dynamics, path, with_flow=False, control=torch.stack(controls))
+    parts = (None if part is None else part.detach() for part in (path.x, path.log_prob, path.score))
+    return replace(trajectory, path=Path(times, *parts))
+
+
+def _values_with_gradient(dynamics: Dynamics, x: Tensor, at_end: bool) -> tuple[Tensor | None, Tensor | None]:
+    """log R and score at x, with shape (B, D), as far as they are needed, and differentiable where they are."""
+    policy, target = dynamics.policy, dynamics.target
+    if policy.process.uses_score:
+        return target.differentiable_log_prob_and_score(x)
+    if not (at_end or policy.uses_score):
+        return None, None
+    log_prob, score = target.log_prob_and_score(x.detach())
     # By the target's own score, which a log_prob by hand may have without being differentiable itself.
-    log_prob = dynamics.differentiable_target(last.x)[0] if last.log_prob is None else last.log_prob
-    return path, log_prob - log_ratio
-
-
-def _walk(
-    dynamics: Dynamics,
-    n: int,
-    times: Tensor,
-    generator: torch.Generator | None,
-    arrive: Callable[[Tensor, Tensor, bool], State],
-    path: Path | None = None,
-) -> tuple[State, Tensor]:
-    """The last states of a rollout, and its log-density over that of the measure, with shape (n)."""
-    policy, num_steps = dynamics.policy, len(times) - 1
-    embedding, backward = policy.embed(times), policy.embed_backward(times)
-    here = arrive(embedding[0], policy.sample_prior(n, generator), True)
-    log_ratio = dynamics.log_start(here.x)
-    for k in range(num_steps):
-        if path is not None:
-            record(path, k, here)
-        s, t = times[k], times[k + 1]
-        kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
-        with_control = k + 1 < num_steps or policy.process.shares_control
-        there = arrive(embedding[k + 1], kernel.rsample(generator), with_control)
-        log_pf = kernel.log_prob(there.x)
-        log_ratio = log_ratio + dynamics.step_log_ratio(s, t, backward[k + 1], log_pf, here, there)
-        here = there
-    if path is not None:
-        record(path, num_steps, here)
-    return here, log_ratio
+    return log_prob + ((x - x.detach()) * score).sum(-1) if at_end else log_prob, score
 
 
 def _roll_out(
@@ -93,9 +99,11 @@ def _roll_out(
     path, embedding = dynamics.empty_path(times, n, policy.uses_score), policy.embed(times)
     x = policy.sample_prior(n, generator)
     for k in range(num_steps):
-        here = dynamics.arrive(embedding[k], x)
+        here = dynamics.ask(embedding[k], x)
         record(path, k, here)
         kernel = policy.forward_kernel(times[k], times[k + 1], x, here.control, here.score)
         x = kernel.rsample(generator, noise_scale)
-    record(path, num_steps, dynamics.arrive(embedding[num_steps], x, with_control=False))
+    record(path, num_steps, dynamics.ask(embedding[num_steps], x, with_control=False))
+    if path.score is not None:
+        dynamics.target.count_values(path.log_prob, path.score)
     return path

@@ -97,7 +97,7 @@ def _walk(
         kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
         there = dynamics.arrive(embedding[k + 1], kernel.rsample(generator), shared or not at_end)
         record_state(k + 1, there)
-        log_ratio = dynamics.step_log_ratio(s, t, backward[k + 1], kernel.log_prob(there.x), here, there)
+        log_ratio = kernel.log_prob(there.x).double() - dynamics.log_backward(s, t, backward[k + 1], here, there)
         log_prob = there.log_prob
         if log_prob is None and (at_end or flow.uses_interpolation):
             log_prob = target.log_prob(there.x)
