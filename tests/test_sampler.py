@@ -394,7 +394,7 @@ def test_activations_computed_twice_give_the_same_gradients(chunk, monkeypatch):
 
 def test_large_batches_do_not_keep_their_activations(monkeypatch):
     assert _activations_and_gradient(None)[0] == _activations_and_gradient(False)[0]
-    monkeypatch.setattr("diffsampler.paths.evaluation.MAX_KEPT_ROWS", 100)
+    monkeypatch.setattr("diffsampler.paths.dynamics.MAX_KEPT_ROWS", 100)
     assert _activations_and_gradient(None)[0] == _activations_and_gradient(True)[0]
 
 

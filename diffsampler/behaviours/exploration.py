@@ -27,4 +27,5 @@ class Exploration(Behaviour):
         self.until = until
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
-        return rollout(dynamics, n, generator, noise_scale=1 + self.excess * max(0.0, 1 - progress / self.until))
+        noise_scale = 1 + self.excess * max(0.0, 1 - progress / self.until)
+        return rollout(dynamics, n, generator, noise_scale, keep_activations=True)

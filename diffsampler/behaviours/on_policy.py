@@ -14,4 +14,4 @@ class OnPolicy(Behaviour):
     on_policy = True
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
-        return rollout(dynamics, n, generator)
+        return rollout(dynamics, n, generator, keep_activations=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import check_count
+from diffsampler.networks.tape import Tape, Taped
 
 __all__ = ["FourierTimeEmbedding", "TimeFunction", "TimePerceptron"]
 
@@ -53,7 +54,7 @@ class TimeFunction(nn.Module):
         return self.output(nn.functional.gelu(self.embedding(t)))
 
 
-class TimePerceptron(nn.Module):
+class TimePerceptron(Taped):
     """`depth` hidden layers over the sum of a linear map of features and the time embedding; zero at the start.
 
     Arguments:
@@ -78,6 +79,8 @@ class TimePerceptron(nn.Module):
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
         """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and features (*, in_dim)."""
+        if self.tape is not None and (output := self.tape(embedding, x)) is not None:
+            return output
         if embedding.ndim == 1:  # at a single time it is a bias among others
             hidden = nn.functional.linear(x, self.input.weight, self.input.bias + embedding)
         else:
@@ -85,3 +88,7 @@ class TimePerceptron(nn.Module):
         for layer in self.hidden:
             hidden = layer(nn.functional.gelu(hidden))
         return self.output(nn.functional.gelu(hidden))
+
+    def new_tape(self, num_times: int, num_states: int) -> Tape:
+        layers = [self.input, *self.hidden, self.output]
+        return Tape([layer.weight for layer in layers], [layer.bias for layer in layers], num_times, num_states)

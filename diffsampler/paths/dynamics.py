@@ -19,6 +19,9 @@ from diffsampler.processes.grids import Grid
 
 __all__ = ["Dynamics", "State", "record"]
 
+# Above this many rows a CPU does not keep activations: they are 4 to 9 KB a row in the default networks.
+MAX_KEPT_ROWS = 1 << 18
+
 
 class State(NamedTuple):
     """Where a step of a rollout has come to, and what is known there.
@@ -78,6 +81,16 @@ class Dynamics:
         if with_score:
             log_prob, score = x.new_empty(x.shape[:2], dtype=torch.float64), torch.empty_like(x)
         return Path(times, x, log_prob, score)
+
+    def is_checkpointed(self, num_rows: int) -> bool:
+        """Whether `evaluate` computes activations of that many states twice."""
+        asked = self.checkpoint_activations
+        return (self.policy.device.type == "cpu" and num_rows > MAX_KEPT_ROWS) if asked is None else asked
+
+    def keeps_activations(self, num_rows: int) -> bool:
+        """Whether a rollout of that many states may keep them: on a CPU, where nothing is compiled."""
+        plain = self.respond is respond and self.graphed is None and not self.policy.process.shares_control
+        return plain and self.policy.device.type == "cpu" and not self.is_checkpointed(num_rows)
 
     def states_at(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """States at points x of the user's target, with shape (B, D); what else there is of them is drawn."""

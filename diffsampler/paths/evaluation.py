@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffsampler.networks.tape import replayed
 from diffsampler.paths.dynamics import Dynamics
 from diffsampler.paths.records import Path, Trajectory
 
@@ -16,8 +17,6 @@ __all__ = ["evaluate", "log_pf_of", "log_uncontrolled_backward"]
 CPU_CHUNK_ROWS = 6400
 # On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.
 CHECKPOINTED_ROWS = 1 << 18
-# Above this many rows a CPU does not keep activations: they are 4 to 9 KB a row in the default networks.
-MAX_KEPT_ROWS = 1 << 18
 
 
 def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Tensor | None = None) -> Trajectory:
@@ -38,10 +37,11 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
     s, t = path.times[:-1, None, None], path.times[1:, None, None]
     x, y = path.x[:-1], path.x[1:]
     score_x, score_y = _at(score, slice(-1)), _at(score, slice(1, None))
-    in_chunks = partial(_in_chunks, checkpointed=_is_checkpointed(dynamics, path))
+    in_chunks = partial(_in_chunks, checkpointed=dynamics.is_checkpointed(path.x[..., 0].numel()))
     if control is None:
         asked = slice(None if policy.process.shares_control else -1)
-        control = in_chunks(policy.control, policy.embed(path.times[asked]), path.x[asked], _at(score, asked))
+        with replayed(path.tapes or {}):
+            control = in_chunks(policy.control, policy.embed(path.times[asked]), path.x[asked], _at(score, asked))
     forward, backward = control[: len(x)], control[1:] if policy.process.shares_control else None
     if policy.backward_control is not None and dynamics.measure is None:
         backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, score_y)
@@ -115,12 +115,6 @@ def _target_values(dynamics: Dynamics, path: Path, everywhere: bool) -> tuple[Te
 
 def _at(values: Tensor | None, part: slice) -> Tensor | None:
     return None if values is None else values[part]
-
-
-def _is_checkpointed(dynamics: Dynamics, path: Path) -> bool:
-    asked = dynamics.checkpoint_activations
-    num_rows = len(path.x) * path.x.shape[1]
-    return (path.x.device.type == "cpu" and num_rows > MAX_KEPT_ROWS) if asked is None else asked
 
 
 def _in_chunks(network: nn.Module, embedding: Tensor, x: Tensor, more: Tensor | None, checkpointed: bool) -> Tensor:

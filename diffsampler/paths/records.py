@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.density import ZERO_DENSITY_MARGIN
+from diffsampler.networks.tape import Tapes
 
 __all__ = ["Path", "Trajectory"]
 
@@ -29,12 +30,14 @@ class Path:
         log_prob: log R where it is known already, float64; at every state, with shape (T + 1, B), or at the end, with
             shape (1, B).
         score: the gradient of log R at every state, with shape (T + 1, B, D), if it is known already.
+        tapes: activations of the rollout that the states are from, if they are kept.
     """
 
     times: Tensor
     x: Tensor
     log_prob: Tensor | None = None
     score: Tensor | None = None
+    tapes: Tapes | None = None
 
     def __post_init__(self) -> None:
         if self.x.dim() != 3 or self.times.shape != self.x.shape[:1]:
@@ -52,6 +55,11 @@ class Path:
     def num_steps(self) -> int:
         """T."""
         return self.x.shape[0] - 1
+
+    def detach(self) -> "Path":
+        """The same without gradients."""
+        parts = (None if part is None else part.detach() for part in (self.x, self.log_prob, self.score))
+        return Path(self.times, *parts)
 
 
 @dataclass(frozen=True)

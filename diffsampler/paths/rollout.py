@@ -7,6 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from diffsampler.networks.tape import taped
 from diffsampler.paths.dynamics import Dynamics, record
 from diffsampler.paths.evaluation import evaluate
 from diffsampler.paths.records import Path, Trajectory
@@ -19,7 +20,13 @@ torch.empty(31 << 20, dtype=torch.uint8)
 
 
 @torch.no_grad()
-def rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Path:
+def rollout(
+    dynamics: Dynamics,
+    n: int,
+    generator: torch.Generator | None = None,
+    noise_scale: float = 1.0,
+    keep_activations: bool = False,
+) -> Path:
     """n trajectories from prior to target.
 
     Arguments:
@@ -28,8 +35,13 @@ def rollout(dynamics: Dynamics, n: int, generator: torch.Generator | None = None
         generator: the source of all noise.
         noise_scale: factor on the noise of every step, for exploration; `evaluate` gives their density under the model,
             not under this.
+        keep_activations: whether the path carries what the control's perceptrons have computed, for `evaluate`: of use
+            on a CPU, and where there is room for it.
     """
     times, policy = dynamics.times(generator), dynamics.policy
+    if keep_activations and dynamics.keeps_activations(len(times) * n):
+        with taped(policy.control, len(times) - 1, n) as tapes:
+            return replace(_roll_out(dynamics, n, times, generator, noise_scale), tapes=tapes)
     if dynamics.graphed is None or noise_scale != 1.0:
         return _roll_out(dynamics, n, times, generator, noise_scale)
     density = dynamics.target.density
@@ -62,34 +74,35 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
 
     Scores inside controls are held fixed; scores inside the process's kernels are differentiated.
     """
-    times, policy = dynamics.times(generator), dynamics.policy
-    embedding, last = policy.embed(times).unbind(), len(times) - 1
-    states, scores, controls = [policy.sample_prior(n, generator)], [], []
+    times, policy, target = dynamics.times(generator), dynamics.policy, dynamics.target
+    embedding, last, asks_all = policy.embed(times).unbind(), len(times) - 1, policy.uses_score
+    states, values, controls = [policy.sample_prior(n, generator)], [], []
     for k, x in enumerate(states):  # which grow on the way
-        log_prob, score = _values_with_gradient(dynamics, x, k == last)
-        scores.append(score)
+        score = None
+        if asks_all or k == last:
+            values.append(_values_with_gradient(dynamics, x))
+            score = values[-1][1] if asks_all else None
         if k < last or policy.process.shares_control:
-            controls.append(policy.control(embedding[k], x, score.detach() if policy.uses_score else None))
+            controls.append(policy.control(embedding[k], x, None if score is None else score.detach()))
         if k < last:
             kernel = policy.forward_kernel(times[k], times[k + 1], x, controls[k], score)
             states.append(kernel.rsample(generator))
-    score = torch.stack(scores) if policy.uses_score else None
-    path = Path(times, torch.stack(states), log_prob[None], score)
+    log_prob, score = map(torch.stack, zip(*values, strict=True))
+    if not policy.process.uses_score:
+        target.count_values(log_prob, score)
+        # By the target's own score, which a log_prob by hand may have without being differentiable itself.
+        log_prob = torch.cat([log_prob[:-1], (log_prob[-1] + ((x - x.detach()) * score[-1]).sum(-1))[None]])
+    path = Path(times, torch.stack(states), log_prob, score if asks_all else None)
     trajectory = evaluate(dynamics, path, with_flow=False, control=torch.stack(controls))
-    parts = (None if part is None else part.detach() for part in (path.x, path.log_prob, path.score))
-    return replace(trajectory, path=Path(times, *parts))
+    return replace(trajectory, path=path.detach())
 
 
-def _values_with_gradient(dynamics: Dynamics, x: Tensor, at_end: bool) -> tuple[Tensor | None, Tensor | None]:
-    """log R and score at x, with shape (B, D), as far as they are needed, and differentiable where they are."""
-    policy, target = dynamics.policy, dynamics.target
-    if policy.process.uses_score:
-        return target.differentiable_log_prob_and_score(x)
-    if not (at_end or policy.uses_score):
-        return None, None
-    log_prob, score = target.log_prob_and_score(x.detach())
-    # By the target's own score, which a log_prob by hand may have without being differentiable itself.
-    return log_prob + ((x - x.detach()) * score).sum(-1) if at_end else log_prob, score
+def _values_with_gradient(dynamics: Dynamics, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log R and score at x, with shapes (B) and (B, D), differentiable where kernels use the score."""
+    if dynamics.policy.process.uses_score:
+        return dynamics.target.differentiable_log_prob_and_score(x)
+    with dynamics.target.in_words():
+        return dynamics.target.density.log_prob_and_score(x.detach())
 
 
 def _roll_out(

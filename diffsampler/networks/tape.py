@@ -1,0 +1,156 @@
+"""Activations of perceptrons along a rollout, kept for training on its path.
+
+A rollout asks the control at one time after another. The densities of the same path under the same parameters ask for
+the same again: a tape gives them what is known, so that training makes no second forward pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+__all__ = ["Tape", "Taped", "Tapes", "replayed", "taped"]
+
+
+class Tape:
+    """What one perceptron, with GELUs between its layers, computes for B states at each of K times.
+
+    It records one call a time, and is then replayed, in pieces of any length. Calls that do not fit are left to the
+    perceptron, and the tape is then not replayed.
+
+    Arguments:
+        weights, biases: of the layers.
+        num_times: K.
+        num_states: B.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], num_times: int, num_states: int) -> None:
+        self.parameters = [*weights, *biases]
+        self._versions = [parameter._version for parameter in self.parameters]
+        self._transposed, self._biases = [weight.detach().T for weight in weights], [bias.detach() for bias in biases]
+        self._place = 0
+        self._is_replayed = self._was_passed_over = False
+        new = weights[0].new_empty
+        self._inputs = new(num_times, num_states, weights[0].shape[1])
+        self._before = [new(num_times, num_states, len(weight)) for weight in weights]  # a GELU; at last, the output
+        self._after = [torch.empty_like(part) for part in self._before[:-1]]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every time is there, and the parameters are what they were."""
+        same = all(p._version == version for p, version in zip(self.parameters, self._versions, strict=True))
+        return same and self._place == len(self._inputs) and not self._was_passed_over
+
+    def rewind(self) -> None:
+        """Replay from the first time on."""
+        self._place, self._is_replayed = 0, True
+
+    def __call__(self, embedding: Tensor, x: Tensor) -> Tensor | None:
+        """The output, with shape (B, *) or (k, B, *); None where this call does not fit.
+
+        Arguments:
+            embedding: with shape (E), or (k, 1, E) of as many times.
+            x: with shape (B, F) or (k, B, F).
+        """
+        num_times = len(x) if self._is_replayed else 1
+        fits = x.shape[-2:] == self._inputs.shape[1:] and embedding.ndim == (3 if self._is_replayed else 1)
+        fits = fits and x.dtype == self._inputs.dtype and not torch.is_autocast_enabled(x.device.type)
+        place, end = self._place, self._place + num_times
+        if not fits or end > len(self._inputs):
+            self._was_passed_over = True
+            return None
+        self._place = end
+        if self._is_replayed:
+            return _Replay.apply(self, slice(place, end), embedding, x, *self.parameters)
+        return self._record(place, embedding, x)
+
+    def _record(self, place: int, embedding: Tensor, x: Tensor) -> Tensor:
+        self._inputs[place] = given = x
+        biases = [self._biases[0] + embedding, *self._biases[1:]]
+        for layer, (bias, weight) in enumerate(zip(biases, self._transposed, strict=True)):
+            before = torch.addmm(bias, given, weight, out=self._before[layer][place])
+            if layer < len(self._after):
+                given = torch._C._nn.gelu(before, out=self._after[layer][place])
+        return before
+
+    def output(self, part: slice) -> Tensor:
+        """At some times."""
+        return self._before[-1][part]
+
+    def gradients(self, part: slice, slope: Tensor, to_input: bool) -> tuple[Tensor | None, ...]:
+        """Of the embedding, the input if it is wanted, and the parameters, from that of the output at some times."""
+        given = [self._inputs, *self._after]
+        weights, biases = [], []
+        rows = slope.reshape(-1, slope.shape[-1])
+        for layer in reversed(range(len(given))):
+            weights.append(rows.T @ given[layer][part].flatten(0, 1))
+            biases.append(rows.sum(0))
+            if layer:
+                before = self._before[layer - 1][part].flatten(0, 1)
+                rows = torch.ops.aten.gelu_backward(rows @ self._transposed[layer].T, before)
+        embedding = rows.view(*slope.shape[:-1], -1).sum(1, keepdim=True)
+        x = (rows @ self._transposed[0].T).view(*slope.shape[:-1], -1) if to_input else None
+        return embedding, x, *reversed(weights), *reversed(biases)
+
+
+class _Replay(torch.autograd.Function):
+    """The output of a perceptron from its tape, with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, part: slice, embedding: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.tape, ctx.part = tape, part
+        return tape.output(part).clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.tape.gradients(ctx.part, slope, ctx.needs_input_grad[3])
+
+
+class Taped(nn.Module):
+    """A perceptron whose calls a tape may take over.
+
+    Attributes:
+        tape: where its activations go, or come from; None outside of a rollout and its evaluation.
+    """
+
+    tape: Tape | None = None
+
+    def new_tape(self, num_times: int, num_states: int) -> Tape:
+        """An empty one for its layers."""
+        raise NotImplementedError
+
+
+Tapes = dict[Taped, Tape]
+
+
+@contextmanager
+def taped(network: nn.Module, num_times: int, num_states: int) -> Iterator[Tapes]:
+    """Perceptrons of a network are recorded in this context, on the tapes that it yields."""
+    tapes = {part: part.new_tape(num_times, num_states) for part in network.modules() if isinstance(part, Taped)}
+    with _running(tapes):
+        yield tapes
+
+
+@contextmanager
+def replayed(tapes: Tapes) -> Iterator[None]:
+    """Perceptrons take from whole tapes what they would compute in this context."""
+    whole = {part: tape for part, tape in tapes.items() if tape.is_whole}
+    for tape in whole.values():
+        tape.rewind()
+    with _running(whole):
+        yield
+
+
+@contextmanager
+def _running(tapes: Tapes) -> Iterator[None]:
+    for part, tape in tapes.items():
+        part.tape = tape
+    try:
+        yield
+    finally:
+        for part in tapes:
+            part.tape = None
