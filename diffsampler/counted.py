@@ -73,17 +73,27 @@ class CountedTarget:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), float64, with shape (*), for x with shape (*, D)."""
-        with self.in_words():
+        try:
             log_prob = self.density.log_prob(x)
+        except ValueError as error:
+            self.explain(error)
+            raise
         self.count_values(log_prob)
         return log_prob
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log R(x), float64, and its gradient in the dtype of x, with shapes (*) and (*, D)."""
-        with self.in_words():
-            log_prob, score = self.density.log_prob_and_score(x)
+        log_prob, score = self.ask(x)
         self.count_values(log_prob, score)
         return log_prob, score
+
+    def ask(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, for who counts by `count_values`: all at once, after a loop."""
+        try:
+            return self.density.log_prob_and_score(x)
+        except ValueError as error:
+            self.explain(error)
+            raise
 
     def differentiable_log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same by autograd, with gradients to x: the score is differentiated through `log_prob`."""
@@ -135,19 +145,14 @@ class CountedTarget:
         finally:
             self.num_evaluations, self._num_invalid = before
 
-    @contextmanager
-    def in_words(self) -> Iterator[None]:
-        """Turn errors of torch.distributions, which say at length what they were given, into one sentence."""
-        try:
-            yield
-        except ValueError as error:
-            if match := VALIDATION.search(str(error)):
-                raise InputError(
-                    f"{self.name}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
-                    "its arguments. Make it with validate_args=False, and return -inf there, by torch.where: some "
-                    "distributions have finite values outside."
-                ) from error
-            raise
+    def explain(self, error: ValueError) -> None:
+        """Say in one sentence what torch.distributions says at length of values outside of a support: InputError."""
+        if match := VALIDATION.search(str(error)):
+            raise InputError(
+                f"{self.name}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
+                "its arguments. Make it with validate_args=False, and return -inf there, by torch.where: some "
+                "distributions have finite values outside."
+            ) from error
 
 
 def _count_invalid(log_prob: Tensor, score: Tensor | None) -> Tensor:

@@ -52,6 +52,6 @@ class LangevinControl(ControlWrapper):
         return torch.cat([gate, self.network.embed(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        gate, embedding = embedding[..., :1], embedding[..., 1:]
+        gate, embedding = embedding.split([1, embedding.shape[-1] - 1], -1)
         tamed = score.clamp(-self.clip, self.clip).nan_to_num(0.0)
         return torch.addcmul(self.network(embedding, x, score), gate, tamed)

@@ -30,7 +30,7 @@ class Tape:
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], num_times: int, num_states: int) -> None:
         self.parameters = [*weights, *biases]
         self._versions = [parameter._version for parameter in self.parameters]
-        self._transposed, self._biases = [weight.detach().T for weight in weights], [bias.detach() for bias in biases]
+        self._layers = [(weight.detach().T, bias.detach()) for weight, bias in zip(weights, biases, strict=True)]
         self._place = 0
         self._is_replayed = self._was_passed_over = False
         new = weights[0].new_empty
@@ -68,32 +68,21 @@ class Tape:
         return self._record(place, embedding, x)
 
     def _record(self, place: int, embedding: Tensor, x: Tensor) -> Tensor:
-        self._inputs[place] = given = x
-        biases = [self._biases[0] + embedding, *self._biases[1:]]
-        for layer, (bias, weight) in enumerate(zip(biases, self._transposed, strict=True)):
-            before = torch.addmm(bias, given, weight, out=self._before[layer][place])
-            if layer < len(self._after):
-                given = torch._C._nn.gelu(before, out=self._after[layer][place])
+        self._inputs[place] = x
+        (weight, bias), *rest = self._layers
+        before = torch.addmm(bias + embedding, x, weight, out=self._before[0][place])
+        for layer, (weight, bias) in enumerate(rest):
+            after = torch._C._nn.gelu(before, out=self._after[layer][place])
+            before = torch.addmm(bias, after, weight, out=self._before[layer + 1][place])
         return before
 
     def output(self, part: slice) -> Tensor:
         """At some times."""
-        return self._before[-1][part]
+        return self._before[-1][part].clone()
 
-    def gradients(self, part: slice, slope: Tensor, to_input: bool) -> tuple[Tensor | None, ...]:
-        """Of the embedding, the input if it is wanted, and the parameters, from that of the output at some times."""
-        given = [self._inputs, *self._after]
-        weights, biases = [], []
-        rows = slope.reshape(-1, slope.shape[-1])
-        for layer in reversed(range(len(given))):
-            weights.append(rows.T @ given[layer][part].flatten(0, 1))
-            biases.append(rows.sum(0))
-            if layer:
-                before = self._before[layer - 1][part].flatten(0, 1)
-                rows = torch.ops.aten.gelu_backward(rows @ self._transposed[layer].T, before)
-        embedding = rows.view(*slope.shape[:-1], -1).sum(1, keepdim=True)
-        x = (rows @ self._transposed[0].T).view(*slope.shape[:-1], -1) if to_input else None
-        return embedding, x, *reversed(weights), *reversed(biases)
+    def kept(self, part: slice) -> list[Tensor]:
+        """What each layer was given, and what came before each GELU, at some times."""
+        return [kept[part] for kept in (self._inputs, *self._after, *self._before[:-1])]
 
 
 class _Replay(torch.autograd.Function):
@@ -101,13 +90,25 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tape: Tape, part: slice, embedding: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.tape, ctx.part = tape, part
-        return tape.output(part).clone()
+        ctx.save_for_backward(*parameters, *tape.kept(part))
+        ctx.depth = len(parameters) // 2
+        return tape.output(part)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.tape.gradients(ctx.part, slope, ctx.needs_input_grad[3])
+        depth, saved = ctx.depth, ctx.saved_tensors
+        weights, given, before = saved[:depth], saved[2 * depth : 3 * depth], saved[3 * depth :]
+        of_weights, of_biases = [], []
+        rows = slope.flatten(0, 1)
+        for layer in reversed(range(depth)):
+            of_weights.insert(0, rows.T @ given[layer].flatten(0, 1))
+            of_biases.insert(0, rows.sum(0))
+            if layer:
+                rows = torch.ops.aten.gelu_backward(rows @ weights[layer], before[layer - 1].flatten(0, 1))
+        of_embedding = rows.unflatten(0, slope.shape[:2]).sum(1, keepdim=True)
+        of_x = (rows @ weights[0]).view_as(given[0]) if ctx.needs_input_grad[3] else None
+        return None, None, of_embedding, of_x, *of_weights, *of_biases
 
 
 class Taped(nn.Module):

@@ -111,11 +111,16 @@ class Dynamics:
 
     def ask(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
         """The same, for who counts evaluations by himself: all at once, after a loop."""
-        asked = self.target.density if self.policy.uses_score else None
-        with self.target.in_words():
-            if with_control:
-                return State(x, *self.respond(asked, self.policy.control, embedding, x))
-            return State(x, *((None, None) if asked is None else asked.log_prob_and_score(x)), None)
+        asks_target = self.policy.uses_score
+        if not with_control:
+            return State(x, *(self.target.ask(x) if asks_target else (None, None)), None)
+        try:
+            return State(
+                x, *self.respond(self.target.density if asks_target else None, self.policy.control, embedding, x)
+            )
+        except ValueError as error:
+            self.target.explain(error)
+            raise
 
     def log_backward(self, s: Tensor, t: Tensor, embedding: Tensor, x: State, y: State) -> Tensor:
         """log P_B of a step from x at s to y at t, or what the measure says of it, with shape (B).

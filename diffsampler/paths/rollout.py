@@ -101,8 +101,7 @@ def _values_with_gradient(dynamics: Dynamics, x: Tensor) -> tuple[Tensor, Tensor
     """log R and score at x, with shapes (B) and (B, D), differentiable where kernels use the score."""
     if dynamics.policy.process.uses_score:
         return dynamics.target.differentiable_log_prob_and_score(x)
-    with dynamics.target.in_words():
-        return dynamics.target.density.log_prob_and_score(x.detach())
+    return dynamics.target.ask(x.detach())
 
 
 def _roll_out(
