@@ -1,6 +1,7 @@
 """What parts must return: asked once for two states, so that a mistake is named here and not inside of a rollout."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,13 +23,13 @@ def check_parts(policy: Policy) -> None:
     """
     x = torch.zeros(2, policy.dim, dtype=policy.dtype, device=policy.device)
     generator = torch.Generator(policy.device).manual_seed(0)
-    states, numbers = (2, policy.dim), (2,)
+    ask, states, numbers = partial(_ask, policy.dim), (2, policy.dim), (2,)
     process, prior, flow = policy.process, policy.process.prior, policy.flow
     if _is_own(prior):
         name = f"prior {type(prior).__name__}"
-        _ask(f"{name}.sample", lambda: prior.sample(2, generator, x.dtype, x.device), states)
-        _ask(f"{name}.log_prob", lambda: prior.log_prob(x), numbers)
-        _ask(f"{name}.score", lambda: prior.score(x), states)
+        ask(f"{name}.sample", lambda: prior.sample(2, generator, x.dtype, x.device), states)
+        ask(f"{name}.log_prob", lambda: prior.log_prob(x), numbers)
+        ask(f"{name}.score", lambda: prior.score(x), states)
     if _is_own(process):
         v = x if process.shares_control or process.learns_backward else None
         s, t = torch.tensor([0.25, 0.5], dtype=torch.float64, device=policy.device)
@@ -37,15 +38,20 @@ def check_parts(policy: Policy) -> None:
             ("backward_kernel", lambda: process.backward_kernel(s, t, x, v, x)),
         ):
             name = f"process {type(process).__name__}.{method}"
-            kernel = _ask(name, call)
-            _ask(f"{name}(...).rsample", lambda kernel=kernel: kernel.rsample(generator), states)
-            _ask(f"{name}(...).log_prob", lambda kernel=kernel: kernel.log_prob(x), numbers)
+            kernel = ask(name, call)
+            ask(f"{name}(...).rsample", lambda kernel=kernel: kernel.rsample(generator), states)
+            ask(f"{name}(...).log_prob", lambda kernel=kernel: kernel.log_prob(x), numbers)
     for name in ("control", "backward_control"):
         control = getattr(policy, name)
         if control is not None:
-            _ask(f"{name} {type(control).__name__}", _at_half_time(control, x, x), states, (2, 2 * policy.dim))
+            ask(
+                f"{name} {type(control).__name__}",
+                _at_half_time(control, x, x),
+                states,
+                (2, 2 * policy.dim),
+            )
     if flow is not None and _is_own(flow):
-        _ask(f"flow {type(flow).__name__}", _at_half_time(flow, x, x[:, 0]), numbers)
+        ask(f"flow {type(flow).__name__}", _at_half_time(flow, x, x[:, 0]), numbers)
 
 
 def _at_half_time(network: Any, x: Tensor, *more: Tensor) -> Callable[[], Any]:
@@ -56,7 +62,7 @@ def _is_own(part: object) -> bool:
     return not type(part).__module__.startswith("diffsampler.")
 
 
-def _ask(name: str, call: Callable[[], Any], *shapes: tuple[int, ...]) -> Any:
+def _ask(dim: int, name: str, call: Callable[[], Any], *shapes: tuple[int, ...]) -> Any:
     """What a call returns, a tensor of one of these shapes, or a kernel where there are none."""
     try:
         found, error = call(), None
@@ -68,4 +74,6 @@ def _ask(name: str, call: Callable[[], Any], *shapes: tuple[int, ...]) -> Any:
         return found
     wanted = f"shape ({', '.join(['*', *map(str, shapes[0][1:])])})" if shapes else "a Kernel"
     widths = ", or twice that with widths," if len(shapes) > 1 else ""
-    raise InputError(f"{name} must return {wanted}{widths} for states of shape (*, D): for two {what:.200}.") from error
+    raise InputError(
+        f"{name} must return {wanted}{widths} for states of shape (*, {dim}), here two of them: {what:.200}."
+    ) from error

@@ -14,6 +14,7 @@ __all__ = ["Parameters", "family_of", "fits", "in_words", "is_list", "members", 
 Parameters = dict[str, "inspect.Parameter | Parameters"]
 
 PLAIN = {bool: bool, int: int, float: (int, float), str: str, NoneType: NoneType}
+NO_FAMILIES = {*PLAIN, Tensor, dict, object, Any}  # Any is a class from Python 3.11 on
 
 
 def parameters_of(function: Callable, skip: int = 0) -> Parameters:
@@ -59,6 +60,6 @@ def family_of(annotation: Any) -> tuple[type | None, bool]:
     """The base class of what an argument takes, and whether it is made later, of what it belongs to."""
     types = list(members(annotation))
     made = [get_args(member)[-1] for member in types if get_origin(member) is abc.Callable]
-    ready = [member for member in types if isinstance(member, type) and member not in {*PLAIN, Tensor, dict}]
+    ready = [member for member in types if isinstance(member, type) and member not in NO_FAMILIES]
     found = [each for each in [*made, *ready] if isinstance(each, type) and get_origin(each) is None]
     return (found[0], bool(made)) if found else (None, False)
