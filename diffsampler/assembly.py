@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import torch
-
+from diffsampler.contracts import check_parts
 from diffsampler.coordinates import Coordinates, DensityInCoordinates, SupportCoordinates, check_coordinates
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
 from diffsampler.networks import Control, StateFlow
-from diffsampler.parts import make_part
+from diffsampler.parts import check_initialised, make_part
 from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid, UniformGrid
@@ -64,7 +63,7 @@ def assemble(
     density = _density_of(target, coordinates, process)
     flow = usual.flow if isinstance(flow, str) else flow
     policy = Policy(process, _or(control, usual.control), backward_control, flow)
-    _check_controls(policy)
+    check_parts(policy)
     if policy.uses_score and not target.differentiable:
         raise InputError(
             f"{type(target).__name__} has differentiable=False, but control or process use its score: take a control "
@@ -79,36 +78,18 @@ def _or(given: Any, usual: Any) -> Any:
 
 
 def _check_target(target: Target) -> None:
+    if isinstance(target, type) and issubclass(target, Target):
+        raise InputError(f"target must be a Target, got the class {target.__name__}: make one, {target.__name__}(...).")
     if not isinstance(target, Target):
         raise InputError(
             f"target must be a Target, got {type(target).__name__}. Wrap a function as FunctionTarget(fn, dim=...)."
         )
     if not hasattr(target, "dim"):
         raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
+    check_initialised("target", target)
     log_z = check_log_z(type(target).__name__, target.log_z)
     if type(log_z) is not type(target.log_z):  # a tensor of one number, say
         target.log_z = log_z
-
-
-@torch.no_grad()
-def _check_controls(policy: Policy) -> None:
-    """Ask each control once: one made for another process says so here, not in the middle of a rollout."""
-    x = torch.zeros(2, policy.dim, dtype=policy.dtype, device=policy.device)
-    for name in ("control", "backward_control"):
-        control = getattr(policy, name)
-        if control is None:
-            continue
-        try:
-            found = control(control.embed(x[:1, 0] + 0.5)[0], x, x)
-            error, shape = None, tuple(found.shape)
-        except Exception as raised:
-            error, shape = raised, None
-        if shape not in {(2, policy.dim), (2, 2 * policy.dim)}:
-            what = f"it raises {type(error).__name__}: {error}" if shape is None else f"it returns shape {shape}"
-            raise InputError(
-                f"{name} {type(control).__name__} must return shape (*, {policy.dim}), or twice that with widths, for "
-                f"states of shape (*, {policy.dim}): for (2, {policy.dim}) {what:.200}."
-            ) from error
 
 
 def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:

@@ -1,6 +1,8 @@
 """Parts of a sampler, ready or to be made of what they belong to."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -8,7 +10,7 @@ from torch import nn
 
 from diffsampler.errors import InputError, check_instance
 
-__all__ = ["check_free", "make_part", "take_parts"]
+__all__ = ["check_free", "check_initialised", "make_part", "take_parts"]
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -28,11 +30,34 @@ def make_part(name: str, part: Part | Callable[..., Part], family: type[Part], g
         InputError: if it is neither.
     """
     if isinstance(part, family):
-        return part
+        return check_initialised(name, part)
     where = f"one of {family.__module__.rpartition('.')[0]}"
-    if isinstance(part, nn.Module) or not callable(part):
-        raise InputError(f"{name} must be a {family.__name__}, {where}, or what makes one, got {part!r:.80}.")
-    return check_instance(name, part(given), family, where)
+    made = part.func if isinstance(part, partial) else part
+    is_other = isinstance(made, type) and not issubclass(made, family)
+    if isinstance(part, nn.Module) or not callable(part) or is_other:
+        given = f"the class {made.__name__}" if is_other else f"{part!r:.80}"
+        raise InputError(f"{name} must be a {family.__name__}, {where}, or what makes one, got {given}.")
+    try:
+        inspect.signature(part).bind(given)
+    except TypeError as error:
+        called = getattr(made, "__name__", made)
+        raise InputError(
+            f"{name} must be made from one {type(given).__name__}, as {called}(...) is not: {error}."
+        ) from error
+    except ValueError:  # what is written in C may have no signature
+        pass
+    return check_initialised(name, check_instance(name, part(given), family, where))
+
+
+def check_initialised(name: str, part: Part) -> Part:
+    """Return a part whose class has initialised what it inherits.
+
+    Raises:
+        InputError: if it has not.
+    """
+    if isinstance(part, nn.Module) and "_parameters" not in vars(part):
+        raise InputError(f"{name} {type(part).__name__} must call super().__init__(...) first in its own __init__.")
+    return part
 
 
 def check_free(**parts: object) -> None:

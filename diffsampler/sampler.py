@@ -25,6 +25,7 @@ from diffsampler.paths.response import CompiledResponse, respond
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid
 from diffsampler.progress import in_batches
+from diffsampler.renamed import knows_old_names
 from diffsampler.repeatable import naming_the_target
 from diffsampler.spaces import Space
 from diffsampler.target import Target
@@ -82,6 +83,7 @@ class Sampler(nn.Module):
         torch.Size([3, 2])
     """
 
+    @knows_old_names
     def __init__(
         self,
         target: Target,
@@ -209,19 +211,20 @@ class Sampler(nn.Module):
             )
         return rollback(dynamics, dynamics.states_at(x, generator), generator)
 
+    @knows_old_names
     def sample(
         self,
-        n: int,
+        num_samples: int,
         seed: int | None = None,
         return_log_weights: bool = False,
         generator: torch.Generator | None = None,
         batch_size: int = 10_000,
         progress_bar: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """n draws of the sampler, with shape (n, D), in working memory that does not grow with n.
+        """Draws of the sampler, with shape (n, D), in working memory that does not grow with their number n.
 
         Arguments:
-            n: the number of draws.
+            num_samples: the number n of draws.
             seed: of a fresh generator; without one (and without `generator`) torch's global generator is used.
             return_log_weights: also return log importance weights, float64, with shape (n): weighted draws are draws
                 of the target, and E[exp(log_w)] = Z.
@@ -232,12 +235,16 @@ class Sampler(nn.Module):
         generator = self._generator(seed, generator)
         check_count("batch_size", batch_size)
         try:
-            x = torch.empty(check_count("n", n), self.target.dim, dtype=self.dtype, device=self.device)
-            log_weight = torch.empty(n, dtype=torch.float64, device=self.device)
+            x = torch.empty(
+                check_count("num_samples", num_samples), self.target.dim, dtype=self.dtype, device=self.device
+            )
+            log_weight = torch.empty(num_samples, dtype=torch.float64, device=self.device)
         except RuntimeError as error:  # torch's own word for a lack of memory
-            raise InputError(f"n = {n:,} draws do not fit into memory: draw fewer at a time.") from error
+            raise InputError(
+                f"num_samples = {num_samples:,} draws do not fit into memory: draw fewer at a time."
+            ) from error
         done = 0
-        for count in in_batches(n, batch_size, progress_bar):
+        for count in in_batches(num_samples, batch_size, progress_bar):
             part = slice(done, done + count)
             x[part], log_weight[part] = self.weighted_draws(count, generator)
             done += count

@@ -56,9 +56,10 @@ def test_fit_test_predict_validate(capsys):
     assert "true log Z" in capsys.readouterr().out
 
     checkpoint = str(run / "checkpoints" / "last.ckpt")
-    (run / "results.json").unlink()
+    fitted = (run / "results.json").read_text()
     main(["test", "--ckpt_path", checkpoint, "--data.num_test_samples=70", "--trainer.accelerator=cpu"])
-    results = json.loads((run / "results.json").read_text())
+    assert (run / "results.json").read_text() == fitted and (run / "test/samples.png").exists()
+    results = json.loads((run / "test/results.json").read_text())
     fields = {"log_z", "low", "high", "elbo", "ess", "khat", "num_samples", "num_target_evaluations", "warnings"}
     assert fields | {"true_log_z"} <= results.keys()
     assert results["num_samples"] == 70
@@ -93,7 +94,7 @@ def test_the_averaged_weights_are_what_test_uses(capsys):
     run = Path("runs/Gaussian/version_0")
     fitted = json.loads((run / "results.json").read_text())
     main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--report.figures=false"])
-    tested = json.loads((run / "results.json").read_text())
+    tested = json.loads((run / "test/results.json").read_text())
     # `fit` ends on the averaged weights and `test` draws with the same seed, so the figures agree to the last digit.
     assert fitted.pop("checkpoint") is None and tested.pop("checkpoint").endswith("last.ckpt")
     assert "max_steps" in fitted.pop("ended") and tested.pop("ended") is None  # a test ends no training
@@ -263,7 +264,7 @@ def test_the_checkpoint_asked_for_is_the_one_used(capsys):
     for order in (0, 1):
         args = [["--ckpt_path", str(new / "checkpoints/last.ckpt")], ["--config", str(new / "config.yaml")]]
         main(["test", *args[order], *args[1 - order], "--report.figures=false"])
-        results = json.loads((new / "results.json").read_text())
+        results = json.loads((new / "test/results.json").read_text())
         assert results["step"] == 6 and "version_1" in results["checkpoint"]
     message = error_of(capsys, "fit", "--ckpt_path", old)
     assert "at step 4 already" in message

@@ -311,7 +311,7 @@ def test_chunked_sampling_continues_one_stream(grid: object) -> None:
 @pytest.mark.parametrize("n", [0, -3, 2.5, "10", True])
 def test_refuses_bad_counts(n: object) -> None:
     sampler = Sampler(correlated_gaussian(), grid=2)
-    with pytest.raises(InputError, match=r"\bn must"):
+    with pytest.raises(InputError, match=r"\bnum_samples must"):
         sampler.sample(n)
     with pytest.raises(InputError, match="batch_size"):
         sampler.sample(5, batch_size=n)

@@ -1,10 +1,13 @@
 """What a behaviour is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 
+from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path
 
 __all__ = ["Behaviour"]
@@ -22,6 +25,12 @@ class Behaviour(ABC):
 
     on_policy: bool = False
     backward: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # A user's own may return anything, and every loss calls `paths`.
+        super().__init_subclass__(**kwargs)
+        if "paths" in vars(cls):
+            cls.paths = _checked(cls.paths)
 
     @abstractmethod
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
@@ -45,3 +54,20 @@ class Behaviour(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         del state
+
+
+def _checked(paths: Callable[..., Path]) -> Callable[..., Path]:
+    """The same function, which raises InputError unless it returns a path of n trajectories of this sampler."""
+
+    @wraps(paths)
+    def checked(self: Behaviour, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        path = paths(self, dynamics, n, generator, progress)
+        what = tuple(path.x.shape) if isinstance(path, Path) else type(path).__name__
+        if not isinstance(path, Path) or path.x.shape[1:] != (n, dynamics.policy.dim):
+            raise InputError(
+                f"behaviour {type(self).__name__}.paths must return a Path of states with shape "
+                f"(T + 1, {n}, {dynamics.policy.dim}), got {what}."
+            )
+        return path
+
+    return checked

@@ -11,7 +11,7 @@ Sample an unnormalized density and estimate its log Z.
 commands:
   fit        train a sampler, estimate log Z, say whether the estimate can be trusted
   validate   evaluate a checkpoint as training does
-  test       the log Z table, results.json and figures of a checkpoint
+  test       the log Z table, results.json and figures of a checkpoint, in the folder test of its run
   predict    draws of a checkpoint and their log-weights: samples.npz
   reference  log Z without training: something to compare with
 

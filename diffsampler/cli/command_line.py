@@ -3,41 +3,31 @@
 import errno
 import inspect
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import CLI
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import targets  # noqa: F401  (their classes are found by short name)
-from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
-from diffsampler.cli.messages import shorten
+from diffsampler.cli.annotations import Parameters, parameters_of
+from diffsampler.cli.given import given
+from diffsampler.cli.parser import Maker, Parser, in_one_line
 from diffsampler.cli.reference import run_reference
-from diffsampler.coordinates import Coordinates
 from diffsampler.errors import InputError, check_count
-from diffsampler.losses import Objective
-from diffsampler.networks import Control, StateFlow
-from diffsampler.processes import Process
-from diffsampler.processes.grids import Grid
 from diffsampler.progress import in_terminal
-from diffsampler.sampler import Sampler
-from diffsampler.spaces import Space
-from diffsampler.target import Target
+from diffsampler.training.build import build_module
 from diffsampler.training.callbacks import ExponentialMovingAverage, PlainProgress, Report, SampleWriter
 from diffsampler.training.checks import check_trainer
 from diffsampler.training.data import TrajectoryCounts
-from diffsampler.training.fit import default_accelerator, search_first, silence_lightning
-from diffsampler.training.module import SamplerModule
+from diffsampler.training.fit import search_first, silence_lightning, trainer_defaults
 
-__all__ = ["build_module", "run"]
+__all__ = ["run"]
 
 DESCRIPTION = (
     "Sample an unnormalized density and estimate its log Z. Beside the subcommands below, `diffsampler reference` "
@@ -45,59 +35,17 @@ DESCRIPTION = (
 )
 EVALUATIONS = ("validate", "test", "predict")
 COMMANDS = ("fit", *EVALUATIONS, "reference")
+# Two checkpoints: ModelCheckpoint(save_last=True) writes last.ckpt only when the monitored figure improved.
+CALLBACKS = {
+    "ema": ExponentialMovingAverage,
+    "report": Report,
+    "samples": SampleWriter,
+    "last_checkpoint": ModelCheckpoint,
+    "best_checkpoint": ModelCheckpoint,
+}
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 SAY_WHAT = ("-c", "--config", "--model.target")  # of a run without a folder of its own
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-
-
-def build_module(
-    target: Target,
-    process: Callable[[Space], Process] | None = None,
-    control: Callable[[Process], Control] | None = None,
-    flow: Callable[[Process], StateFlow] | Literal["auto"] | None = "auto",
-    grid: Grid | int | None = None,
-    coordinates: Callable[[Target], Coordinates] | None = None,
-    loss: Objective | None = None,
-    behaviour: Behaviour | None = None,
-    backward_control: Callable[[Process], Control] | None = None,
-    compile: bool = False,
-    checkpoint_activations: bool | None = None,
-    lr: float | None = None,
-    flow_lr: float = 1e-2,
-    log_z_lr: float = 1e-1,
-    final_lr_factor: float = 0.01,
-    weight_decay: float = 0.0,
-    max_target_evaluations: int | None = None,
-    tolerance: float | None = None,
-) -> SamplerModule:
-    """A sampler and how to train it.
-
-    Arguments:
-        target: the density.
-        process: forward and backward kernels. With no process, control, grid and coordinates a search finds place and
-            scale; with any of them, the others are PinnedBrownian, LangevinControl, 100 and none.
-        control: the control network.
-        flow: the state flow network; auto is ForwardLookingFlow, null leaves it out for losses without one.
-        grid: the time grid, or the number of steps of a uniform one.
-        coordinates: in which process and networks work, such as LaplaceCoordinates for a posterior.
-        loss: by default SubTrajectoryBalance, or after a search maximum likelihood, then LogVariance.
-        behaviour: where training states come from; by default OnPolicy, or after a search the points found too.
-        backward_control: the control network of the backward kernel, of processes that learn one; by default alike.
-        compile: whether to compile target and control for rollouts, and to record training's as CUDA graphs on a GPU.
-        checkpoint_activations: whether training computes activations twice instead of keeping them, to save memory; by
-            default on a CPU, where a batch has more than a quarter of a million states.
-        lr: learning rate of control and process; by default 1e-3, or 3e-3 for a target and nothing else.
-        flow_lr: learning rate of the flow network.
-        log_z_lr: learning rate of log Z.
-        final_lr_factor: learning rates fall along half a cosine to this fraction of themselves.
-        weight_decay: L2 penalty on control and flow.
-        max_target_evaluations: training ends when the target was evaluated at so many points.
-        tolerance: training ends where log Z is known to +- that and graded trustworthy; by default 0.05 for a target
-            alone, else 0: never.
-    """
-    given = locals()
-    parts = {name: given[name] for name in inspect.signature(Sampler).parameters if name in given}
-    training = {name: given[name] for name in inspect.signature(SamplerModule).parameters if name in given}
-    return SamplerModule(Sampler(**parts), **training)
 
 
 class _SaveConfigOnFit(SaveConfigCallback):
@@ -107,61 +55,49 @@ class _SaveConfigOnFit(SaveConfigCallback):
     a checkpoint to resume from is no part of an experiment: it would follow every later use of the file.
     """
 
+    file: Path | None = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.logger is not None:
             self.config.pop("ckpt_path", None)
             super().setup(trainer, pl_module, stage)
+            self.file = Path(trainer.log_dir) / self.config_filename
 
-
-class _Parser(LightningArgumentParser):
-    """Reports a mistake in one line. The parsers of nested classes are of this type too."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # A mistyped option that begins like another one is a mistake, not that one.
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        if match := re.match(r"unrecognized arguments: --([\w.]+)", message):
-            message = f"unrecognized argument --{match[1]}; {self._accepted(match[1])}"
-        raise InputError(shorten(message)) from ex
-
-    def validate(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().validate(*args, **kwargs)
-        except KeyError as ex:
-            message = str(ex.args[0])
-            option = re.findall(r"option '([^']+)'", message, re.IGNORECASE)
-            parser = getattr(ex, "subcommand_parser", self)
-            if option and "accepted are" not in message:
-                message = f"{message}; {parser._accepted(option[-1])}"
-            raise type(ex)(message) from ex
-
-    def _accepted(self, option: str) -> str:
-        """The options of this parser beside a mistyped one, or those of its name in a group."""
-        group, _, last = option.rpartition(".")
-        elsewhere = [a.dest for a in self._actions if "." in a.dest and a.dest.rpartition(".")[2] == last]
-        if elsewhere and not group:
-            return f"did you mean --{' or --'.join(elsewhere)}?"
-        names = [a.dest for a in self._actions if a.dest.rpartition(".")[0] == group and a.dest not in {"help", "=="}]
-        if not names:  # a group that does not exist: the groups that do
-            names = list(dict.fromkeys(a.dest.partition(".")[0] for a in self._actions if "." in a.dest))
-        return f"accepted are {', '.join(names)}."
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # A run that ended before anything else was written leaves nothing.
+        if trainer.is_global_zero and self.file is not None and [*self.file.parent.iterdir()] == [self.file]:
+            self.file.unlink()
+            self.file.parent.rmdir()
 
 
 class _CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
-        parser.add_lightning_class_args(Report, "report")
-        parser.add_lightning_class_args(SampleWriter, "samples")
-        # Two of them: ModelCheckpoint(save_last=True) writes last.ckpt only when the monitored figure improved.
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        for group, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, group)
         common = {"auto_insert_metric_name": False, "save_on_train_epoch_end": True, "enable_version_counter": False}
         best = {"filename": "best", "monitor": "val/elbo", "mode": "max"}
         for group, options in (("last_checkpoint", {"filename": "last"}), ("best_checkpoint", best)):
             parser.set_defaults({f"{group}.{key}": value for key, value in {**common, **options}.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        groups = {"trainer": Trainer, "model": build_module, "data": TrajectoryCounts, **CALLBACKS}
+        parameters: Parameters = {name: parameters_of(group) for name, group in groups.items()}
+        for action in self._parser(args[0])._actions if args[0] in COMMANDS else ():
+            if "." not in action.dest:
+                annotation = getattr(action, "_typehint", Any)
+                parameters.setdefault(action.dest, inspect.Parameter("_", KEYWORD, default=None, annotation=annotation))
+        with in_one_line(args[1:], parameters):
+            super().parse_arguments(parser, args)
+
+    def instantiate_classes(self) -> None:
+        maker = Maker()
+        self.parser.add_instantiator(maker, object)
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error, InputError) or maker.failure is None:
+                raise
+            raise maker.failure from None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning's own looks for hyperparameters, which these checkpoints have none of, in any file."""
@@ -173,10 +109,13 @@ class _CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Not in the configuration: a run that is resumed may be in a terminal again.
-        if self._progress_bar_asked is not None or in_terminal():
-            return super().instantiate_trainer(**kwargs)
-        trainer = super().instantiate_trainer(**kwargs, enable_progress_bar=False)
-        trainer.callbacks.append(PlainProgress())
+        is_plain = self._progress_bar_asked is None and not in_terminal()
+        try:
+            trainer = super().instantiate_trainer(**kwargs, **({"enable_progress_bar": False} if is_plain else {}))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"trainer: {error}") from error
+        if is_plain:
+            trainer.callbacks.append(PlainProgress())
         return trainer
 
     @property
@@ -223,30 +162,25 @@ def _with_config_of_checkpoint(args: list[str]) -> list[str]:
 
     The path of the checkpoint goes last, since later arguments override earlier ones.
     """
-    paths, rest = [], []
-    remaining = iter(args)
-    for arg in remaining:
-        name, equals, value = arg.partition("=")
-        if name == "--ckpt_path":
-            paths.append(value if equals else next(remaining, ""))
-        else:
-            rest.append(arg)
-    if not paths:
-        given = {arg.partition("=")[0] for arg in rest}
-        if rest[0] in EVALUATIONS and not given & {*SAY_WHAT, "-h", "--help"}:
-            raise InputError(f"{rest[0]} needs what a run has written: --ckpt_path=runs/.../checkpoints/last.ckpt.")
+    names = {arg.partition("=")[0] for arg in args}
+    if "--ckpt_path" not in names:
+        if args[0] in EVALUATIONS and not names & {*SAY_WHAT, "-h", "--help"}:
+            raise InputError(f"{args[0]} needs what a run has written: --ckpt_path=runs/.../checkpoints/last.ckpt.")
         return args
-    if not Path(paths[-1]).is_file():
-        raise InputError(f"ckpt_path must be a checkpoint file, got {paths[-1]!r}, which is none.")
-    if not any(arg.partition("=")[0] in SAY_WHAT for arg in rest):
-        folder = _run_folder_of(paths[-1])
+    *_, tree = given([arg for arg in args if arg.partition("=")[0] not in {"-c", "--config"}])
+    path = tree["ckpt_path"]
+    if not Path(path or "").is_file():
+        raise InputError(f"ckpt_path must be a checkpoint file, got {path!r}, which is none.")
+    config = []
+    if not names & set(SAY_WHAT):
+        folder = _run_folder_of(path)
         if folder is None or not (folder / "config.yaml").is_file():
             raise InputError(
-                f"there is no run folder with a config.yaml around {paths[-1]!r}: give --config, or --model.target and "
+                f"there is no run folder with a config.yaml around {path!r}: give --config, or --model.target and "
                 "all else that the run was made of."
             )
-        rest[1:1] = ["--config", str(folder / "config.yaml")]
-    return [*rest, f"--ckpt_path={paths[-1]}"]
+        config = ["--config", str(folder / "config.yaml")]
+    return [args[0], *config, *args[1:], f"--ckpt_path={path}"]
 
 
 def run(args: list[str] | None = None) -> None:
@@ -263,48 +197,10 @@ def run(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
     else:
         sys.argv[1:] = []
-    args = list(args)
     silence_lightning()
     try:
-        if not args or (not args[0].startswith("-") and args[0] not in COMMANDS):
-            given = f", got {args[0]!r}" if args else ""
-            raise InputError(f"the first argument must be a command, one of {', '.join(COMMANDS)}{given}.")
-        if args[0] == "reference":
-            _reference(args[1:])
-            return
-        args = _with_config_of_checkpoint(args)
-        _CLI(
-            build_module,
-            TrajectoryCounts,
-            save_config_callback=_SaveConfigOnFit,
-            save_config_kwargs={"overwrite": True},
-            parser_class=_Parser,
-            parser_kwargs={"description": DESCRIPTION},
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            trainer_defaults={
-                "max_steps": 5000,
-                "max_epochs": -1,
-                "accelerator": default_accelerator(),
-                "gradient_clip_val": 1.0,
-                "num_sanity_val_steps": 0,
-                "inference_mode": False,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-                "log_every_n_steps": 10,
-                "logger": {
-                    "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": ""},
-                },
-            },
-            args=args,
-        )
-    except ValueError as error:
-        # A check that fails inside an optional argument comes back wrapped in jsonargparse's words.
-        if not isinstance(error, InputError) and "Union subtypes" not in str(error):
-            raise
-        _exit(str(error) if isinstance(error, InputError) else shorten(str(error)))
-    except (FileNotFoundError, MisconfigurationException) as error:
+        _run(list(args))
+    except (InputError, FileNotFoundError, MisconfigurationException) as error:
         _exit(str(error))
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -319,15 +215,37 @@ def run(args: list[str] | None = None) -> None:
         _exit(f"the checkpoint is of another sampler: {first_mismatch(error)}")
 
 
-def _reference(args: list[str]) -> None:
-    CLI(
-        run_reference,
-        args=args,
-        as_positional=False,
-        parser_class=_Parser,
-        prog="diffsampler reference",
-        description=run_reference.__doc__.partition("\n")[0],
+def _run(args: list[str]) -> None:
+    if not args or (not args[0].startswith("-") and args[0] not in COMMANDS):
+        given = f", got {args[0]!r}" if args else ""
+        raise InputError(f"the first argument must be a command, one of {', '.join(COMMANDS)}{given}.")
+    if args[0] == "reference":
+        _reference(args[1:])
+        return
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": ""}}
+    _CLI(
+        build_module,
+        TrajectoryCounts,
+        save_config_callback=_SaveConfigOnFit,
+        save_config_kwargs={"overwrite": True},
+        parser_class=Parser,
+        parser_kwargs={"description": DESCRIPTION},
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults={**trainer_defaults(), "max_steps": 5000, "log_every_n_steps": 10, "logger": logger},
+        args=_with_config_of_checkpoint(args),
     )
+
+
+def _reference(args: list[str]) -> None:
+    parser, maker = Parser(prog="diffsampler reference", description=run_reference.__doc__.partition("\n")[0]), Maker()
+    parser.add_argument("-c", "--config", action="config", help="a YAML file of these arguments")
+    parser.add_function_arguments(run_reference)
+    parser.add_instantiator(maker, object)
+    with in_one_line(args, {**parameters_of(run_reference)}):
+        config = parser.parse_args(args)
+    config.pop("config")
+    run_reference(**parser.instantiate_classes(config))
 
 
 def _exit(message: str) -> NoReturn:

@@ -11,6 +11,7 @@ from diffsampler.losses.reverse_kl import PathwiseReverseKL, ScoreFunctionRevers
 from diffsampler.losses.stages import Stages
 from diffsampler.losses.sub_trajectory_balance import SubTrajectoryBalance
 from diffsampler.losses.trajectory_balance import TrajectoryBalance
+from diffsampler.renamed import missing_name
 
 __all__ = [
     "ChunkBalance",
@@ -31,3 +32,4 @@ __all__ = [
     "TrajectoryLoss",
     "laplacian",
 ]
+__getattr__ = missing_name(__name__, __all__)

@@ -10,6 +10,7 @@ from diffsampler.networks.learned_variance import LearnedVariance
 from diffsampler.networks.mixture_control import MixtureControl
 from diffsampler.networks.preconditioned import PreconditionedMLP
 from diffsampler.networks.reduced_precision import ReducedPrecision
+from diffsampler.renamed import missing_name
 
 __all__ = [
     "CoordinatewiseControl",
@@ -25,3 +26,4 @@ __all__ = [
     "ReducedPrecision",
     "StateFlow",
 ]
+__getattr__ = missing_name(__name__, __all__)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError
 from diffsampler.priors.base import Prior
+from diffsampler.renamed import knows_old_names
 from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
@@ -27,6 +28,7 @@ class GaussianPrior(Prior):
 
     reparametrised = True
 
+    @knows_old_names
     def __init__(
         self, space: Space | int, loc: float = 0.0, scale: float | Sequence[float] = 1.0, learnable: bool = True
     ) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import check_count, check_positive
 from diffsampler.priors.base import Prior
+from diffsampler.renamed import knows_old_names
 from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 
@@ -26,6 +27,7 @@ class GaussianMixturePrior(Prior):
         learnable: whether training moves weights, means and variances.
     """
 
+    @knows_old_names
     def __init__(
         self,
         space: Space | int,

@@ -89,6 +89,8 @@ def _folder_of(trainer: L.Trainer) -> Path:
 class Report(L.Callback):
     """Prints the log Z table and writes `results.json` and the figures, at the end of `fit` and of `test`.
 
+    Those of a test are in a folder `test` of its own: what `fit` has written stays.
+
     Arguments:
         figures: whether to draw figures.
         coordinates: the pair that two-dimensional figures show; by default the target's choice.
@@ -128,6 +130,7 @@ class Report(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
+            self.folder = self.folder / "test"
             self._write(trainer, module, module.test_samples, module.test_log_weight, module.test_estimate)
 
     def _write(

@@ -1,7 +1,10 @@
 """What must be right before training costs anything."""
 
+from typing import Any
+
 import lightning as L
 import torch
+from torch import Tensor
 
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.unbounded import unbounded
@@ -12,7 +15,7 @@ from diffsampler.repeatable import check_repeatable, naming_the_target
 from diffsampler.sampler import Sampler
 from diffsampler.target import support_of
 
-__all__ = ["CHECK_POINTS", "check_precision", "check_target", "check_trainer"]
+__all__ = ["CHECK_POINTS", "check_loss", "check_precision", "check_target", "check_trainer"]
 
 CHECK_POINTS = 256
 
@@ -39,6 +42,18 @@ def check_trainer(trainer: L.Trainer) -> None:
             raise InputError(f"trainer.{name} must be at least 1, or -1 for no limit, got 0: nothing would be trained.")
     if trainer.limit_train_batches == 0:
         raise InputError("trainer.limit_train_batches must be above 0, got 0: nothing would be trained.")
+
+
+def check_loss(name: str, loss: Any) -> None:
+    """Raise InputError if what a step has returned can be no loss; without looking at its value."""
+    what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    if not isinstance(loss, Tensor) or loss.shape != ():
+        raise InputError(f"loss {name} must return one number, a tensor with shape (), got {what}.")
+    if not loss.requires_grad:
+        raise InputError(
+            f"loss {name} must return a tensor with a gradient to the parameters, got one without: was something "
+            "detached, or computed under torch.no_grad?"
+        )
 
 
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:

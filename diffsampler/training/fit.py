@@ -1,6 +1,5 @@
 """`fit`: training from Python, in one call."""
 
-import difflib
 import inspect
 import logging
 import warnings
@@ -18,13 +17,14 @@ from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.losses import Objective
 from diffsampler.progress import in_terminal, progress_of
+from diffsampler.renamed import names_meant
 from diffsampler.sampler import Sampler
 from diffsampler.training.callbacks import ExponentialMovingAverage, PlainProgress
 from diffsampler.training.checks import check_trainer
 from diffsampler.training.data import TrajectoryCounts
 from diffsampler.training.module import SamplerModule
 
-__all__ = ["default_accelerator", "fit", "search_first", "search_progress", "silence_lightning"]
+__all__ = ["fit", "search_first", "search_progress", "silence_lightning", "trainer_defaults"]
 
 OF_MODULE = {*inspect.signature(SamplerModule).parameters} - {"sampler", "loss", "behaviour", "seed"}
 SMALLEST_SEARCH = 800_000  # evaluations: one search of most densities, and what fits proposals to it
@@ -97,18 +97,12 @@ def fit(
     if bar is None and not in_terminal():
         callbacks.append(PlainProgress())
     options = {
-        "accelerator": default_accelerator(),
+        **trainer_defaults(),
         "logger": False,
         "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "gradient_clip_val": 1.0,
-        "inference_mode": False,
-        "use_distributed_sampler": False,
         **options,
         "enable_progress_bar": in_terminal() if bar is None else bar,
     }
-    options.setdefault("max_epochs", -1)
     trainer = L.Trainer(max_steps=check_count("max_steps", max_steps), callbacks=callbacks, **options)
     counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
     check_trainer(trainer)
@@ -133,7 +127,7 @@ def _check_options(options: dict[str, Any]) -> None:
     """A misspelt argument is not Lightning's to complain about."""
     accepted = {*inspect.signature(fit).parameters, *OF_MODULE, *inspect.signature(L.Trainer).parameters} - {"options"}
     for name in [name for name in options if name not in accepted]:
-        near = difflib.get_close_matches(name, sorted(accepted), n=3)
+        near = names_meant(name, sorted(accepted))
         meant = (
             f"did you mean {' or '.join(near)}?"
             if near
@@ -176,14 +170,23 @@ def search_progress(bar: bool | None = None) -> Iterator[Callable[[float], None]
         yield lambda done: tell(int(100 * done))
 
 
-def default_accelerator() -> str:
-    """Lightning's own choice, but never Apple's: it has no float64, in which log-weights are summed."""
-    return "cpu" if torch.backends.mps.is_available() else "auto"
+def trainer_defaults() -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that are others here, in Python and on the command line."""
+    return {
+        # Never Apple's: it has no float64, in which log-weights are summed.
+        "accelerator": "cpu" if torch.backends.mps.is_available() else "auto",
+        "max_epochs": -1,
+        "gradient_clip_val": 1.0,
+        "num_sanity_val_steps": 0,
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    }
 
 
 def silence_lightning() -> None:
     """Leave out of the terminal what says nothing about a run here: hardware, tips, and hints on data loading."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message)

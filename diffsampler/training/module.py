@@ -17,11 +17,12 @@ from diffsampler.errors import InputError, check_count, check_instance, check_no
 from diffsampler.fingerprint import differences
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.losses import Objective
+from diffsampler.parts import check_initialised
 from diffsampler.sampler import Sampler
 from diffsampler.streams import fixed_weights, new_generator
 from diffsampler.training.budget import Budget
 from diffsampler.training.checkpoint_io import AtomicCheckpointIO
-from diffsampler.training.checks import CHECK_POINTS, check_precision, check_target, check_trainer
+from diffsampler.training.checks import CHECK_POINTS, check_loss, check_precision, check_target, check_trainer
 from diffsampler.training.divergence import Divergence
 from diffsampler.training.stopping import NUM_DECIDING, looks_ready, progress_in_cycle, why_to_end
 
@@ -84,7 +85,7 @@ class SamplerModule(L.LightningModule):
         self.sampler = sampler
         usual = sampler.recipe.training()
         loss = usual.loss if loss is None else loss
-        self.loss = check_instance("loss", loss, Objective, "SubTrajectoryBalance()")
+        self.loss = check_initialised("loss", check_instance("loss", loss, Objective, "SubTrajectoryBalance()"))
         behaviour = usual.behaviour if behaviour is None else behaviour
         self.behaviour = check_instance("behaviour", behaviour, Behaviour, "OnPolicy()")
         self.loss.check(sampler.dynamics, self.behaviour)
@@ -256,6 +257,7 @@ class SamplerModule(L.LightningModule):
         progress, before = self._progress(self.global_step), self.sampler.num_target_evaluations
         self.sampler.was_trained = True
         loss = self.loss.step(self.sampler.dynamics, self.behaviour, batch_size, self.generator, progress)
+        check_loss(type(self.loss).__name__, loss)
         self.budget.note_step(self.sampler.num_target_evaluations - before)
         self.divergence.check_now_and_then(self.global_step)
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_size)

@@ -26,7 +26,7 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 import targets  # noqa: F401  (found by short name)
-from diffsampler.cli.command_line import build_module
+from diffsampler.training.build import build_module
 from diffsampler.training.module import SamplerModule
 from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.arguments import device as device_type
