@@ -132,6 +132,15 @@ class CountedTarget:
             self.num_evaluations, self._num_invalid = before
 
     @contextmanager
+    def reading(self, density: Density) -> Iterator[None]:
+        """Count evaluations of another density, which asks the same target, as those of this one in this context."""
+        own, self.density = self.density, density
+        try:
+            yield
+        finally:
+            self.density = own
+
+    @contextmanager
     def in_words(self) -> Iterator[None]:
         """Turn errors of torch.distributions, which say at length what they were given, into one sentence."""
         try:
