@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, Density, DerivedDensity
-from diffsampler.support import Support
+from diffsampler.support import Support, score_through
 from diffsampler.target import Target, support_of
 
 __all__ = ["UnboundedDensity", "unbounded"]
@@ -37,7 +37,7 @@ class UnboundedDensity(DerivedDensity):
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         point, log_det = self.onto.forward(x)
         log_prob, score = self.inner.value_and_score(point)
-        score = self.onto.score_of(x, score.to(x.dtype))
+        score = score_through(self.onto.forward, x, score.to(x.dtype))
         far = (x.abs() > FAR).any(-1, keepdim=True)
         return self._zero_far_out(x, log_prob + log_det), torch.where(far & ~score.isfinite(), 0.0, score)
 

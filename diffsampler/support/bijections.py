@@ -148,10 +148,9 @@ class Support:
         self.pieces = list(pieces)
         self.edges: list[tuple[int, float, int, bool]] = []
         for column, (low, high) in enumerate(ends):
-            if math.isfinite(low):
-                self.edges.append((column, low, 1, math.isinf(high)))
-            if math.isfinite(high):
-                self.edges.append((column, high, -1, math.isinf(low)))
+            for bound, sign, other in ((low, 1, high), (high, -1, low)):
+                if math.isfinite(bound):
+                    self.edges.append((column, bound, sign, math.isinf(other)))
         order = [column for columns, _ in pieces for column in columns]
         self._back = sorted(range(len(order)), key=order.__getitem__)
         self._in_order = order == sorted(order)
@@ -172,10 +171,6 @@ class Support:
     def contains(self, x: Tensor) -> Tensor:
         """Whether points x, with shape (*, D), are within, with shape (*)."""
         return torch.stack([piece.contains(part) for piece, part in self._parts(x)]).all(0)
-
-    def score_of(self, y: Tensor, score: Tensor) -> Tensor:
-        """The gradient in y of a density of which `score` is the gradient in x, both with shape (*, D)."""
-        return score_through(self.forward, y, score)
 
     def _parts(self, x: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         return ((piece, self._columns(x, columns)) for columns, piece in self.pieces)
