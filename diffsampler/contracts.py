@@ -27,7 +27,7 @@ def check_parts(policy: Policy) -> None:
     process, prior, flow = policy.process, policy.process.prior, policy.flow
     if _is_own(prior):
         name = f"prior {type(prior).__name__}"
-        ask(f"{name}.sample", lambda: prior.sample(2, generator, x.dtype, x.device), states)
+        ask(f"{name}.draw", lambda: prior.draw(x, generator), states)
         ask(f"{name}.log_prob", lambda: prior.log_prob(x), numbers)
         ask(f"{name}.score", lambda: prior.score(x), states)
     if _is_own(process):

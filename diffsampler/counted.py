@@ -145,6 +145,15 @@ class CountedTarget:
         finally:
             self.num_evaluations, self._num_invalid = before
 
+    @contextmanager
+    def reading(self, density: Density) -> Iterator[None]:
+        """Count evaluations of another density, which asks the same target, as those of this one in this context."""
+        own, self.density = self.density, density
+        try:
+            yield
+        finally:
+            self.density = own
+
     def explain(self, error: ValueError) -> None:
         """Say in one sentence what torch.distributions says at length of values outside of a support: InputError."""
         if match := VALIDATION.search(str(error)):

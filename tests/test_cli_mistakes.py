@@ -90,8 +90,8 @@ class WidePrior(Prior):
         self.scale, self.shift = scale, sum(shift)
         print("made with", scale, shift)
 
-    def sample(self, n, generator=None, dtype=None, device=None):
-        return self.shift + self.scale * torch.randn(n, self.space.dim, generator=generator, dtype=dtype)
+    def draw(self, like, generator):
+        return self.shift + self.scale * torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
     def log_prob(self, x):
         return torch.distributions.Normal(self.shift, self.scale).log_prob(x).sum(-1)

@@ -73,8 +73,8 @@ def with_process(**methods) -> Sampler:
         (lambda: gaussian().sample(n=3), "Sampler.sample has no argument 'n': it is called num_samples now"),
         (lambda: GaussianPrior(2, width=2.0), "GaussianPrior has no argument 'width': it is called scale now"),
         (
-            lambda: with_prior(sample=lambda self, n, *_: torch.zeros(n)),
-            "prior MistakenOwnPrior.sample must return shape (*, 2) for states of shape (*, 2), here two of them: it "
+            lambda: with_prior(draw=lambda self, like, generator: like[:, 0]),
+            "prior MistakenOwnPrior.draw must return shape (*, 2) for states of shape (*, 2), here two of them: it "
             "returns shape (2,)",
         ),
         (

@@ -8,7 +8,8 @@ import torch
 from helpers import Z_BOUND, by_name, correlated_gaussian, two_modes
 
 from diffsampler import FunctionTarget, InputError
-from diffsampler.baseline.mcmc import HMC, MALA, ChainState, MarkovChain
+from diffsampler.baseline.mcmc import HMC, MALA, MarkovChain
+from diffsampler.baseline.moves import TargetPath
 from diffsampler.counted import CountedTarget
 
 CHAINS: list[tuple[str, Callable[[float], MarkovChain]]] = [
@@ -24,7 +25,7 @@ def test_leaves_the_target_unchanged(case: tuple, generator: torch.Generator) ->
     # stay where exact samples have them. Differences of paired samples; |z| < 4.5, 5e-5 in all.
     target = CountedTarget(two_modes())
     start = target.density.user_target.sample(20_000, generator)
-    state, chain = ChainState.at(target, start), case[1](0.9)
+    state, chain = TargetPath(target).at(start), case[1](0.9)
     rates = []
     for _ in range(10):
         state, rate = chain.step(target, state, generator, adapt=False)
@@ -50,7 +51,7 @@ def test_reaches_the_target_from_afar(case: tuple, generator: torch.Generator) -
     # 2000 chains of 300 moves from a point; their mean and covariance against the exact ones, 4.5 standard errors.
     target = correlated_gaussian()
     chain = case[1](0.05)
-    state = ChainState.at(CountedTarget(target), torch.full((2000, 2), 3.0))
+    state = TargetPath(CountedTarget(target)).at(torch.full((2000, 2), 3.0))
     for k in range(300):
         state, rate = chain.step(CountedTarget(target), state, generator, adapt=k < 150)
     assert abs(rate - chain.target_acceptance) < 0.1, case[0]
@@ -61,7 +62,7 @@ def test_reaches_the_target_from_afar(case: tuple, generator: torch.Generator) -
 @every_chain
 def test_never_enters_zero_density(case: tuple, generator: torch.Generator) -> None:
     target = CountedTarget(FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -x.square().sum(-1), -math.inf), dim=2))
-    state, chain = ChainState.at(target, torch.full((50, 2), 0.3)), case[1](0.8)
+    state, chain = TargetPath(target).at(torch.full((50, 2), 0.3)), case[1](0.8)
     for _ in range(30):
         state, _ = chain.step(target, state, generator)
     assert (state.x[:, 0] > 0).all() and state.log_prob.isfinite().all() and state.x.isfinite().all()

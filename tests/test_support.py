@@ -229,8 +229,8 @@ def test_refuses_densities_without_integral_at_edges(
     log_prob: object, given: object, message: str, generator: torch.Generator
 ) -> None:
     target = FunctionTarget(log_prob, 2, support=given)
-    counter = unbounded(CountedTarget(target))
-    with pytest.raises(InputError, match=message):
+    counter = CountedTarget(target)
+    with unbounded(counter), pytest.raises(InputError, match=message):
         check_proper(counter, torch.randn(9, 2, generator=generator))
     with pytest.raises(InputError, match=message):
         fit(Sampler(target, grid=3), max_steps=1, seed=0, enable_progress_bar=False, accelerator="cpu")

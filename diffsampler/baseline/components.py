@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
+from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
-__all__ = ["GaussianComponents"]
-
+__all__ = ["GaussianComponents", "cholesky"]
 
 SAME = 1.0  # standard deviations
 MUCH_HIGHER, LOG_NARROWER = 3.0, math.log(3.0)  # nats; nats of width a dimension
+
+
+def cholesky(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower factors of matrices with shape (K, D, D), and which of them are usable, with shape (K)."""
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    return factor, (info == 0) & factor.isfinite().all(-1).all(-1)
 
 
 class GaussianComponents:
@@ -53,25 +58,15 @@ class GaussianComponents:
             torch.cat([(1 - share) * self.log_weight.exp(), share * other.log_weight.exp()]),
         )
 
-    def joined_by(self, other: "GaussianComponents", chosen: Tensor) -> "GaussianComponents":
-        """And the chosen components of the other, at half of all weight."""
-        weights = other.log_weight[chosen].exp()
-        other = GaussianComponents(other.loc[chosen], other.factor[chosen], weights)
-        return self.mixed_with(other, 0.5)
-
     def distance(self, x: Tensor) -> Tensor:
         """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
         return self._log_joint(x)[0].norm(dim=-1).amin(0)
 
     def accounts_for(self, other: "GaussianComponents", height: Tensor, other_height: Tensor) -> Tensor:
-        """Which of the components, with shape (K), are the mode that each of the other's is too: (n, K).
+        """Which of the K components are the mode that each of n others is too, with shape (n, K).
 
-        Those near whose mean it lies, unless it is much higher and narrower: then it is a mode within a broader one.
-
-        Arguments:
-            other: the components asked about, n of them.
-            height: the target's log_prob at the means, with shape (K).
-            other_height: the same at the other's means, with shape (n).
+        Those near whose mean it lies, unless it is much higher and narrower, by the target's log_prob at the means of
+        either, with shapes (K) and (n): then it is a mode within a broader one.
         """
         near = self._log_joint(other.loc)[0].norm(dim=-1).T < SAME
         higher = other_height.unsqueeze(-1) - height > MUCH_HIGHER
@@ -135,8 +130,7 @@ class GaussianComponents:
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, with shape (n, D)."""
         component = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
-        shape = (n, self.loc.shape[1])
-        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        noise = noise_like(self.loc[component], generator)
         x = torch.empty_like(noise)
         for k in range(len(self.loc)):
             mine = component == k
@@ -152,8 +146,7 @@ class GaussianComponents:
         """A move that leaves the mixture unchanged: within a component that x may come from, by `angle`, (n)."""
         share = self._log_joint(x)[1].softmax(0)
         label = torch.multinomial(share.T, 1, generator=generator).squeeze(-1)
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device).unsqueeze(-1)
-        loc, turned = self.loc[label], (self.factor[label] @ noise).squeeze(-1)
+        loc, turned = self.loc[label], (self.factor[label] @ noise_like(x, generator).unsqueeze(-1)).squeeze(-1)
         return loc + angle.cos().unsqueeze(-1) * (x - loc) + angle.sin().unsqueeze(-1) * turned
 
     def label(self, x: Tensor) -> Tensor:

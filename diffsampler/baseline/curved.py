@@ -1,8 +1,8 @@
 """Bent Gaussians: each coordinate normal given those before it, with quadratic means and log-linear widths."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,26 +55,16 @@ class CurvedMap:
         """The same on a device."""
         if self.loc.device == device:
             return self
-        return CurvedMap(
-            self.loc.to(device),
-            self.basis.to(device),
-            self.order,
-            tuple(fit.to(device) for fit in self.fits),
-            self.tail,
+        fits = tuple(
+            replace(fit, **{name: getattr(fit, name).to(device) for name in ("pairs", "mean", "log_scale")})
+            for fit in self.fits
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tensors and numbers, for a checkpoint."""
-        fits = [{name: getattr(fit, name) for name in Fit.__dataclass_fields__} for fit in self.fits]
-        tail = None if self.tail is None else asdict(self.tail)
-        return {"loc": self.loc, "basis": self.basis, "order": list(self.order), "fits": fits, "tail": tail}
+        return replace(self, loc=self.loc.to(device), basis=self.basis.to(device), fits=fits)
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "CurvedMap":
-        """What `to_dict` gave."""
-        fits = tuple(Fit(**{**fit, "bounds": tuple(fit["bounds"])}) for fit in state["fits"])
-        tail = None if state["tail"] is None else Tail(**state["tail"])
-        return cls(state["loc"], state["basis"], tuple(state["order"]), fits, tail)
+    def from_dict(cls, fits: Iterable[dict[str, Any]], tail: dict[str, Any] | None, **rest: Any) -> "CurvedMap":
+        """What `dataclasses.asdict` gave."""
+        return cls(fits=tuple(Fit(**fit) for fit in fits), tail=None if tail is None else Tail(**tail), **rest)
 
     @property
     def is_bent(self) -> bool:

@@ -11,18 +11,7 @@ from torch import Tensor
 
 from diffsampler.counted import CountedTarget
 
-__all__ = [
-    "differences",
-    "flat_directions",
-    "listed",
-    "local_scales",
-    "named_axes",
-    "named_direction",
-    "runaways",
-    "scaled",
-    "scalings",
-    "translations",
-]
+__all__ = ["differences", "flat_directions", "local_scales", "runaways", "scaled", "scalings", "translations"]
 
 # Of widths that are looked for; uneven, so that no step is a whole number of periods.
 EXPONENTS = (-20.37, 20.18)
@@ -35,7 +24,6 @@ FINITE_STEP, MAX_BY_DIFFERENCES = 1e-5, 40
 MAX_DENOMINATOR = 12
 FLAT, NUM_PASSES = 1e-6, 2
 TINY = 1e-250  # what is smaller has few digits left
-MAX_NAMED = 4
 
 
 def local_scales(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -92,11 +80,8 @@ def differences(like: Tensor) -> Tensor:
 def flat_directions(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) -> Tensor:
     """What scores at many points are all orthogonal to, with shape (C, D): ridges and invariances, exact ones first.
 
-    Arguments:
-        target: the density.
-        x: a point, with shape (D).
-        scales: of its coordinates, with shape (D).
-        noise: standard normal, with shape (m, D), for m > D points around x.
+    The points are around x, with shape (D), in units of scales of its coordinates; the noise is standard normal, with
+    shape (m, D), m > D.
     """
     radii = torch.logspace(-1, 1, len(noise), dtype=x.dtype, device=x.device).unsqueeze(-1)
     far = torch.logspace(0, 6, len(noise), dtype=x.dtype, device=x.device).unsqueeze(-1)
@@ -180,13 +165,9 @@ def _score(target: CountedTarget, x: Tensor, step: Tensor) -> Tensor:
 
 
 def runaways(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) -> Tensor:
-    """Where points x, with shape (n, D), run away to, and where the density falls least far out: (C, D).
+    """Where points x of finite density run away to, and where the density falls least far out, with shape (C, D).
 
-    Arguments:
-        target: the density.
-        x: points of finite density.
-        scales: of their coordinates, with shape (D).
-        noise: standard normal, with shape (m, D).
+    The arguments are those of `flat_directions`, but for the points, with shape (n, D).
     """
     middle = x.median(0).values
     shift = (x - middle) / scales
@@ -207,46 +188,3 @@ def runaways(target: CountedTarget, x: Tensor, scales: Tensor, noise: Tensor) ->
         v = v + step * uphill / uphill.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     found.append(v * scales)
     return scaled(torch.cat(found))
-
-
-def named_direction(v: Tensor) -> str:
-    """A direction, with shape (D), in few words."""
-    dim = len(v)
-    if (v != 0).sum() == 1:
-        return f"x[{int(v.abs().argmax())}]"
-    if bool((v == v[0]).all()):
-        return "the translation of all coordinates alike"
-    is_one = v == v.sum().sign()
-    if bool(((v == 0) | is_one).all()) and dim % int(is_one.sum()) == 0:
-        k = dim // int(is_one.sum())
-        first, place = int(is_one.nonzero()[0]), torch.arange(dim, device=v.device)
-        if torch.equal(is_one, place % k == first % k):
-            return f"the translation of blocks of {k} coordinates (x[{first}], x[{first + k}] and so on)"
-        k = int(is_one.sum())
-        if torch.equal(is_one, place // k == first // k):
-            return f"the translation of x[{first}] to x[{first + k - 1}] alike"
-    entries = [f"{value:.3g}" for value in v.tolist()]
-    if dim > 10:
-        largest = v.abs().argsort(descending=True)[:6].sort().values.tolist()
-        return "the direction with " + ", ".join(f"x[{i}]: {entries[i]}" for i in largest) + ", ..."
-    return f"({', '.join(entries)})"
-
-
-def named_axes(v: Tensor) -> str:
-    """Coordinates and the sides to which they go."""
-    sides: dict[int, set[float]] = {}
-    for row in v:
-        index = int(row.abs().argmax())
-        sides.setdefault(index, set()).add(float(row[index]))
-    one_sided = {index: next(iter(signs)) for index, signs in sides.items() if len(signs) == 1}
-    if len(one_sided) < len(sides):
-        return f"along {listed([f'x[{index}]' for index in sides if index not in one_sided])}"
-    parts = [f"x[{index}] goes to {'' if sign > 0 else '-'}infinity" for index, sign in one_sided.items()]
-    return f"as {listed(parts)}"
-
-
-def listed(names: list[str]) -> str:
-    """In words, and cut where there are many."""
-    if len(names) > MAX_NAMED:
-        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

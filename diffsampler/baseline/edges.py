@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffsampler.baseline.reasons import Reason
 from diffsampler.baseline.unbounded import UnboundedDensity
 from diffsampler.counted import CountedTarget
 
@@ -24,30 +25,25 @@ FLOAT32 = 1e-10  # a rounding above which values are of single precision
 
 
 @torch.no_grad()
-def reason_at_edges(counter: CountedTarget, y: Tensor) -> str | None:
-    """Why there is no integral, as the end of a sentence; None if there seems to be one, or no support is declared.
+def reason_at_edges(counter: CountedTarget, y: Tensor) -> Reason | None:
+    """Why there is no integral; None if there seems to be one, or no support is declared.
 
-    Arguments:
-        counter: the target as a search has it.
-        y: points where its mass is thought to be, with shape (n, D), float64.
+    Points y, with shape (n, D), float64, are where the mass of the target, as a search has it, is thought to be.
     """
     if not isinstance(counter.density, UnboundedDensity):
         return None
-    raw, onto = CountedTarget(counter.density.inner), counter.density.onto
+    onto, found = counter.density.onto, None
     y = y[y.isfinite().all(-1)].clamp(-FAR[0], FAR[0])
-    bases = onto.forward(y)[0]
-    log_prob = raw.log_prob(bases)
-    bases = bases[log_prob.isfinite()][: 20 * NUM_BASES]
-    bases = bases[torch.linspace(0, max(len(bases) - 1, 0), min(len(bases), NUM_BASES)).long()]
-    found = None
-    for column, edge, sign, is_open in onto.edges[:MAX_EDGES]:
-        ways = [_towards(edge, raw.rounding), _to_infinity(raw.rounding)] if is_open else [_towards(edge, raw.rounding)]
-        for log_d in ways:
-            log_d = log_d.to(bases)
-            slope = _slope_of_most(raw, bases, column, edge + sign * log_d.exp(), log_d)
-            if slope is not None and found is None:
-                found = _said(column, edge, sign, slope, bool(log_d[-1] > log_d[0]))
-    counter.count(raw.num_evaluations, torch.zeros((), dtype=torch.long, device=y.device))
+    with counter.reading(counter.density.inner):
+        bases = onto.forward(y)[0]
+        bases = bases[counter.log_prob(bases).isfinite()][: 20 * NUM_BASES]
+        bases = bases[torch.linspace(0, max(len(bases) - 1, 0), min(len(bases), NUM_BASES)).long()]
+        for column, edge, sign, is_open in onto.edges[:MAX_EDGES]:
+            ways = [_towards(edge, counter.rounding), *[_to_infinity(counter.rounding)] * is_open]
+            for log_d in (way.to(bases) for way in ways):
+                slope = _slope_of_most(counter, bases, column, edge + sign * log_d.exp(), log_d)
+                if slope is not None and found is None:
+                    found = _said(column, edge, sign, slope, bool(log_d[-1] > log_d[0]))
     return found
 
 
@@ -78,13 +74,11 @@ def _slope_of_most(counter: CountedTarget, bases: Tensor, column: int, to: Tenso
     return float(((log_prob[:, -1] - log_prob[:, 0]) / (log_d[-1] - log_d[0]))[endless].median())
 
 
-def _said(column: int, edge: float, sign: int, slope: float, to_infinity: bool) -> str:
+def _said(column: int, edge: float, sign: int, slope: float, to_infinity: bool) -> Reason:
     slope, name = round(slope, 3) + 0.0, f"x[{column}]"
     if to_infinity:
-        direction = "infinity" if sign > 0 else "minus infinity"
-        what = (
-            f"falls too slowly as {name} goes to {direction}, as {slope:.3g} log d where less than -1 log d is needed"
-        )
+        what, least = f"falls too slowly as {name} goes to {'' if sign > 0 else 'minus '}infinity", "less"
     else:
-        what = f"rises too fast as {name} comes near {edge:g}, as {slope:.3g} log d where more than -1 log d is needed"
-    return f"{what}, d = |{name} - {edge:g}|, so that exp(log_prob) has no integral: {WAYS_OUT}"
+        what, least = f"rises too fast as {name} comes near {edge:g}", "more"
+    what = f"{what}, as {slope:.3g} log d where {least} than -1 log d is needed, d = |{name} - {edge:g}|"
+    return Reason(what, WAYS_OUT)

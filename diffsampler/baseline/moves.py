@@ -1,19 +1,20 @@
-"""How particles move: reversible proposals on the densities between a prior and a target."""
+"""How particles move: reversible proposals on a target, or on the densities between a prior and a target."""
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents
-from diffsampler.baseline.mcmc import leapfrog
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
 from diffsampler.errors import check_count
-from diffsampler.spaces.kernels import noise_like
+from diffsampler.spaces.kernels import noise_like, uniform_like
 
 __all__ = [
     "AnnealedPath",
@@ -23,55 +24,91 @@ __all__ = [
     "PriorMove",
     "RandomWalkMove",
     "Rung",
+    "TargetPath",
     "default_move",
+    "moved_along",
 ]
 
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
 INDEPENDENT = 0.3
 
+State = TypeVar("State", bound="Particles")
+
 
 @dataclass(frozen=True)
 class Particles:
-    """Points and what the path of densities needs there; n of them, in D dimensions."""
+    """Points x, with shape (n, D), the target's log_prob there, and its score."""
 
     x: Tensor
     log_prob: Tensor
     score: Tensor
+
+    def tempered(self, beta: float) -> tuple[Tensor, Tensor]:
+        """log pi_b and its score; -inf where the target is zero."""
+        del beta  # there is no prior to temper with
+        return self.log_prob, self.score
+
+    def __getitem__(self: State, rows: Tensor) -> State:
+        return type(self)(*(value[rows] for value in vars(self).values()))
+
+    def put(self: State, rows: Tensor, other: State) -> None:
+        """Put others, one for each, into the named rows."""
+        for value, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            value[rows] = new
+
+    def where(self: State, accepted: Tensor, other: State) -> State:
+        """The other particle where it was accepted."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(torch.where(accepted if a.ndim == 1 else accepted[:, None], b, a) for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class AnnealedParticles(Particles):
+    """And what the path from a prior needs there."""
+
     log_prior: Tensor
     prior_score: Tensor
 
     def tempered(self, beta: float) -> tuple[Tensor, Tensor]:
-        """log pi_b and its score; -inf where the target is zero."""
         log_prob = torch.lerp(self.log_prior, self.log_prob, beta) if beta < 1 else self.log_prob
         log_prob = torch.where(self.log_prob.isneginf(), self.log_prob, log_prob)
         return log_prob, torch.lerp(self.prior_score, self.score, beta)
 
-    def __getitem__(self, rows: Tensor) -> "Particles":
-        return Particles(*(value[rows] for value in vars(self).values()))
-
-    def where(self, accepted: Tensor, other: "Particles") -> "Particles":
-        """The other particle where it was accepted."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Particles(*(torch.where(accepted if a.ndim == 1 else accepted[:, None], b, a) for a, b in pairs))
+    @property
+    def log_ratio(self) -> Tensor:
+        """log R - log prior, with shape (n)."""
+        return self.log_prob - self.log_prior
 
 
-class AnnealedPath:
-    """Evaluates target and prior together; what is no number counts as zero density."""
+class TargetPath:
+    """Evaluates a target; what is no number counts as zero density, a score that is none as zero."""
 
-    def __init__(self, target: CountedTarget, prior: GaussianComponents | Proposal, move: "Move") -> None:
-        self.target, self.prior, self.move = target, prior, move
+    def __init__(self, target: CountedTarget) -> None:
+        self.target = target
 
     def at(self, x: Tensor) -> Particles:
+        """The particles in x."""
+        log_prob, score = self.target.log_prob_and_score(x)
+        return Particles(x, or_zero_density(log_prob), score.nan_to_num(0.0, 0.0, 0.0))
+
+
+class AnnealedPath(TargetPath):
+    """Evaluates target and prior together."""
+
+    def __init__(self, target: CountedTarget, prior: GaussianComponents | Proposal, move: "Move") -> None:
+        super().__init__(target)
+        self.prior, self.move = prior, move
+
+    def at(self, x: Tensor) -> AnnealedParticles:
         """The particles in x; those that have diverged get the density zero, without asking the target."""
         diverged = ~x.isfinite().all(-1)
         x = torch.where(diverged.unsqueeze(-1), self.prior.centre, x)
         if self.move.uses_score:
-            log_prob, score = self.target.log_prob_and_score(x)
-            score = score.nan_to_num(0.0, 0.0, 0.0)
+            found = super().at(x)
         else:
-            log_prob, score = self.target.log_prob(x), torch.zeros_like(x)
-        log_prob = torch.where(diverged, -math.inf, or_zero_density(log_prob))
-        return Particles(x, log_prob, score, *self.prior.log_prob_and_score(x))
+            found = Particles(x, or_zero_density(self.target.log_prob(x)), torch.zeros_like(x))
+        log_prob = torch.where(diverged, -math.inf, found.log_prob)
+        return AnnealedParticles(x, log_prob, found.score, *self.prior.log_prob_and_score(x))
 
 
 @dataclass(frozen=True)
@@ -80,15 +117,24 @@ class Rung:
 
     Attributes:
         beta: in (0, 1].
-        factor: a square root of the covariance of the particles there, with shape (D, D): the units of a move.
+        factor: a square root of the covariance of the particles there, with shape (D, D): the units of a move. None is
+            the identity.
         step_size: in those units.
         walk_size: of moves that leave the prior unchanged, in (0, 1].
     """
 
     beta: float
-    factor: Tensor
+    factor: Tensor | None
     step_size: float
     walk_size: float = 1.0
+
+    def in_units(self, z: Tensor) -> Tensor:
+        """factor z, with shape (n, D)."""
+        return z if self.factor is None else z @ self.factor.T
+
+    def back(self, score: Tensor) -> Tensor:
+        """The gradient in z of what has this gradient in factor z, both with shape (n, D)."""
+        return score if self.factor is None else score @ self.factor
 
 
 class Move(ABC):
@@ -102,60 +148,61 @@ class Move(ABC):
     uses_score: bool
     target_acceptance: float
 
-    @abstractmethod
     def initial_step_size(self, dim: int) -> float:
         """Good for a Gaussian in D dimensions."""
+        del dim
+        return 1.0
 
     @abstractmethod
     def propose(
-        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
-    ) -> tuple[Particles, Tensor]:
+        self, path: TargetPath, particles: State, rung: Rung, generator: torch.Generator
+    ) -> tuple[State, Tensor]:
         """Proposals, and the logs of their Metropolis-Hastings ratios, with shape (n)."""
 
-    def apply(
-        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
-    ) -> tuple[Particles, float]:
+    def apply(self, path: TargetPath, particles: State, rung: Rung, generator: torch.Generator) -> tuple[State, float]:
         """The particles after one accepted or rejected move, and the acceptance rate."""
         proposals, log_ratio = self.propose(path, particles, rung, generator)
         probability = log_ratio.nan_to_num(-math.inf, 0.0, -math.inf).clamp(max=0.0).exp()
-        uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
-        return particles.where(uniform < probability, proposals), float(probability.mean())
+        accepted = uniform_like(probability, generator) < probability
+        return particles.where(accepted, proposals), float(probability.mean())
 
 
 class HamiltonianMove(Move):
     """Hamiltonian Monte Carlo whose mass matrix is the inverse covariance of the particles.
 
+    References:
+        MCMC using Hamiltonian dynamics, Neal, 2011, arXiv:1206.1901.
+
     Arguments:
         num_leapfrog: leapfrog steps of a move, one evaluation of the target each.
+        jitter: how far the step size of a particle strays, as a share: trajectories keep off the periods of the
+            dynamics.
     """
 
     uses_score = True
     target_acceptance = 0.8
 
-    def __init__(self, num_leapfrog: int = 8) -> None:
+    def __init__(self, num_leapfrog: int = 8, jitter: float = 0.4) -> None:
         self.num_leapfrog = check_count("num_leapfrog", num_leapfrog)
+        self.jitter = jitter
 
     def initial_step_size(self, dim: int) -> float:
         return dim**-0.25
 
     def propose(
-        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
-    ) -> tuple[Particles, Tensor]:
-        x = particles.x
-        start = noise_like(x, generator)
-        # One step size for each particle: trajectories keep off the periods of the dynamics.
-        jitter = torch.rand((len(x), 1), generator=generator, dtype=x.dtype, device=x.device)
-        step_size = rung.step_size * (0.6 + 0.8 * jitter)
-
-        def force_at(x: Tensor) -> tuple[Particles, Tensor]:
-            moved = path.at(x)
-            return moved, moved.tempered(rung.beta)[1] @ rung.factor
-
+        self, path: TargetPath, particles: State, rung: Rung, generator: torch.Generator
+    ) -> tuple[State, Tensor]:
+        start, step_size = noise_like(particles.x, generator), rung.step_size
+        if self.jitter:
+            step_size = step_size * (1 - self.jitter + 2 * self.jitter * uniform_like(particles.x[:, :1], generator))
+        current, momentum = particles, start
         log_start, score = particles.tempered(rung.beta)
-        force = score @ rung.factor
-        current, momentum = leapfrog(particles, force, start, step_size, self.num_leapfrog, force_at, rung.factor)
-        kinetic = 0.5 * (start.square() - momentum.square()).sum(-1)
-        return current, current.tempered(rung.beta)[0] - log_start + kinetic
+        for _ in range(self.num_leapfrog):
+            momentum = momentum + 0.5 * step_size * rung.back(score)
+            current = path.at(current.x + step_size * rung.in_units(momentum))
+            log_end, score = current.tempered(rung.beta)
+            momentum = momentum + 0.5 * step_size * rung.back(score)
+        return current, log_end - log_start + 0.5 * (start.square() - momentum.square()).sum(-1)
 
 
 class RandomWalkMove(Move):
@@ -168,11 +215,10 @@ class RandomWalkMove(Move):
         return 2.38 / math.sqrt(dim)
 
     def propose(
-        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
-    ) -> tuple[Particles, Tensor]:
-        x = particles.x
-        noise = noise_like(x, generator)
-        proposals = path.at(x + rung.step_size * (noise @ rung.factor.T))
+        self, path: TargetPath, particles: State, rung: Rung, generator: torch.Generator
+    ) -> tuple[State, Tensor]:
+        noise = noise_like(particles.x, generator)
+        proposals = path.at(particles.x + rung.step_size * rung.in_units(noise))
         return proposals, proposals.tempered(rung.beta)[0] - particles.tempered(rung.beta)[0]
 
 
@@ -185,22 +231,15 @@ class PriorMove(Move):
     uses_score = False
     target_acceptance = 0.3
 
-    def initial_step_size(self, dim: int) -> float:
-        return 1.0
-
     def propose(
-        self, path: AnnealedPath, particles: Particles, rung: Rung, generator: torch.Generator | None
-    ) -> tuple[Particles, Tensor]:
+        self, path: AnnealedPath, particles: AnnealedParticles, rung: Rung, generator: torch.Generator
+    ) -> tuple[AnnealedParticles, Tensor]:
         x, prior = particles.x, path.prior
-        options = {"generator": generator, "dtype": x.dtype, "device": x.device}
-        angle = (0.5 * math.pi * min(rung.walk_size, 1.0)) * torch.rand(len(x), **options).sqrt()
-        fresh = torch.rand(len(x), **options) < INDEPENDENT
+        angle = (0.5 * math.pi * min(rung.walk_size, 1.0)) * uniform_like(x[:, 0], generator).sqrt()
+        fresh = uniform_like(x[:, 0], generator) < INDEPENDENT
         moved = torch.where(fresh.unsqueeze(-1), prior.sample(len(x), generator), prior.walk(x, angle, generator))
         proposals = path.at(moved)
-        log_ratio = rung.beta * (
-            (proposals.log_prob - proposals.log_prior) - (particles.log_prob - particles.log_prior)
-        )
-        return proposals, log_ratio
+        return proposals, rung.beta * (proposals.log_ratio - particles.log_ratio)
 
 
 def default_move(target: CountedTarget) -> tuple[Move, int]:
@@ -208,3 +247,14 @@ def default_move(target: CountedTarget) -> tuple[Move, int]:
     if target.differentiable:
         return HamiltonianMove(), NUM_HAMILTONIAN_MOVES
     return RandomWalkMove(), NUM_RANDOM_WALKS
+
+
+def moved_along(
+    path: AnnealedPath, x: Tensor, rungs: Iterable[Rung], generator: torch.Generator
+) -> Iterator[AnnealedParticles]:
+    """Where points x, with shape (n, D), are after two moves at each rung, one that knows the prior and the path's."""
+    particles = path.at(x)
+    for rung in rungs:
+        for move in (PriorMove(), path.move):
+            particles, _ = move.apply(path, particles, rung, generator)
+        yield particles

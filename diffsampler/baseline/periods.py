@@ -11,38 +11,9 @@ from diffsampler.density import or_zero_density
 __all__ = ["period_of"]
 
 # What angles, phases, degrees, hours, days and months are given in.
-LISTED = (
-    0.5,
-    1.0,
-    math.pi / 2,
-    2.0,
-    math.pi,
-    4.0,
-    6.0,
-    2 * math.pi,
-    7.0,
-    10.0,
-    12.0,
-    4 * math.pi,
-    24.0,
-    30.0,
-    52.0,
-    60.0,
-    90.0,
-    100.0,
-    180.0,
-    200.0,
-    360.0,
-    365.0,
-    365.25,
-    366.0,
-    400.0,
-    720.0,
-    1000.0,
-    1440.0,
-    3600.0,
-    86400.0,
-)
+IN_TURNS = tuple(math.pi * turn for turn in (0.5, 1, 2, 4))
+IN_UNITS = (0.5, 1, 2, 4, 6, 7, 10, 12, 24, 30, 52, 60, 90, 100, 180, 200, 360, 365, 365.25, 366, 400, 720, 1000)
+IN_SECONDS = (1440, 3600, 86400)
 MULTIPLES = (1, -1, 2, 3, -7, 50, -1000, 10_000)
 NUM_PHASES, GOLDEN = 8, 0.6180339887
 NUM_ON_GRID, NUM_REFINED = 1024, 8
@@ -54,15 +25,10 @@ def period_of(
 ) -> float | None:
     """The period of log R in coordinate `index` at all of the points x, with shape (B, D); None if there is none.
 
-    Arguments:
-        log_prob: maps points with shape (n, D) to log-densities.
-        x: where the density is finite.
-        index: the coordinate.
-        tried: periods to try before those that are common.
-        in_float32: whether values are rounded to float32.
+    At these points it is finite. `tried` are periods to try beside those that are common.
     """
     moves = _Moves(log_prob, x, index, in_float32)
-    for period in sorted({*tried, *LISTED}):
+    for period in sorted({*tried, *IN_TURNS, *IN_UNITS, *IN_SECONDS}):
         if moves.repeat(period):
             break
     else:

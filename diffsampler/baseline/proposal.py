@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents
 from diffsampler.baseline.curved import CurvedMap, fit_map
-from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
+from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like, uniform_like
 
 __all__ = ["Part", "Proposal", "fit_part", "fit_proposal", "gaussian_parts"]
 
@@ -33,12 +33,11 @@ class Part:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, with shape (n, D)."""
-        loc = self.map.loc
-        z = torch.randn(n, len(loc), generator=generator, dtype=loc.dtype, device=loc.device)
-        far = torch.rand(n, generator=generator, dtype=loc.dtype, device=loc.device) < FAR_SHARE
-        axis = torch.randint(len(loc), (n,), generator=generator, device=loc.device)
-        near_law, far_law = torch.full((n,), self.degrees).to(loc), torch.full((n,), FAR_DEGREES).to(loc)
-        scale = self._scales(far, axis, _gamma(0.5 * near_law, generator), _gamma(0.5 * far_law, generator))
+        z = noise_like(self.map.loc.expand(n, -1), generator)
+        far = uniform_like(z[:, 0], generator) < FAR_SHARE
+        axis = torch.randint(z.shape[1], (n,), generator=generator, device=z.device)
+        shapes = (torch.full_like(z[:, 0], 0.5 * degrees) for degrees in (self.degrees, FAR_DEGREES))
+        scale = self._scales(far, axis, *(_gamma(shape, generator) for shape in shapes))
         return self.map.forward(scale * z)[0]
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -58,7 +57,7 @@ class Part:
             MCMC methods for functions, Cotter, Roberts, Stuart & White, 2013: the preconditioned Crank-Nicolson move.
         """
         z, _ = self.map.inverse(x)
-        dim, options = z.shape[1], {"generator": generator, "dtype": x.dtype, "device": x.device}
+        dim = z.shape[1]
         near, far = self._log_laws(z)
         chance = torch.cat([near.unsqueeze(-1), far], -1).softmax(-1)
         law = torch.multinomial(chance, 1, generator=generator).squeeze(-1)
@@ -68,7 +67,7 @@ class Part:
         near_precision = _gamma(near_shape, generator) * 2 * near_shape / (self.degrees + z.square().sum(-1))
         far_precision = _gamma(torch.full_like(along, far_shape), generator)
         far_precision = far_precision * 2 * far_shape / (FAR_DEGREES + along.square())
-        noise = torch.randn(z.shape, **options) * self._scales(law > 0, axis, near_precision, far_precision)
+        noise = noise_like(z, generator) * self._scales(law > 0, axis, near_precision, far_precision)
         return self.map.forward(angle.cos().unsqueeze(-1) * z + angle.sin().unsqueeze(-1) * noise)[0]
 
     def _scales(self, far: Tensor, axis: Tensor, near_precision: Tensor, far_precision: Tensor) -> Tensor:
@@ -162,15 +161,11 @@ def fit_part(x: Tensor, weight: Tensor | None = None, found: CurvedMap | None = 
 def fit_proposal(
     x: Tensor, weight: Tensor, label: Tensor, spare: list[Part], num_refits: int = 1, floor: float = 0.0
 ) -> Proposal:
-    """A part for all points together and one for each label, weighed by likelihood.
+    """A part for all points x together, with shape (n, D), and one for each label, weighed by likelihood.
 
-    Arguments:
-        x: points with shape (n, D).
-        weight: of each, with shape (n).
-        label: a first guess of what belongs together, in 0..len(spare)-1, with shape (n).
-        spare: the parts of labels that have too few points for one of their own.
-        num_refits: how often points are assigned anew.
-        floor: a share that every part gets at least; without one, parts that no point needs are left out.
+    Labels, with shape (n), are a first guess of what belongs together, after which points are assigned anew; `spare`
+    has the parts of those that have too few points for one of their own. Every part gets the share `floor` at least;
+    without one, parts that no point needs are left out.
     """
     usable = (weight > 0) & x.isfinite().all(-1)
     x, weight, label = x[usable], weight[usable] / weight[usable].sum(), label[usable]

@@ -6,26 +6,15 @@ directions it must fall faster than t^-D. And nothing that is the same at (c x1,
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.directions import (
-    differences,
-    flat_directions,
-    listed,
-    local_scales,
-    named_axes,
-    named_direction,
-    runaways,
-    scaled,
-    scalings,
-    translations,
-)
+from diffsampler.baseline import directions, reasons
 from diffsampler.baseline.edges import reason_at_edges
 from diffsampler.baseline.periods import period_of
+from diffsampler.baseline.reasons import ROUNDING, SLACK, Lines, Reason
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 
@@ -45,30 +34,10 @@ LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbe
 AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
 # In the smallest width of any coordinate that changes: further out rounding moves points across a ridge.
 GIVEN, FOUND, BY_DIFFERENCES, IN_FLOAT32 = (6.0, 13.0), (5.0, 11.0), (4.0, 9.0), (2.0, 5.0)
-SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one that does not
 MIN_DECADES = 2.0
-FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
-BOUNDED, ROUNDING = 1e6, 1e-6  # nats
+BOUNDED = 1e6  # nats
 DOUBLINGS = (1.0, -1.0, 3.0, -5.0, 14.0, -17.0, 40.0, -40.0, 60.0, -60.0)
 ROWS_AT_A_TIME, SPLITTING = 4096, 3
-WAYS_OUT = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
-
-
-class Lines(NamedTuple):
-    """Directions, with what is known of the density along them."""
-
-    v: Tensor  # (C, D)
-    ends: Tensor  # (C, 2): log10 of the first and the last t
-    power: float  # the density must fall faster than t^-power
-    log_t: Tensor  # (C, NUM_TIMES)
-    log_prob: Tensor  # (C, B, NUM_TIMES)
-    endless: Tensor  # (C, B): whether it does not
-
-    def those(self, which: Tensor) -> "Lines":
-        """Some of them."""
-        return Lines(
-            self.v[which], self.ends[which], self.power, self.log_t[which], self.log_prob[which], self.endless[which]
-        )
 
 
 @torch.no_grad()
@@ -116,10 +85,7 @@ class _Walk:
             return
         spread = (self.x - self.x[0]).abs().amax(0)
         spread = torch.where(spread > 0, spread, 1.0)
-        if x.shape[1] <= MAX_AXES:
-            self.scales = self._scales(spread)
-        else:
-            self.scales = spread
+        self.scales = self._scales(spread) if x.shape[1] <= MAX_AXES else spread
         self.unit = max(1.0, float(self.x.abs().max()), float(self.scales.max()))
         self.bases = self._bases(torch.minimum(self.scales, spread))
 
@@ -128,8 +94,9 @@ class _Walk:
         return x[value.isfinite()], value[value.isfinite()]
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log R, with shape (n), a few points at a time; NaN where the target gives up, as far out it may."""
-        return torch.cat([self._log_prob_of_part(part, SPLITTING) for part in x.split(ROWS_AT_A_TIME)])
+        """log R, with shape (*), a few points at a time; NaN where the target gives up, as far out it may."""
+        parts = x.reshape(-1, x.shape[-1]).split(ROWS_AT_A_TIME)
+        return torch.cat([self._log_prob_of_part(part, SPLITTING) for part in parts]).view(x.shape[:-1])
 
     def _log_prob_of_part(self, x: Tensor, splitting: int) -> Tensor:
         try:
@@ -145,10 +112,11 @@ class _Walk:
 
     def _scales(self, spread: Tensor) -> Tensor:
         """Widths at the highest point; where it may lie on edges, the medians of these and of those at others."""
-        scales = local_scales(self.log_prob, self.massive[0])
+        scales = directions.local_scales(self.log_prob, self.massive[0])
         if (scales.isnan() | (scales < ON_AN_EDGE * spread)).any():
             beside = self.massive[_spread_over(len(self.massive), NUM_BESIDE + 1)[1:]]
-            scales = torch.stack([scales, *(local_scales(self.log_prob, x) for x in beside)]).nanmedian(0).values
+            others = [directions.local_scales(self.log_prob, x) for x in beside]
+            scales = torch.stack([scales, *others]).nanmedian(0).values
         scales = torch.where(scales.isinf(), spread, scales)
         return torch.where(scales.isnan(), scales.nan_to_num(1.0).max().clamp(min=spread), scales)
 
@@ -170,7 +138,7 @@ class _Walk:
         # At times in no ratio to each other: nothing that repeats looks constant.
         log_t = log_t + 0.5 * self.noise(len(v), NUM_TIMES).sigmoid() * (share < 1)
         x = bases.unsqueeze(1) + (log_t.exp().unsqueeze(-1) * v.unsqueeze(1)).unsqueeze(1)
-        log_prob = self.log_prob(x.flatten(0, 2)).view(x.shape[:-1])
+        log_prob = self.log_prob(x)
         no_number = (log_prob.isnan() | log_prob.isneginf()).any(-1)
         integrand = log_prob + power * log_t.unsqueeze(1)
         early, late = integrand[..., :2], integrand[..., 3:]
@@ -178,14 +146,14 @@ class _Walk:
             endless = late.amax(-1) >= early.amin(-1) - SLACK
         else:
             endless = late.amin(-1) >= early[..., 0] - SLACK
-        return Lines(v, ends, power, log_t, log_prob, endless & ~no_number)
+        return Lines(v, ends, v.new_full((len(v),), power), log_t, log_prob, endless & ~no_number)
 
     def confirmed(self, lines: Lines) -> Lines:
         """Those suspicious from the first bases that are endless from most of all of them, or rise."""
         suspicious = lines.those(lines.endless.any(-1))
         if not len(suspicious.v):
             return suspicious
-        again = self.walk(suspicious.v, suspicious.ends, suspicious.power, self.bases)
+        again = self.walk(suspicious.v, suspicious.ends, float(suspicious.power[0]), self.bases)
         overflows = again.log_prob.isposinf().any(-1).any(-1)
         sure = 2 * again.endless.sum(-1) > NUM_BASES
         for row in (sure & overflows).nonzero().flatten().tolist():
@@ -199,8 +167,8 @@ class _Walk:
         before = log_prob[: int(log_prob.isposinf().int().argmax())] if log_prob.isposinf().any() else log_prob
         return bool(len(before) and before[-1].isfinite() and before[-1] > before[0] + 1)
 
-    def reason(self) -> str | None:
-        """Why there is no integral, as the end of a sentence; None if there seems to be one."""
+    def reason(self) -> Reason | None:
+        """Why there is no integral; None if there seems to be one."""
         if not len(self.x):
             return None
         dim = self.x.shape[1]
@@ -212,30 +180,27 @@ class _Walk:
         along_axes = self.walk(torch.cat([eye, -eye]), far.expand(2 * len(eye), 2), 1.0, first)
         periods = self._periods(along_axes)
         if periods:
-            return _repeats(periods)
-        radial = scaled(self.noise(NUM_RADIAL, dim) * self.scales)
+            return reasons.repeats(periods)
+        radial = directions.scaled(self.noise(NUM_RADIAL, dim) * self.scales)
         everywhere = self.confirmed(self.walk(radial, far.expand(len(radial), 2), float(dim), first))
         endless = self.confirmed(along_axes)
         if len(everywhere.v) == NUM_RADIAL and (dim == 1 or len(endless.v) in (0, 2 * len(eye))):
-            return self._along(everywhere, "in every direction")
+            return reasons.along(everywhere, "in every direction", self.highest)
         if len(endless.v):
-            return self._along(endless, named_axes(endless.v))
-        oblique = self._oblique() if dim > 1 else None
-        if oblique is not None:
-            return self._along(oblique.those(torch.tensor([0])), f"along {named_direction(oblique.v[0])}")
-        if len(everywhere.v) > 1:
-            return self._along(
-                everywhere.those(torch.tensor([0])), f"along {named_direction(everywhere.v[0])} and others"
-            )
-        return self._scaling() if dim > 1 else None
+            return reasons.along(endless, reasons.named_axes(endless.v), self.highest)
+        for found, others in ((self._oblique(), ""), (everywhere if len(everywhere.v) > 1 else None, " and others")):
+            if found is not None:
+                where = f"along {reasons.named_direction(found.v[0])}{others}"
+                return reasons.along(found.those([0]), where, self.highest)
+        return self._scaling()
 
-    def _scaling(self) -> str | None:
+    def _scaling(self) -> Reason | None:
         """Whether some coordinates are known up to a factor only: the others balance it, and its orbits are endless."""
         dim = self.x.shape[1]
-        if self.in_float32 or dim > MAX_FOR_FLAT:
+        if self.in_float32 or not 1 < dim <= MAX_FOR_FLAT:
             return None
         x = self.bases[(self.bases != 0).all(-1)]
-        w = scalings(self.target, self.bases[0], self.scales, self.noise(2 * dim + 8, dim))
+        w = directions.scalings(self.target, self.bases[0], self.scales, self.noise(2 * dim + 8, dim))
         w = w[(w != 0).sum(-1) > 1]
         here = self.log_prob(x).unsqueeze(-1)
         tolerance = (ROUNDING * (1 + here.abs())).clamp(max=SLACK)
@@ -244,63 +209,34 @@ class _Walk:
                 return None
             # Powers of 2 lose no digits.
             factor = 2.0 ** (x.new_tensor(DOUBLINGS[:num_factors]).unsqueeze(-1) * w[:, None, None])
-            moved = x[:num_points, None] * factor
-            change = self.log_prob(moved.flatten(0, 2)).view(moved.shape[:-1]) - here[:num_points]
+            change = self.log_prob(x[:num_points, None] * factor) - here[:num_points]
             w = w[(change.abs() <= tolerance[:num_points]).all(-1).all(-1)]
-        return f"{_named_scaling(w[0])}, so that exp(log_prob) has no integral: {WAYS_OUT}" if len(w) else None
+        return reasons.scaled_at_will(w[0]) if len(w) else None
 
     def _oblique(self) -> Lines | None:
         """Directions of several coordinates along which the density does not end."""
-        dim = self.x.shape[1]
-        like = self.x[:1]
+        dim, like = self.x.shape[1], self.x[:1]
+        if dim == 1:
+            return None
         noise = self.noise(2 * dim + 8, dim)
-        given = torch.cat([translations(like), differences(like)])
-        groups = [(given, GIVEN)]
+        groups = [(torch.cat([directions.translations(like), directions.differences(like)]), GIVEN)]
         if dim <= MAX_FOR_FLAT:
-            flat = flat_directions(self.target, self.bases[0], self.scales, noise)
+            flat = directions.flat_directions(self.target, self.bases[0], self.scales, noise)
             groups.append((flat, FOUND if self.target.differentiable else BY_DIFFERENCES))
-        groups.append((runaways(self.target, self.x, self.scales, noise), GIVEN))
+        groups.append((directions.runaways(self.target, self.x, self.scales, noise), GIVEN))
         for v, decades in groups:
             v = v[(v != 0).sum(-1) > 1]
-            if not len(v):
-                continue
             v = torch.cat([v, -v])
             narrowest = torch.where(v != 0, self.scales / v.abs(), math.inf).amin(-1, keepdim=True)
             ends = self.x.new_tensor(IN_FLOAT32 if self.in_float32 else decades) + narrowest.log10()
             # Far beyond where the points themselves are, or nothing can be told.
             ends[:, 0] = ends[:, 0].clamp(min=math.log10(10 * float(self.massive.abs().max()) + 1e-300))
             enough = ends[:, 1] - ends[:, 0] >= MIN_DECADES
-            v, ends = v[enough], ends[enough]
-            if not len(v):
-                continue
-            found = self.confirmed(self.walk(v, ends, 1.0, self.bases[:NUM_FIRST]))
-            if len(found.v):
-                return found
+            if enough.any():
+                found = self.confirmed(self.walk(v[enough], ends[enough], 1.0, self.bases[:NUM_FIRST]))
+                if len(found.v):
+                    return found
         return None
-
-    def _along(self, lines: Lines, where: str) -> str:
-        """What the density does along the lines."""
-        values = lines.log_prob[:, 0]
-        change = values[:, -1] - values[:, 0]
-        steps = values.diff(dim=-1)
-        rises = (change > 1) & (steps > -ROUNDING).all(-1)
-        if 2 * rises.sum() > len(rises) or values[:, -1].isposinf().any():
-            highest = float(values.max())
-            return (
-                f"rises without bound {where}, to {highest:.3g}, so that exp(log_prob) has no integral: if it is an "
-                f"energy return minus that, else {WAYS_OUT}"
-            )
-        if (steps > SLACK).any():
-            return f"does not fall {where}, however far, so that exp(log_prob) has no integral: {WAYS_OUT}"
-        if (change < -1).all():
-            slope = float((change / (lines.log_t[:, -1] - lines.log_t[:, 0])).median())
-            return (
-                f"falls too slowly {where}, as {slope:.3g} log t where less than {-lines.power:g} log t is needed, so "
-                f"that exp(log_prob) has no integral: {WAYS_OUT}"
-            )
-        level = round(float(values[0, -1]), 3) + 0.0
-        inside = "; what is added inside a logarithm does that too" if level < float(self.highest) - FLOOR else ""
-        return f"stays at {level:.6g} {where}, however far, so that exp(log_prob) has no integral: {WAYS_OUT}{inside}"
 
     def _periods(self, lines: Lines) -> dict[int, float]:
         """The periods of those coordinates along which the density comes back, far out, to what it was."""
@@ -323,25 +259,3 @@ class _Walk:
 def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:
     """Indices of `count` among n things, or of all of them."""
     return torch.linspace(0, max(n - 1, 0), count if repeated else min(n, count)).round().long()
-
-
-def _named_scaling(w: Tensor) -> str:
-    """Which coordinates are multiplied by which powers."""
-    shared: dict[str, list[str]] = {}
-    first = w[w.nonzero()[0]].sign()
-    for index in w.nonzero().flatten().tolist():
-        power = f"{float(first * w[index]):.3g}"
-        shared.setdefault({"1": "c", "-1": "1 / c"}.get(power, f"c^{power}"), []).append(f"x[{index}]")
-    return f"is the same at {' and '.join(f'{listed(names)} times {by}' for by, names in shared.items())} for every c"
-
-
-def _repeats(periods: dict[int, float]) -> str:
-    """The coordinates of each period."""
-    shared: dict[str, list[str]] = {}
-    for index, period in periods.items():
-        shared.setdefault(f"{period:.4g}", []).append(f"x[{index}]")
-    parts = [f"{listed(names)} {'has' if len(names) == 1 else 'have'} period {size}" for size, names in shared.items()]
-    return (
-        f"repeats for ever, so that exp(log_prob) has no integral: {' and '.join(parts)}; use process=Torus on "
-        "angles (period 2 pi), or return -inf outside of one period"
-    )

@@ -2,59 +2,43 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from diffsampler.baseline.agreement import DISAGREE, Pool, Replicates
 from diffsampler.baseline.components import GaussianComponents
-from diffsampler.baseline.moves import AnnealedPath, PriorMove, Rung, default_move
-from diffsampler.baseline.proposal import Proposal
+from diffsampler.baseline.moves import default_move
+from diffsampler.baseline.proposal import Proposal, fit_proposal, gaussian_parts
 from diffsampler.baseline.propriety import check_proper
-from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, together, weigh
-from diffsampler.baseline.replicate import replicate
-from diffsampler.baseline.search_kinds import KINDS
-from diffsampler.baseline.tempering import Annealed, smc
-from diffsampler.baseline.unbounded import back_in_x, unbounded
+from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
+from diffsampler.baseline.search_kinds import KINDS, from_heavy_draws
+from diffsampler.baseline.tempering import estimate_of_variance, generator_of, smc
+from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
-from diffsampler.density import Density, or_zero_density
+from diffsampler.density import or_zero_density
 from diffsampler.errors import check_count, check_instance
-from diffsampler.log_z.estimate import NORMAL_97_5, UNSEEN_MASS, estimate_log_z
+from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import share_of_heavy
 from diffsampler.repeatable import check_repeatable, points_of_all_sizes
 from diffsampler.target import Target
 
-__all__ = ["Replicates", "more_draws", "reference"]
+__all__ = ["Replicates", "reference"]
 
 MAX_SEARCHES = 6
 SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
 SEARCHES_OF_UNLIKE, MUCH = 5, 0.05  # at least, where one kind of search misses so much of what the other has found
 MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
-COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
 USEFUL_ESS = 0.05
 DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
-DISAGREE = 3.0  # standard errors between two searches
-NEGLIGIBLE = 0.02  # nats
-MOST = 0.8  # of the mass
 NUM_CHECKED = 16
 MAX_POOLED = 5
+BROAD, BROAD_SHARE = 2.5, 0.4
+NUM_EXPLORERS, KEPT_SHARE = 1000, 0.3
 NUM_WANDERING = 1000
-
-
-@dataclass(frozen=True)
-class Replicates(Annealed):
-    """What several independent searches have found together.
-
-    Attributes:
-        log_prob: of the target at the points, with shape (n).
-        log_zs: what each search by itself estimates, with its standard error.
-    """
-
-    log_prob: Tensor | None = None
-    log_zs: tuple[tuple[float, float], ...] = ()
 
 
 @torch.no_grad()
@@ -91,30 +75,22 @@ def reference(
     check_count("num_particles", num_particles, minimum=100)
     if not isinstance(target, CountedTarget):
         target = CountedTarget(check_instance("target", target, Target, "FunctionTarget(log_prob, dim=2)"))
-    counter = target
-    if generator is None:
-        generator = torch.Generator(_device_of(counter.density))
-        generator.seed() if seed is None else generator.manual_seed(seed)
-    inner = unbounded(counter)
-    if inner is counter:
-        return _reference(counter, num_particles, generator, progress, max_evaluations)
-    try:
-        found = _reference(inner, num_particles, generator, progress, max_evaluations)
-    finally:
-        counter.num_evaluations, counter.num_invalid = inner.num_evaluations, inner.num_invalid
-    return back_in_x(found, inner.density.onto)
-
-
-def _reference(
-    counter: CountedTarget,
-    num_particles: int,
-    generator: torch.Generator,
-    progress: Callable[[float], None] | None,
-    max_evaluations: int | None,
-) -> Replicates:
-    """The same, in the coordinates of the target as it is."""
-    check_repeatable(counter, points_of_all_sizes(counter.dim, generator.device))
+    own = next(target.density.buffers(), next(target.density.parameters(), torch.empty(0)))
+    generator = generator_of(seed, generator, own.device)
     tell = (lambda done: None) if progress is None else progress
+    with unbounded(target) as onto:
+        rounds, unseen = _searched(target, generator, tell, max_evaluations)
+        found = _weighed(target, rounds, num_particles, generator, tell)
+        estimate = replace(found.estimate, num_target_evaluations=target.num_evaluations)
+        found = replace(found, estimate=estimate).with_spread(rounds, min(unseen + estimate.unseen, 1.0))
+        return found.in_x(onto)
+
+
+def _searched(
+    counter: CountedTarget, generator: torch.Generator, tell: Callable[[float], None], max_evaluations: int | None
+) -> tuple[list[Round], float]:
+    """What each search has come to, and the share of the mass that none may have found."""
+    check_repeatable(counter, points_of_all_sizes(counter.dim, generator.device))
     rounds: list[Round] = []
     unseen = 1.0
     limit = MANY_EVALUATIONS if max_evaluations is None else max_evaluations
@@ -125,9 +101,9 @@ def _reference(
         found = kind(counter, generator)
         if not rounds:
             check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
-        rounds.append(replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
+        rounds.append(_replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
         if len(rounds) >= 2:
-            pool = _Pool(rounds)
+            pool = Pool(rounds, len(KINDS))
             unseen = pool.unseen
             enough = 2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES
             if pool.missed_by_one_kind > MUCH:
@@ -136,6 +112,47 @@ def _reference(
                 break
         if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
             break
+    return rounds, unseen
+
+
+def _replicate(
+    target: CountedTarget, found: GaussianComponents, generator: torch.Generator, tell: Callable[[float], None]
+) -> Round:
+    """Temper from what one search has found, fit, and refine; again, where single draws weigh much, with their modes.
+
+    `tell` is told the fraction of the work that is done.
+    """
+    best = _explored(target, found, generator, lambda done: tell(0.8 * done))
+    if best.khat > USEFUL_KHAT and best.log_weight.isfinite().any():
+        more = from_heavy_draws(target, found, best.x, best.log_weight, generator)
+        if len(more.loc) > len(found.loc):
+            best = _explored(target, more, generator, lambda done: tell(0.8 + 0.2 * done))
+    tell(1.0)
+    return best
+
+
+def _explored(
+    target: CountedTarget, found: GaussianComponents, generator: torch.Generator, tell: Callable[[float], None]
+) -> Round:
+    broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
+    move, num_moves = default_move(target)
+    start = found.widened(1.5).mixed_with(broad, BROAD_SHARE)
+    explored = smc(target, start, NUM_EXPLORERS, num_moves, move, generator=generator, progress=lambda b: tell(0.5 * b))
+    # Modes that no explorer has stayed in are kept, too.
+    parts = gaussian_parts(found)
+    weight, floor = torch.ones_like(explored.x[:, 0]), KEPT_SHARE / len(parts)
+    proposal = fit_proposal(explored.x, weight, found.label(explored.x), parts, num_refits=2, floor=floor)
+    return refine(target, proposal, generator, tell=lambda done: tell(0.5 + 0.5 * done))
+
+
+def _weighed(
+    counter: CountedTarget,
+    rounds: list[Round],
+    num_particles: int,
+    generator: torch.Generator,
+    tell: Callable[[float], None],
+) -> Replicates:
+    """The estimate of all searches together, by weights or, where these are too uneven, by SMC."""
     pooled = rounds[0].proposal
     for k, one in enumerate(rounds[1:], start=2):
         pooled = pooled.mixed_with(one.proposal, 1 / k)
@@ -144,78 +161,13 @@ def _reference(
         last = refine(counter, pooled, generator, max_rounds=MAX_POOLED)
     tell(0.9)
     found = _by_weights(counter, last, num_particles, generator)
-    if found is None:
-        found = _by_smc(counter, last.proposal, num_particles, generator)
+    found = _by_smc(counter, last.proposal, num_particles, generator) if found is None else found
     tell(1.0)
-    estimate = replace(found.estimate, num_target_evaluations=counter.num_evaluations)
-    return _with_spread(replace(found, estimate=estimate), rounds, min(unseen + estimate.unseen, 1.0))
-
-
-@torch.no_grad()
-def more_draws(target: CountedTarget, found: Annealed, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """n points: the draws of an annealed estimate, and where further moves take them, with shape (n, D)."""
-    x = found.resampled(min(n, len(found.x)), generator)
-    move, _ = default_move(target)
-    path = AnnealedPath(target, found.prior, move)
-    particles, points = path.at(x), []
-    rung = found.ladder[-1] if found.ladder else Rung(1.0, GaussianComponents.fitted_to(x).factor[0], 0.5)
-    while len(points) * len(x) < n:
-        particles, _ = PriorMove().apply(path, particles, rung, generator)
-        particles, _ = move.apply(path, particles, rung, generator)
-        points.append(particles.x)
-    return torch.cat(points)[-n:]
-
-
-class _Pool:
-    """The draws of all searches as weighted draws of the target, and which searches cover which.
-
-    A search covers a point that its proposal draws not much less often than the target would.
-    """
-
-    def __init__(self, rounds: list[Round]) -> None:
-        self.rounds = rounds
-        x, log_prob, log_q = together(rounds)
-        log_mixture = log_q.logsumexp(0) - math.log(len(rounds))
-        log_weight = torch.where(log_prob.isneginf(), -math.inf, log_prob - log_mixture)
-        log_z = float(log_weight.logsumexp(0)) - math.log(len(x))
-        self.weight = log_weight.softmax(0)
-        self.covered = log_prob - log_z - log_q < COVERED
-        self.missed = 1 - self.covered.to(self.weight) @ self.weight  # by each search, of the mass
-
-    @property
-    def unseen(self) -> float:
-        """The share of the mass that none of the searches may have found, by what single ones have missed.
-
-        That which one search alone covers, as Good and Turing have it, or what all but one of them would miss together
-        if they failed independently, and as often as these did in the mean: whichever is larger.
-        """
-        found_once = float(self.weight[self.covered.sum(0) <= 1].sum())
-        return min(max(found_once, float(self.missed.mean()) ** (len(self.rounds) - 1)), 1.0)
-
-    @property
-    def missed_by_one_kind(self) -> float:
-        """The share of the mass that the searches of one kind have missed, in the mean; of that which missed more."""
-        num_kinds = min(len(KINDS), len(self.rounds))
-        return max(float(self.missed[k :: len(KINDS)].mean()) for k in range(num_kinds))
-
-    @property
-    def agrees(self) -> bool:
-        """Whether estimates of single searches, of the mass that each covers, differ by no more than their errors.
-
-        The two most precise ones are compared.
-        """
-        usable = [k for k, one in enumerate(self.rounds) if math.isfinite(one.log_z)]
-        best = sorted(usable, key=lambda k: self.rounds[k].standard_error)[:2]
-        if len(best) < 2:
-            return False
-        mass = [float(self.weight[self.covered[k]].sum()) for k in best]
-        first, second = (self.rounds[k].log_z - math.log(max(m, 1e-9)) for k, m in zip(best, mass, strict=True))
-        error = math.hypot(*(self.rounds[k].standard_error for k in best))
-        return abs(first - second) < DISAGREE * error + NEGLIGIBLE
+    return found
 
 
 def _by_weights(
-    target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator | None
+    target: CountedTarget, last: Round, num_particles: int, generator: torch.Generator
 ) -> Replicates | None:
     """An estimate, with the share of the mass that may lie beyond its draws, unless weights are of no use."""
     if not (last.ess >= USEFUL_ESS and last.khat <= USEFUL_KHAT):
@@ -231,7 +183,7 @@ def _by_weights(
     return Replicates(estimate, final.x[rows], equal, last.proposal, [], math.nan, final.log_prob[rows])
 
 
-def _beyond(target: CountedTarget, final: Round, generator: torch.Generator | None) -> float:
+def _beyond(target: CountedTarget, final: Round, generator: torch.Generator) -> float:
     """The share of the mass that moves from the draws find where these are all but absent.
 
     Moved draws of the target weigh more than the heaviest of the draws as often as these say.
@@ -242,9 +194,7 @@ def _beyond(target: CountedTarget, final: Round, generator: torch.Generator | No
     return excess if excess > max(UNSEEN_MASS, DISAGREE * error) else 0.0
 
 
-def _by_smc(
-    target: CountedTarget, proposal: Proposal, num_particles: int, generator: torch.Generator | None
-) -> Replicates:
+def _by_smc(target: CountedTarget, proposal: Proposal, num_particles: int, generator: torch.Generator) -> Replicates:
     move, num_moves = default_move(target)
     runs = [smc(target, proposal, num_particles, num_moves, move, generator=generator) for _ in range(NUM_FINAL)]
     x = torch.cat([run.x for run in runs])
@@ -254,57 +204,7 @@ def _by_smc(
     # Between and within: three runs are too few for the one, and each may be blind to the other.
     variance = float(claimed.mean() + log_z.var()) / len(runs)
     mean = float(log_z.logsumexp(0)) - math.log(len(runs))
-    half = NORMAL_97_5 * math.sqrt(variance)
-    n = num_particles * len(runs)
-    estimate = replace(
-        runs[-1].estimate,
-        log_z=mean,
-        low=mean - (half if math.isfinite(half) else math.log(20)),
-        high=mean + half,
-        elbo=mean,
-        ess=1 / (1 + (n - 1) * variance),
-        num_samples=n,
-        num_target_evaluations=target.num_evaluations,
-        warnings=list(dict.fromkeys(warning for run in runs for warning in run.estimate.warnings)),
-    )
+    warnings = list(dict.fromkeys(warning for run in runs for warning in run.estimate.warnings))
+    estimate = estimate_of_variance(mean, variance, len(x), target, warnings, not math.isfinite(variance))
+    estimate = replace(estimate, warnings=list(dict.fromkeys(estimate.warnings)))
     return Replicates(estimate, x, torch.zeros_like(log_prob), proposal, runs[-1].ladder, runs[-1].acceptance, log_prob)
-
-
-def _with_spread(found: Replicates, rounds: list[Round], unseen: float) -> Replicates:
-    """The same, with an interval that knows of what searches disagree about."""
-    estimate, warnings = found.estimate, list(found.estimate.warnings)
-    between = _spread(found, rounds)
-    half = NORMAL_97_5 * math.sqrt(estimate.variance + between**2)
-    if unseen >= UNSEEN_MASS:
-        warnings.append(
-            f"By what single ones of {len(rounds)} searches have missed, {unseen:.1%} of the mass may be unseen."
-        )
-    # What one search alone has found may have a counterpart that none has.
-    missing = -math.log1p(-min(unseen, 0.9))
-    low, high = estimate.log_z - half - missing, estimate.log_z + half + missing
-    if not math.isfinite(estimate.high):
-        low, high = estimate.low - missing, estimate.high
-    estimate = replace(estimate, low=low, high=high, unseen=unseen, warnings=warnings)
-    return replace(found, estimate=estimate, log_zs=tuple((one.log_z, one.standard_error) for one in rounds))
-
-
-def _spread(found: Replicates, rounds: list[Round]) -> float:
-    """The standard error that the searches' own estimates suggest, beyond what they claim themselves.
-
-    Of those that cover most of what was found: what others have missed is in the share that may be unseen.
-    """
-    log_z, excess, num = found.estimate.log_z, 0.0, 0
-    log_density = found.log_prob - log_z
-    for one in rounds:
-        covered = float((log_density - one.proposal.log_prob(found.x) < COVERED).double().mean())
-        if covered < MOST or not math.isfinite(one.log_z):
-            continue
-        difference, num = one.log_z - log_z - math.log(covered), num + 1
-        # Each by itself: one that knows little must not hide what the others disagree about.
-        excess += max(difference**2 - one.standard_error**2, 0.0)
-    return math.sqrt(excess) / max(num, 1)
-
-
-def _device_of(density: Density) -> torch.device:
-    tensor = next(density.buffers(), next(density.parameters(), torch.empty(0)))
-    return tensor.device

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline.proposal import Part, Proposal, fit_proposal
-from diffsampler.baseline.tempering import step_at_ess
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
 from diffsampler.log_z.estimate import KHAT_WARN
+from diffsampler.log_z.resampling import step_at_ess
 from diffsampler.log_z.weights import WeightSummary
 
 __all__ = ["GOOD_ESS", "NUM_DRAWS", "USEFUL_KHAT", "Round", "refine", "together", "weigh"]
@@ -72,7 +72,7 @@ class Round:
         return WeightSummary(len(self.log_weight)).add(self.log_weight)
 
 
-def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Generator | None = None) -> Round:
+def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Generator) -> Round:
     """n draws of a proposal, and their weights."""
     x = proposal.sample(n, generator)
     far = ~x.isfinite().all(-1)
@@ -86,40 +86,25 @@ def weigh(target: CountedTarget, proposal: Proposal, n: int, generator: torch.Ge
 def refine(
     target: CountedTarget,
     proposal: Proposal,
-    generator: torch.Generator | None = None,
-    num_draws: int = NUM_DRAWS,
+    generator: torch.Generator,
     max_rounds: int = MAX_ROUNDS,
-    progress: Callable[[float], None] | None = None,
+    tell: Callable[[float], None] = lambda done: None,
 ) -> Round:
     """Draw, weigh, fit, and draw again.
 
     Each proposal is fitted to the draws of several rounds, weighted by what they say together. A rising effective
-    sample size is no proof that all is found: rounds go on as long as log Z moves.
+    sample size is no proof that all is found: rounds go on as long as log Z moves. The best of the last ones counts.
 
     References:
         Adaptive multiple importance sampling, Cornuet, Marin, Mira & Robert, 2012.
-
-    Arguments:
-        target: the density.
-        proposal: where to begin.
-        generator: the source of all noise.
-        num_draws: in each round.
-        max_rounds: at most.
-        progress: is told the fraction of the work that is done.
-
-    Returns:
-        The best of the last rounds.
     """
     rounds: list[Round] = []
     for k in range(max_rounds):
-        rounds.append(weigh(target, proposal, num_draws, generator))
-        if progress is not None:
-            progress((k + 1) / max_rounds)
-        if _is_settled(rounds) or k + 1 == max_rounds:
-            break
-        if not rounds[-1].log_weight.isfinite().any():
-            break
+        rounds.append(weigh(target, proposal, NUM_DRAWS, generator))
+        tell((k + 1) / max_rounds)
         last = rounds[-1]
+        if _is_settled(rounds) or k + 1 == max_rounds or not last.log_weight.isfinite().any():
+            break
         moved, _ = wander(target, last.proposal, last.x, last.log_weight, NUM_MOVED, generator)
         proposal = _fitted(rounds[-REMEMBERED:], moved)
     return max(rounds[-PATIENCE:], key=lambda one: one.ess)

@@ -32,11 +32,6 @@ class Fit:
     log_scale: Tensor
     bounds: tuple[float, float]
 
-    def to(self, device: torch.device) -> "Fit":
-        """The same on a device."""
-        moved = self.pairs.to(device), self.mean.to(device), self.columns, self.log_scale.to(device)
-        return Fit(*moved, self.bounds)
-
     @property
     def is_bent(self) -> bool:
         """Whether it is more than linear with one width."""

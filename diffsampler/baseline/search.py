@@ -7,20 +7,21 @@ from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents
 from diffsampler.baseline.propriety import check_proper
-from diffsampler.baseline.tempering import step_at_ess
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
-from diffsampler.errors import InputError, check_count
+from diffsampler.errors import InputError
+from diffsampler.log_z.resampling import step_at_ess
+from diffsampler.spaces.kernels import noise_like
 
-__all__ = ["check_bounded", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
+__all__ = ["all_widths", "check_bounded", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
 
-SMALLEST_RADIUS, LARGEST_RADIUS = 0.03, 300.0
+SMALLEST_RADIUS, LARGEST_RADIUS, NUM_SHELLS = 0.03, 300.0, 32
 NUM_ALIKE = 400
 # One coordinate is searched all along: steps of a seventh of a percent.
-ENDS_OF_ONE, NUM_OF_ONE = (1e-6, 1e8), 20_000
+EXPONENTS_OF_ONE, NUM_OF_ONE = (-6, 8), 20_000
 SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
 WIDENING = 1.2
-EFFECTIVE = 0.1
+POPULATION, NUM_POPULATIONS, EFFECTIVE = 1000, 60, 0.1
 PEAKS_WIDENING = 2.0
 NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
 FEW_DIMENSIONS = 5  # in which points can be many enough to show peaks
@@ -77,37 +78,26 @@ def _neighbours(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def follow_population(
-    target: CountedTarget, size: int = 1000, num_iterations: int = 60, generator: torch.Generator | None = None
-) -> GaussianComponents:
+def follow_population(target: CountedTarget, generator: torch.Generator) -> GaussianComponents:
     """One Gaussian, without gradients: points are weighted by a tempered density, fitted and drawn again.
 
     References:
         The cross-entropy method, Rubinstein, 1999, with weights tempered to an effective sample size of a tenth.
 
-    Arguments:
-        target: the density.
-        size: of the population.
-        num_iterations: populations at most.
-        generator: the source of all noise.
-
     Raises:
         InputError: if the density is zero wherever the population starts.
     """
-    x = _at_all_radii(check_count("size", size), target.dim, generator)
+    x = _at_all_radii(POPULATION, target.dim, generator)
     log_start = torch.zeros_like(x[:, 0])
-    for _ in range(num_iterations):
-        log_prob = target.log_prob(x)
-        _check_somewhere(log_prob, target.name)
-        log_prob = or_zero_density(log_prob)
+    for _ in range(NUM_POPULATIONS):
+        log_prob = _somewhere(target, x)
         ratio = log_prob - log_start
         # Of all points, those of zero density included.
-        num_usable = int((~ratio.isneginf()).sum())
-        beta = step_at_ess(ratio, 1.0, EFFECTIVE * size / num_usable)
+        beta = step_at_ess(ratio, 1.0, EFFECTIVE * POPULATION / int((~ratio.isneginf()).sum()))
         components = GaussianComponents.fitted_to(x, (beta * (ratio - ratio.max())).exp(), WIDENING)
         if beta == 1:
             break
-        x = components.sample(size, generator)
+        x = components.sample(POPULATION, generator)
         check_bounded(target, x, log_prob)
         log_start, _ = components.log_prob_and_score(x)
     return components
@@ -119,17 +109,18 @@ def check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
         check_proper(target, x)
 
 
-def _check_somewhere(log_prob: Tensor, name: str) -> None:
-    where = f"{len(log_prob)} points up to {LARGEST_RADIUS:g} from the origin"
+def _somewhere(target: CountedTarget, x: Tensor) -> Tensor:
+    """log R of points x, with shape (n, D), at some of which it must be a number."""
+    log_prob = target.log_prob(x)
+    where = f"{len(x)} points up to {LARGEST_RADIUS:g} from the origin"
     if log_prob.isnan().all():
-        raise InputError(f"{name}.log_prob is NaN at all {where}.")
+        raise InputError(f"{target.name}.log_prob is NaN at all {where}.")
     if not log_prob.isfinite().any():
-        raise InputError(f"{name}.log_prob is not finite at any of {where}: move or scale the target.")
+        raise InputError(f"{target.name}.log_prob is not finite at any of {where}: move or scale the target.")
+    return or_zero_density(log_prob)
 
 
-def starts_at_all_radii(
-    target: CountedTarget, num_shells: int = 32, generator: torch.Generator | None = None
-) -> Tensor:
+def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Tensor:
     """Points at every distance from the origin, with shape (P, D): peaks, then the best of each shell and two more.
 
     Peaks among them all, where there are few dimensions, and among points whose coordinates are all alike: shifts of
@@ -139,16 +130,13 @@ def starts_at_all_radii(
     Raises:
         InputError: if the density is zero at all points tried.
     """
-    dim = target.dim
-    x = _at_all_radii(NUM_TRIED if dim > FEW_DIMENSIONS else NUM_TRIED_IN_FEW, dim, generator)
-    log_prob = target.log_prob(x)
-    _check_somewhere(log_prob, target.name)
-    log_prob = or_zero_density(log_prob)
+    few = target.dim <= FEW_DIMENSIONS
+    x = _at_all_radii(NUM_TRIED_IN_FEW if few else NUM_TRIED, target.dim, generator)
+    log_prob = _somewhere(target, x)
     starts = [_peaks_where_all_are_alike(target, x)]
-    if dim <= FEW_DIMENSIONS:
-        peak = _peaks(log_prob, _neighbours(x))
-        starts.append(x[_first(peak, log_prob, NUM_PEAKS)])
-    for shell, values in zip(x.chunk(num_shells), log_prob.chunk(num_shells), strict=True):
+    if few:
+        starts.append(x[_first(_peaks(log_prob, _neighbours(x)), log_prob, NUM_PEAKS)])
+    for shell, values in zip(x.chunk(NUM_SHELLS), log_prob.chunk(NUM_SHELLS), strict=True):
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
@@ -157,18 +145,25 @@ def starts_at_all_radii(
 
 def _peaks_where_all_are_alike(target: CountedTarget, like: Tensor) -> Tensor:
     """The highest peaks along the diagonal, on either side of the origin, with shape (m, D)."""
-    dim = like.shape[1]
-    (low, high), num = ((SMALLEST_RADIUS, LARGEST_RADIUS), NUM_ALIKE) if dim > 1 else (ENDS_OF_ONE, NUM_OF_ONE)
-    radii = torch.logspace(math.log10(low), math.log10(high), num, dtype=like.dtype, device=like.device)
-    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, dim)
+    if target.dim > 1:
+        radii = all_widths(NUM_ALIKE, like.device)
+    else:
+        radii = torch.logspace(*EXPONENTS_OF_ONE, NUM_OF_ONE, dtype=like.dtype, device=like.device)
+    x = torch.cat([-radii.flip(0), radii]).unsqueeze(-1).expand(-1, target.dim)
     log_prob = or_zero_density(target.log_prob(x))
     before, here, after = log_prob[:-2], log_prob[1:-1], log_prob[2:]
     peak = (here > before) & (here >= after)
     return x[1:-1][_first(peak, here, NUM_PEAKS)]
 
 
-def _at_all_radii(n: int, dim: int, generator: torch.Generator | None) -> Tensor:
-    """Points of normal distributions whose widths are spread evenly on a log scale, with shape (n, D)."""
-    like = {"dtype": torch.float64, "device": None if generator is None else generator.device}
-    widths = torch.logspace(math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS), n, **like)
-    return widths.unsqueeze(-1) * torch.randn(n, dim, generator=generator, **like)
+def all_widths(n: int, device: torch.device) -> Tensor:
+    """From the smallest to the largest, evenly on a log scale, with shape (n)."""
+    return torch.logspace(
+        math.log10(SMALLEST_RADIUS), math.log10(LARGEST_RADIUS), n, dtype=torch.float64, device=device
+    )
+
+
+def _at_all_radii(n: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Points of normal distributions of all widths, with shape (n, D)."""
+    widths = all_widths(n, generator.device).unsqueeze(-1)
+    return widths * noise_like(widths.expand(n, dim), generator)

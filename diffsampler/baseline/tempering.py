@@ -12,23 +12,16 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents
-from diffsampler.baseline.moves import AnnealedPath, HamiltonianMove, Move, Particles, PriorMove, Rung
+from diffsampler.baseline.moves import AnnealedPath, HamiltonianMove, Move, PriorMove, Rung
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_count, check_positive
-from diffsampler.log_z.estimate import (
-    NORMAL_97_5,
-    LogZEstimate,
-    estimate_log_z,
-    invalid_warnings,
-    rounding_warnings,
-)
-from diffsampler.log_z.resampling import systematic
+from diffsampler.log_z.estimate import NORMAL_97_5, LogZEstimate, estimate_log_z, invalid_warnings, rounding_warnings
+from diffsampler.log_z.resampling import step_at_ess, systematic
 from diffsampler.target import Target
 
-__all__ = ["Annealed", "ais", "reverse_ais", "smc"]
+__all__ = ["Annealed", "ais", "estimate_of_variance", "generator_of", "reverse_ais", "smc"]
 
-MIN_STEP = 1e-12
 MAX_RUNGS = 500
 MIN_FAMILIES = 20
 
@@ -97,33 +90,33 @@ def smc(
         InputError: if the density is zero at all particles.
     """
     check_count("num_particles", num_particles, minimum=2)
-    check_count("num_moves", num_moves)
     if not 0 < check_positive("ess_threshold", ess_threshold) < 1:
         raise InputError(f"ess_threshold must be above 0 and below 1, got {ess_threshold!r}.")
-    if ladder is not None:
-        _check_ladder(ladder)
-    path, generator = _path(target, prior, move, seed, generator)
-    particles = path.at(prior.sample(num_particles, generator))
-    climb = _Climb(path, particles, num_moves, path.move.initial_step_size(particles.x.shape[1]))
-    ancestor = torch.arange(num_particles, device=particles.x.device)
+    climb = _Climb(target, prior, num_moves, move, seed, generator, ladder)
+    climb.start(prior.sample(num_particles, climb.generator))
+    ancestor = torch.arange(num_particles, device=climb.particles.x.device)
     num_resamplings, log_z = 0, 0.0
     mixed = 0.0  # the relative variance if particles forgot their past at every rung
     while climb.beta < 1:
-        rung = ladder[len(climb.rungs)] if ladder is not None else None
-        increment = climb.advance(rung, ess_threshold)
+        increment = climb.advance(None if ladder is None else ladder[len(climb.rungs)], ess_threshold)
         log_z += float(increment.logsumexp(0)) - math.log(num_particles)
         weight = increment.softmax(0)
         mixed += float(weight.square().sum()) - 1 / num_particles
         variance = max(mixed, _genealogy_variance(ancestor, weight, num_resamplings))
         # Multinomial, not systematic: what the variance estimate is made for.
-        rows = torch.multinomial(weight, num_particles, replacement=True, generator=generator)
+        rows = torch.multinomial(weight, num_particles, replacement=True, generator=climb.generator)
         climb.particles, ancestor = climb.particles[rows], ancestor[rows]
         num_resamplings += 1
-        climb.move(adapt=ladder is None, generator=generator)
+        climb.move(adapt=ladder is None)
         if progress is not None:
             progress(climb.beta)
-    estimate = _smc_estimate(log_z, variance, len(ancestor.unique()), num_particles, path.target)
-    return Annealed(estimate, climb.particles.x, torch.zeros_like(increment), prior, climb.rungs, climb.acceptance)
+    few, warnings = len(ancestor.unique()), []
+    if few < MIN_FAMILIES:
+        warnings = [
+            f"All particles descend from {few} of {num_particles}: too few for an interval. Use more particles."
+        ]
+    estimate = estimate_of_variance(log_z, variance, num_particles, climb.path.target, warnings, few < MIN_FAMILIES)
+    return climb.result(estimate, torch.zeros_like(increment))
 
 
 @torch.no_grad()
@@ -142,29 +135,18 @@ def ais(
     References:
         Annealed importance sampling, Neal, 2001.
 
-    Arguments:
-        target: the density.
-        prior: where particles start.
-        ladder: of an earlier run of `smc`.
-        num_particles: n.
-        num_moves: moves of every particle at every rung.
-        move: by default `HamiltonianMove()`.
-        seed: of a fresh generator.
-        generator: the source of all noise, instead of a seed.
+    Arguments are those of `smc`, with the ladder of an earlier run of it.
     """
     check_count("num_particles", num_particles, minimum=2)
-    check_count("num_moves", num_moves)
-    _check_ladder(ladder)
-    path, generator = _path(target, prior, move, seed, generator)
-    particles = path.at(prior.sample(num_particles, generator))
-    climb = _Climb(path, particles, num_moves)
-    log_weight = torch.zeros_like(particles.log_prob)
+    climb = _Climb(target, prior, num_moves, move, seed, generator, ladder)
+    climb.start(prior.sample(num_particles, climb.generator))
+    log_weight = torch.zeros_like(climb.particles.log_prob)
     for rung in ladder:
         log_weight = log_weight + climb.advance(rung)
-        climb.move(adapt=False, generator=generator)
-    target = path.target
+        climb.move(adapt=False)
+    target = climb.path.target
     estimate = estimate_log_z(log_weight, target.num_evaluations, target.num_invalid, rounding=target.rounding)
-    return Annealed(estimate, climb.particles.x, log_weight, prior, ladder, climb.acceptance)
+    return climb.result(estimate, log_weight)
 
 
 @torch.no_grad()
@@ -188,46 +170,50 @@ def reverse_ais(
         Sandwiching the marginal likelihood using bidirectional Monte Carlo, Grosse, Ghahramani & Adams, 2015,
         arXiv:1511.02543.
 
-    Arguments:
-        target: the density.
-        prior: as it was for `ais`.
-        ladder: as it was for `ais`.
-        x: draws of the target, with shape (n, D).
-        num_moves: moves of every particle at every rung.
-        move: by default `HamiltonianMove()`.
-        seed: of a fresh generator.
-        generator: the source of all noise, instead of a seed.
+    Arguments are those of `ais`, but for draws x of the target, with shape (n, D).
 
     Returns:
         log w, with shape (n).
     """
-    check_count("num_moves", num_moves)
-    _check_ladder(ladder)
-    path, generator = _path(target, prior, move, seed, generator)
-    climb = _Climb(path, path.at(x.double()), num_moves)
+    climb = _Climb(target, prior, num_moves, move, seed, generator, ladder)
+    climb.start(x.double())
     log_weight = torch.zeros_like(climb.particles.log_prob)
     betas = [0.0, *(rung.beta for rung in ladder)]
     for rung, below in zip(reversed(ladder), reversed(betas[:-1]), strict=True):
         climb.rungs.append(rung)
-        climb.move(adapt=False, generator=generator)
-        log_weight = log_weight + (rung.beta - below) * _log_ratio(climb.particles)
+        climb.move(adapt=False)
+        log_weight = log_weight + (rung.beta - below) * climb.particles.log_ratio
     return log_weight
-
-
-def _check_ladder(ladder: list[Rung]) -> None:
-    betas = [0.0, *(rung.beta for rung in ladder)]
-    if betas[-1] != 1 or any(above <= below for below, above in zip(betas, betas[1:], strict=False)):
-        raise InputError(f"ladder must rise from above 0 to 1, as that of an earlier smc run does, got {betas[1:]}.")
 
 
 class _Climb:
     """Particles on their way up a ladder."""
 
-    def __init__(self, path: AnnealedPath, particles: Particles, num_moves: int, step_size: float = 1.0) -> None:
-        self.path, self.particles, self.num_moves = path, particles, num_moves
+    def __init__(
+        self,
+        target: Target | CountedTarget,
+        prior: GaussianComponents | Proposal,
+        num_moves: int,
+        move: Move | None,
+        seed: int | None,
+        generator: torch.Generator | None,
+        ladder: list[Rung] | None,
+    ) -> None:
+        betas = [0.0, *(rung.beta for rung in ladder)] if ladder is not None else [0.0, 1.0]
+        if betas[-1] != 1 or any(above <= below for below, above in zip(betas, betas[1:], strict=False)):
+            raise InputError(
+                f"ladder must rise from above 0 to 1, as that of an earlier smc run does, got {betas[1:]}."
+            )
+        self.num_moves = check_count("num_moves", num_moves)
+        self.generator = generator_of(seed, generator, prior.centre.device)
+        counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
+        self.path = AnnealedPath(counter, prior, HamiltonianMove() if move is None else move)
         self.rungs: list[Rung] = []
-        self.step_size, self.walk_size, self.acceptance = step_size, 1.0, 0.0
-        self.prior_move = PriorMove()
+        self.walk_size, self.acceptance = 1.0, 0.0
+
+    def start(self, x: Tensor) -> None:
+        """Put particles where x is, with shape (n, D)."""
+        self.particles, self.step_size = self.path.at(x), self.path.move.initial_step_size(x.shape[1])
 
     @property
     def beta(self) -> float:
@@ -235,7 +221,7 @@ class _Climb:
 
     def advance(self, rung: Rung | None, ess_threshold: float = 0.8) -> Tensor:
         """Step to a rung, chosen if it is None, and return the log-weights of the step."""
-        ratio = _log_ratio(self.particles)
+        ratio = self.particles.log_ratio
         if ratio.isneginf().all():
             raise InputError(
                 f"No log Z: the density is zero, or no number, at all {len(ratio)} particles. Start nearer to it."
@@ -250,52 +236,29 @@ class _Climb:
         self.rungs.append(rung)
         return torch.where(ratio.isneginf(), ratio, step * ratio)
 
-    def move(self, adapt: bool, generator: torch.Generator | None) -> None:
+    def move(self, adapt: bool) -> None:
         """Move all particles at the current rung."""
+        move, walk = self.path.move, PriorMove()
         for _ in range(self.num_moves):
             rung = self.rungs[-1]
-            self.particles, self.acceptance = self.path.move.apply(self.path, self.particles, rung, generator)
-            self.particles, walked = self.prior_move.apply(self.path, self.particles, rung, generator)
+            self.particles, self.acceptance = move.apply(self.path, self.particles, rung, self.generator)
+            self.particles, walked = walk.apply(self.path, self.particles, rung, self.generator)
             if adapt:
-                self.step_size *= math.exp(self.acceptance - self.path.move.target_acceptance)
-                self.walk_size = min(1.0, self.walk_size * math.exp(walked - self.prior_move.target_acceptance))
+                self.step_size *= math.exp(self.acceptance - move.target_acceptance)
+                self.walk_size = min(1.0, self.walk_size * math.exp(walked - walk.target_acceptance))
                 self.rungs[-1] = replace(rung, step_size=self.step_size, walk_size=self.walk_size)
 
-
-def _path(
-    target: Target | CountedTarget,
-    prior: GaussianComponents | Proposal,
-    move: Move | None,
-    seed: int | None,
-    generator: torch.Generator | None,
-) -> tuple[AnnealedPath, torch.Generator | None]:
-    counter = target if isinstance(target, CountedTarget) else CountedTarget(target)
-    if seed is not None:
-        generator = torch.Generator(prior.centre.device).manual_seed(seed)
-    return AnnealedPath(counter, prior, HamiltonianMove() if move is None else move), generator
+    def result(self, estimate: LogZEstimate, log_weight: Tensor) -> Annealed:
+        """What is left at the top."""
+        return Annealed(estimate, self.particles.x, log_weight, self.path.prior, self.rungs, self.acceptance)
 
 
-def _log_ratio(particles: Particles) -> Tensor:
-    """log R - log prior, with shape (n)."""
-    return particles.log_prob - particles.log_prior
-
-
-def step_at_ess(ratio: Tensor, left: float, ess_threshold: float) -> float:
-    """The step in beta at which the effective sample size falls to the threshold, by bisection."""
-    ratio = ratio[~ratio.isneginf()]  # any step at all loses those
-    ratio = ratio - ratio.max()
-
-    def ess(step: float) -> float:
-        weight = (step * ratio).exp()
-        return float(weight.sum().square() / weight.square().sum()) / len(ratio)
-
-    if ess(left) >= ess_threshold:
-        return left
-    low, high = math.log(MIN_STEP), math.log(left)
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if ess(math.exp(middle)) >= ess_threshold else (low, middle)
-    return math.exp(low)
+def generator_of(seed: int | None, generator: torch.Generator | None, device: torch.device | str) -> torch.Generator:
+    """The one given, or a fresh one with this seed, or any."""
+    if generator is None:
+        generator = torch.Generator(device)
+        generator.seed() if seed is None else generator.manual_seed(seed)
+    return generator
 
 
 def _genealogy_variance(ancestor: Tensor, weight: Tensor, num_resamplings: int) -> float:
@@ -308,14 +271,12 @@ def _genealogy_variance(ancestor: Tensor, weight: Tensor, num_resamplings: int) 
     return 1 - (n / (n - 1)) ** (num_resamplings + 1) * (1 - float(family.square().sum()))
 
 
-def _smc_estimate(log_z: float, variance: float, num_families: int, n: int, target: CountedTarget) -> LogZEstimate:
+def estimate_of_variance(
+    log_z: float, variance: float, n: int, target: CountedTarget, warnings: list[str], no_interval: bool
+) -> LogZEstimate:
+    """An estimate by n particles whose error is normal with this variance; without an interval, Markov's inequality."""
     half = NORMAL_97_5 * math.sqrt(variance)
-    low, high, warnings = log_z - half, log_z + half, []
-    if num_families < MIN_FAMILIES:
-        low, high = log_z - math.log(20), math.inf
-        warnings.append(
-            f"All particles descend from {num_families} of {n}: too few for an interval. Use more particles."
-        )
+    low, high = (log_z - math.log(20), math.inf) if no_interval else (log_z - half, log_z + half)
     error, rounded = rounding_warnings(log_z, low, target.rounding)
     return LogZEstimate(
         log_z=log_z,

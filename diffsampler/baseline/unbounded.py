@@ -1,23 +1,20 @@
 """Targets with a declared support, as densities on all of R^D: what searches walk in."""
 
 import math
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.tempering import Annealed
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, Density, DerivedDensity
-from diffsampler.support import Support
+from diffsampler.support import Support, score_through
 from diffsampler.target import Target, support_of
 
-__all__ = ["UnboundedDensity", "back_in_x", "unbounded"]
+__all__ = ["UnboundedDensity", "unbounded"]
 
 FAR = 30.0  # in y, where x is at an edge or past all that is
-
-Found = TypeVar("Found", bound=Annealed)
 
 
 class UnboundedDensity(DerivedDensity):
@@ -40,7 +37,7 @@ class UnboundedDensity(DerivedDensity):
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         point, log_det = self.onto.forward(x)
         log_prob, score = self.inner.value_and_score(point)
-        score = self.onto.score_of(x, score.to(x.dtype))
+        score = score_through(self.onto.forward, x, score.to(x.dtype))
         far = (x.abs() > FAR).any(-1, keepdim=True)
         return self._zero_far_out(x, log_prob + log_det), torch.where(far & ~score.isfinite(), 0.0, score)
 
@@ -48,18 +45,10 @@ class UnboundedDensity(DerivedDensity):
         return torch.where((y.abs() > FAR).any(-1) & log_prob.isnan(), -math.inf, log_prob)
 
 
-def unbounded(counter: CountedTarget) -> CountedTarget:
-    """A counter of the target as a density of y, with the counts so far; the same where no support is declared."""
+@contextmanager
+def unbounded(counter: CountedTarget) -> Iterator[Support | None]:
+    """Read the target as a density of y in this context; what y is mapped by, None where no support is declared."""
     # What is derived from a target already is a density on all of R^D.
     onto = support_of(counter.density.user_target) if isinstance(counter.density, CheckedTarget) else None
-    if onto is None:
-        return counter
-    inner = CountedTarget(UnboundedDensity(counter.density, onto))
-    inner.num_evaluations, inner.num_invalid = counter.num_evaluations, counter.num_invalid
-    return inner
-
-
-def back_in_x(found: Found, onto: Support) -> Found:
-    """The same with points and log-densities of x; prior and ladder stay those of y."""
-    x, log_det = onto.forward(found.x)
-    return replace(found, x=x, log_prob=found.log_prob - log_det)
+    with nullcontext() if onto is None else counter.reading(UnboundedDensity(counter.density, onto)):
+        yield onto

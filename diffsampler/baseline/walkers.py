@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from diffsampler.baseline.components import cholesky
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
+from diffsampler.spaces.kernels import noise_like, uniform_like
 
 __all__ = ["spread_out"]
 
@@ -12,21 +14,13 @@ NUM_WALKERS, NUM_STAGES, STEPS_A_STAGE = 16, 4, 12
 TARGET_ACCEPTANCE = 0.3
 
 
-def spread_out(
-    target: CountedTarget, x: Tensor, factor: Tensor, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Means and covariances of walkers from K points, with shapes (K, D) and (K, D, D).
+def spread_out(target: CountedTarget, x: Tensor, factor: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Means and covariances of walkers from points x of finite density, with shapes (K, D) and (K, D, D).
 
-    Steps adapt to each point, their directions too, after every stage: edges, corners and flat tops are all alike.
-
-    Arguments:
-        target: the density.
-        x: points of finite density, with shape (K, D).
-        factor: of a first guess at the covariance around each, with shape (K, D, D).
-        generator: the source of all noise.
+    They begin with a factor of a guess at the covariance around each, with shape (K, D, D). Steps adapt to each point,
+    their directions too, after every stage: edges, corners and flat tops are all alike.
     """
     num, dim = x.shape
-    options = {"generator": generator, "dtype": x.dtype, "device": x.device}
     here = x.unsqueeze(1).expand(num, NUM_WALKERS, dim).clone()
     value = or_zero_density(target.log_prob(x)).unsqueeze(1).expand(num, NUM_WALKERS).clone()
     size = torch.full((num, 1, 1), 2.4 / dim**0.5, dtype=x.dtype, device=x.device)
@@ -34,19 +28,18 @@ def spread_out(
         visited = []
         for _ in range(STEPS_A_STAGE):
             # Sizes of several orders of magnitude at first: a guess from curvature may be off by as much.
-            spread = torch.randn(num, NUM_WALKERS, 1, **options) * (3.0 if stage == 0 else 0.5)
-            trial = here + size * spread.exp() * (torch.randn(num, NUM_WALKERS, dim, **options) @ factor.mT)
-            trial_value = or_zero_density(target.log_prob(trial.reshape(-1, dim))).view(num, NUM_WALKERS)
+            spread = noise_like(here[..., :1], generator) * (3.0 if stage == 0 else 0.5)
+            trial = here + size * spread.exp() * (noise_like(here, generator) @ factor.mT)
+            trial_value = or_zero_density(target.log_prob(trial))
             chance = (trial_value - value).nan_to_num(-torch.inf).clamp(max=0).exp()
-            accepted = torch.rand(num, NUM_WALKERS, **options) < chance
+            accepted = uniform_like(here[..., 0], generator) < chance
             here = torch.where(accepted.unsqueeze(-1), trial, here)
             value = torch.where(accepted, trial_value, value)
             size = size * (accepted.double().mean(1) - TARGET_ACCEPTANCE).exp().to(x)[:, None, None]
             visited.append(here)
         points = torch.cat(visited, 1)
         loc, covariance = points.mean(1), _covariance(points)
-        found, info = torch.linalg.cholesky_ex(covariance)
-        usable = (info == 0) & found.isfinite().all(-1).all(-1)
+        found, usable = cholesky(covariance)
         # From a shape of the walkers' own the right size is that of any Gaussian.
         size = torch.where(usable[:, None, None], torch.full_like(size, 2.4 / dim**0.5), size)
         factor = torch.where(usable[:, None, None], found, factor)

@@ -2,10 +2,8 @@
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.behaviours.combinations import Alternation, Mixture, Succession
-from diffsampler.behaviours.expert import ExpertSamples
-from diffsampler.behaviours.exploration import Exploration
+from diffsampler.behaviours.known_points import ExpertSamples, SearchedPoints
 from diffsampler.behaviours.local_search import BackAndForth, LocalSearch, MarkovChainSearch
-from diffsampler.behaviours.on_policy import OnPolicy
 from diffsampler.behaviours.priorities import (
     ImportancePriority,
     Priority,
@@ -14,7 +12,7 @@ from diffsampler.behaviours.priorities import (
     UniformPriority,
 )
 from diffsampler.behaviours.replay import Replay
-from diffsampler.behaviours.searched import SearchedPoints
+from diffsampler.behaviours.rollouts import Exploration, OnPolicy
 from diffsampler.behaviours.sequential import SequentialMonteCarlo
 
 __all__ = [

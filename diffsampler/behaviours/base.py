@@ -10,10 +10,22 @@ import torch
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path
 
-__all__ = ["Behaviour"]
+__all__ = ["Behaviour", "Stateful"]
 
 
-class Behaviour(ABC):
+class Stateful:
+    """What changes during training, and is kept."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and numbers that a checkpoint keeps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        del state
+
+
+class Behaviour(Stateful, ABC):
     """A source of training paths.
 
     It is no nn.Module: what it holds is data, which no optimiser, EMA or DDP may touch.
@@ -46,14 +58,6 @@ class Behaviour(ABC):
     def check(self, dynamics: Dynamics) -> None:
         """Raise InputError, with the fix, if there are no paths for this sampler to be had; called before training."""
         del dynamics
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers that a checkpoint keeps."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        del state
 
 
 def _checked(paths: Callable[..., Path]) -> Callable[..., Path]:

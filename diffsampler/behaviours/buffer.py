@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffsampler.behaviours.priorities import Priority
 from diffsampler.errors import check_count
+from diffsampler.log_z.resampling import independent
 
 __all__ = ["PointBuffer"]
 
@@ -62,11 +63,7 @@ class PointBuffer:
 
     def sample(self, n: int, priority: Priority, generator: torch.Generator | None = None) -> Tensor:
         """The places of n points, drawn with replacement, with shape (n)."""
-        log_priority = priority.log_priority(self.log_prob, self.log_weight).double()
-        # By the inverse of the cumulative distribution: torch.multinomial stops at 2^24 points.
-        cumulative = (log_priority - log_priority.max()).exp().cumsum(0)
-        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=cumulative.device)
-        return torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=self._size - 1)
+        return independent(priority.log_priority(self.log_prob, self.log_weight), n, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """The points in their places, and the place of the next one."""

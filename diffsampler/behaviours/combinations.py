@@ -7,6 +7,7 @@ import torch
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_instance, check_positive
+from diffsampler.log_z.resampling import independent
 from diffsampler.paths import Dynamics, Path
 
 __all__ = ["Alternation", "Mixture", "Succession"]
@@ -75,12 +76,10 @@ class Mixture(_Combination):
 
     def __init__(self, behaviours: list[Behaviour], weights: list[float] | None = None) -> None:
         super().__init__(behaviours)
-        self.weights = torch.tensor(self._one_each("weights", weights), dtype=torch.float64)
+        self.log_weights = torch.tensor(self._one_each("weights", weights), dtype=torch.float64).log()
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
-        uniform = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device).cpu()
-        cumulative = self.weights.cumsum(0)
-        index = int(torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(cumulative) - 1))
+        index = int(independent(self.log_weights.to(generator.device), 1, generator))
         return self.behaviours[index].paths(dynamics, n, generator, progress)
 
 

@@ -6,14 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.mcmc import MALA, ChainState, MarkovChain
+from diffsampler.baseline.mcmc import MALA, MarkovChain
+from diffsampler.baseline.moves import TargetPath
+from diffsampler.behaviours.base import Stateful
 from diffsampler.errors import check_count, check_non_negative
 from diffsampler.paths import Dynamics, back_and_forth
+from diffsampler.spaces.kernels import uniform_like
 
 __all__ = ["BackAndForth", "LocalSearch", "MarkovChainSearch"]
 
 
-class LocalSearch(ABC):
+class LocalSearch(Stateful, ABC):
     """Moves points; what it returns goes into a buffer."""
 
     @abstractmethod
@@ -28,14 +31,6 @@ class LocalSearch(ABC):
             log_prob: their log R, with shape (n).
             generator: the source of all noise.
         """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers that a checkpoint keeps."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        del state
 
 
 class MarkovChainSearch(LocalSearch):
@@ -62,7 +57,7 @@ class MarkovChainSearch(LocalSearch):
     def improve(
         self, dynamics: Dynamics, x: Tensor, log_prob: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        state = ChainState.at(dynamics.target, x)
+        state = TargetPath(dynamics.target).at(x)
         kept = []
         for k in range(self.num_steps):
             state, _ = self.chain.step(dynamics.target, state, generator, adapt=k < self.burn_in)
@@ -100,8 +95,7 @@ class BackAndForth(LocalSearch):
         for _ in range(self.num_rounds):
             new, new_log_prob = back_and_forth(dynamics, x, self.num_steps, generator)
             rise = (new_log_prob - log_prob).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-            uniform = torch.rand(rise.shape, generator=generator, dtype=rise.dtype, device=rise.device)
-            accepted = rise >= self.temperature * uniform.log()
+            accepted = rise >= self.temperature * uniform_like(rise, generator).log()
             x = torch.where(accepted.unsqueeze(-1), new, x)
             log_prob = torch.where(accepted, new_log_prob, log_prob)
         return x, log_prob

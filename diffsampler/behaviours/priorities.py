@@ -37,15 +37,17 @@ class UniformPriority(Priority):
         return torch.zeros_like(log_prob)
 
 
-class RewardPriority(Priority):
+class _PowerPriority(Priority):
+    def __init__(self, exponent: float = 1.0) -> None:
+        self.exponent = check_non_negative("exponent", exponent)
+
+
+class RewardPriority(_PowerPriority):
     """In proportion to R^exponent.
 
     Arguments:
         exponent: at least 0.
     """
-
-    def __init__(self, exponent: float = 1.0) -> None:
-        self.exponent = check_non_negative("exponent", exponent)
 
     def log_priority(self, log_prob: Tensor, log_weight: Tensor) -> Tensor:
         return self.exponent * log_prob
@@ -70,7 +72,7 @@ class RankPriority(Priority):
         return -(self.offset * len(log_prob) + rank.to(log_prob.dtype)).log()
 
 
-class ImportancePriority(Priority):
+class ImportancePriority(_PowerPriority):
     """In proportion to a power of the importance weight: what the sampler finds too rarely is drawn more often.
 
     Arguments:
@@ -78,9 +80,6 @@ class ImportancePriority(Priority):
     """
 
     uses_weight = True
-
-    def __init__(self, exponent: float = 1.0) -> None:
-        self.exponent = check_non_negative("exponent", exponent)
 
     def log_priority(self, log_prob: Tensor, log_weight: Tensor) -> Tensor:
         return self.exponent * log_weight

@@ -8,8 +8,8 @@ import torch
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.behaviours.buffer import PointBuffer
 from diffsampler.behaviours.local_search import LocalSearch
-from diffsampler.behaviours.on_policy import OnPolicy
 from diffsampler.behaviours.priorities import Priority, UniformPriority
+from diffsampler.behaviours.rollouts import OnPolicy
 from diffsampler.errors import InputError, check_count
 from diffsampler.paths import Dynamics, Path, evaluate, rollback
 

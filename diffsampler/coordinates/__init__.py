@@ -1,10 +1,6 @@
 """Where the sampler walks (z), and where the target lives (x)."""
 
-from diffsampler.coordinates.affine import (
-    AffineCoordinates,
-    LaplaceCoordinates,
-    ScaledCoordinates,
-)
+from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates, ScaledCoordinates
 from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates

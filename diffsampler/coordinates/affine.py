@@ -98,15 +98,13 @@ class LaplaceCoordinates(AffineCoordinates):
 
     def __init__(self, target: Target, scale: float = 1.0) -> None:
         check_positive("scale", scale)
-        evaluations, counter = 0, CountedTarget(target)
+        counter = CountedTarget(target)
         x = torch.zeros(target.dim, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [x], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
         )
 
         def closure() -> Tensor:
-            nonlocal evaluations
-            evaluations += 1
             optimizer.zero_grad()
             # As a batch of one: a target need not work on a bare point.
             energy = -counter.log_prob(x[None])[0]
@@ -115,6 +113,7 @@ class LaplaceCoordinates(AffineCoordinates):
 
         with torch.enable_grad():
             optimizer.step(closure)
+            num_evaluations = counter.num_evaluations
             hessian = torch.autograd.functional.hessian(lambda point: -counter.log_prob(point[None])[0], x.detach())
         factor, info = torch.linalg.cholesky_ex(hessian)
         if int(info) or not x.isfinite().all():
@@ -124,4 +123,4 @@ class LaplaceCoordinates(AffineCoordinates):
             )
         identity = torch.eye(target.dim, dtype=torch.float64)
         super().__init__(x.detach(), scale * torch.linalg.solve_triangular(factor.T, identity, upper=True))
-        self.num_target_evaluations = evaluations + target.dim
+        self.num_target_evaluations = num_evaluations + target.dim

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffsampler.baseline import GaussianComponents, Replicates, reference
 from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
-from diffsampler.baseline.reference import more_draws
-from diffsampler.baseline.unbounded import back_in_x, unbounded
+from diffsampler.baseline.unbounded import unbounded
+from diffsampler.baseline.wander import more_draws
 from diffsampler.coordinates.supported import SupportCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
@@ -19,7 +19,6 @@ from diffsampler.log_z import LogZEstimate
 from diffsampler.repeatable import differ
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
-from diffsampler.support import score_through
 from diffsampler.target import Target
 
 __all__ = ["SearchedCoordinates"]
@@ -72,18 +71,15 @@ class SearchedCoordinates(SupportCoordinates):
             "num_target_evaluations": self.num_target_evaluations,
             "log_prob_then": self._log_prob_then,
             "mixture": None if self.mixture is None else self.mixture.to_dict(),
-            "bend": None if self.bend is None else self.bend.to_dict(),
+            "bend": None if self.bend is None else asdict(self.bend),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_extra_state` gave."""
-        self.reference = None if state["reference"] is None else LogZEstimate(**state["reference"])
-        self.num_target_evaluations = state["num_target_evaluations"]
-        self._log_prob_then = state.get("log_prob_then")
-        mixture = state.get("mixture")
-        self.mixture = None if mixture is None else GaussianComponents(**mixture)
-        bend = state.get("bend")
-        self.bend = None if bend is None else CurvedMap.from_dict(bend)
+        self.num_target_evaluations, self._log_prob_then = state["num_target_evaluations"], state.get("log_prob_then")
+        made = {"reference": LogZEstimate, "mixture": GaussianComponents, "bend": CurvedMap.from_dict}
+        for name, make in made.items():
+            setattr(self, name, None if state.get(name) is None else make(**state[name]))
 
     @property
     def is_affine(self) -> bool:
@@ -99,11 +95,6 @@ class SearchedCoordinates(SupportCoordinates):
         if self.bend is None:
             return super().from_y(y)
         return self.bend.to(y.device).inverse(y.reshape(-1, y.shape[-1]))[0].view_as(y)
-
-    def score_from_y(self, z: Tensor, score: Tensor) -> Tensor:
-        if self.bend is None:
-            return super().score_from_y(z, score)
-        return score_through(lambda z: self.to_y(z.double()), z, score)
 
     @torch.no_grad()
     def is_outdated(self, counter: CountedTarget) -> bool:
@@ -134,12 +125,9 @@ class SearchedCoordinates(SupportCoordinates):
             max_evaluations: of the target, after which no further search begins.
         """
         generator = new_generator("search", seed, device=self.loc.device)
-        inner = unbounded(counter)
-        try:
-            found = reference(inner, generator=generator, progress=progress, max_evaluations=max_evaluations)
-            y = more_draws(inner, found, len(self.points), generator)
-        finally:
-            counter.num_evaluations, counter.num_invalid = inner.num_evaluations, inner.num_invalid
+        with unbounded(counter):
+            found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
+            y = more_draws(counter, found, len(self.points), generator)
         fitted = GaussianComponents.fitted_to(y)
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
@@ -156,7 +144,7 @@ class SearchedCoordinates(SupportCoordinates):
         self.points.copy_(y if self.onto is None else self.onto.forward(y)[0])
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
-        return found if self.onto is None else back_in_x(found, self.onto)
+        return found.in_x(self.onto)
 
     def _fitted_mixture(self, to_y: CurvedMap, found: Replicates, y: Tensor) -> GaussianComponents | None:
         """Gaussians in z around the pieces of what was found, if they tell more than N(0, I)."""

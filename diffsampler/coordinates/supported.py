@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.coordinates.affine import AffineCoordinates
+from diffsampler.support import score_through
 from diffsampler.target import Target, support_of
 
 __all__ = ["SupportCoordinates"]
@@ -38,27 +39,25 @@ class SupportCoordinates(AffineCoordinates):
         """z, with shape (*, D), for y with shape (*, D), in float64."""
         return AffineCoordinates.inverse(self, y)
 
-    def score_from_y(self, z: Tensor, score: Tensor) -> Tensor:
-        """The gradient in z of a density of which `score` is the gradient in y, both with shape (*, D)."""
-        return AffineCoordinates.score_of(self, z, score)
-
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.is_affine:
             return super().forward(z)
-        x, log_det = self.to_y(z.double())
-        if self.onto is None:
-            return x.to(z.dtype), log_det
-        x, stretched = self.onto.forward(x)
-        return self.onto.inside(x.to(z.dtype)), log_det + stretched
+        x, log_det = self._precisely(z)
+        x = x.to(z.dtype)
+        return x if self.onto is None else self.onto.inside(x), log_det
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
-        if self.onto is None:
-            return self.score_from_y(z, score)
-        y, _ = self.to_y(z.double())
-        return self.score_from_y(z, self.onto.score_of(y, score.double()).to(z.dtype))
+        return super().score_of(z, score) if self.is_affine else score_through(self._precisely, z, score)
 
     def inverse(self, x: Tensor) -> Tensor:
         if self.is_affine:
             return super().inverse(x)
         y = x.double() if self.onto is None else self.onto.inverse(self.onto.inside(x).double())
         return self.from_y(y).to(x.dtype)
+
+    def _precisely(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = self.to_y(z.double())
+        if self.onto is None:
+            return y, log_det
+        x, stretched = self.onto.forward(y)
+        return x, log_det + stretched

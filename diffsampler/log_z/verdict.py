@@ -1,9 +1,9 @@
 """Whether an estimate of log Z can be trusted, in words: three grades, and the reasons."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,12 +70,8 @@ class Verdict:
         return any(step not in (SEARCH, REPARAMETRISE) for step in self.next_steps)
 
 
-class _Finding(NamedTuple):
-    """How bad it is, an index of `GRADES`, what it is, and what to do."""
-
-    level: int
-    reason: str
-    next_step: str = ""
+# How bad it is, an index of `GRADES`, what it is, and what to do.
+Finding = tuple[int, str, str]
 
 
 def judge(
@@ -111,9 +107,10 @@ def judge(
         findings += _places(x, log_weight, reference_x)
     if log_weight is not None and rolled_back is not None:
         findings += _rolled_back(estimate, log_weight, rolled_back)
-    findings.sort(key=lambda finding: -finding.level)
-    next_steps = [finding.next_step for finding in findings if finding.level and finding.next_step]
-    return Verdict(GRADES[findings[0].level], [finding.reason for finding in findings], list(dict.fromkeys(next_steps)))
+    findings.sort(key=lambda finding: -finding[0])
+    levels, reasons, steps = zip(*findings, strict=True)
+    next_steps = dict.fromkeys(step for level, step in zip(levels, steps, strict=True) if level)
+    return Verdict(GRADES[levels[0]], list(reasons), list(next_steps))
 
 
 def _from_exact_draws(rolled_back: Tensor) -> LogZEstimate | None:
@@ -140,10 +137,8 @@ def share_not_covered(x: Tensor, by: Tensor) -> float:
     unseen = 0.0
     for column, other in zip(x.T, by.T, strict=True):
         edges = np.quantile(column, np.linspace(0, 1, NUM_BINS + 1)[1:-1])
-        shares = (
-            np.bincount(np.searchsorted(edges, values), minlength=NUM_BINS) / len(values) for values in (column, other)
-        )
-        mine, theirs = shares
+        bins = ((np.searchsorted(edges, values), len(values)) for values in (column, other))
+        mine, theirs = (np.bincount(where, minlength=NUM_BINS) / num for where, num in bins)
         unseen = max(unseen, float(mine[theirs < UNDERREPRESENTED * mine].sum()))
     half = len(x) // 2
     within, _ = cKDTree(x[half:]).query(x[:half])
@@ -151,85 +146,80 @@ def share_not_covered(x: Tensor, by: Tensor) -> float:
     return max(unseen, float((across > FAR * np.quantile(within, 0.99)).mean()))
 
 
-def _weights(estimate: LogZEstimate) -> list[_Finding]:
-    effective = estimate.ess * estimate.num_samples
-    found = []
+def _weights(estimate: LogZEstimate) -> list[Finding]:
+    effective, khat = estimate.ess * estimate.num_samples, f"Pareto khat {estimate.khat:.2f}"
+    found: list[Finding] = []
     if math.isnan(estimate.khat) and estimate.num_samples >= MANY_ENOUGH:
         if math.isfinite(estimate.high):
-            return [_Finding(0, f"The interval is that of the genealogy of {estimate.num_samples} particles.")]
-        return [_Finding(2, "Too few lines of particles are left for an interval.", DRAW)]
+            return [(0, f"The interval is that of the genealogy of {estimate.num_samples} particles.", "")]
+        return [(2, "Too few lines of particles are left for an interval.", DRAW)]
     if math.isnan(estimate.khat):
-        found.append(_Finding(1, "The samples are too few to judge the tail of the weights.", DRAW))
+        found.append((1, "The samples are too few to judge the tail of the weights.", DRAW))
     elif estimate.khat > KHAT_REFUSE and not math.isfinite(estimate.high):
-        reason = f"The weights are too heavy-tailed for an interval: Pareto khat {estimate.khat:.2f}."
-        found.append(_Finding(2, reason, TRAIN))
+        found.append((2, f"The weights are too heavy-tailed for an interval: {khat}.", TRAIN))
     elif estimate.khat > KHAT_WARN and estimate.ess < EVEN:
-        found.append(_Finding(1, f"The weights are heavy-tailed: Pareto khat {estimate.khat:.2f}.", TRAIN))
+        found.append((1, f"The weights are heavy-tailed: {khat}.", TRAIN))
     if effective < FEW:
-        level = 2 if effective < TOO_FEW else 1
-        found.append(_Finding(level, f"Only {effective:.0f} samples are effective.", TRAIN if level == 2 else DRAW))
+        level, step = (2, TRAIN) if effective < TOO_FEW else (1, DRAW)
+        found.append((level, f"Only {effective:.0f} samples are effective.", step))
     gap = estimate.log_z - estimate.elbo
     if gap > WIDE_GAP:
-        found.append(_Finding(1, f"The ELBO is {gap:.1f} nats below log Z: the sampler is far from the target.", TRAIN))
-    good = f"The weights are good: Pareto khat {estimate.khat:.2f}, {effective:.0f} effective samples."
-    return found or [_Finding(0, good)]
+        found.append((1, f"The ELBO is {gap:.1f} nats below log Z: the sampler is far from the target.", TRAIN))
+    return found or [(0, f"The weights are good: {khat}, {effective:.0f} effective samples.", "")]
 
 
-def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool) -> list[_Finding]:
+def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool) -> Iterator[Finding]:
     if reference is None:
-        reason = "No independent estimate stands beside it: modes that the sampler never visits cannot show."
-        return [_Finding(1, reason, COMPARE)]
+        said = "No independent estimate stands beside it: modes that the sampler never visits cannot show."
+        yield 1, said, COMPARE
+        return
     if not isinstance(reference, LogZEstimate):
         raise InputError(
             f"reference must be a LogZEstimate, such as reference(target).estimate, got {reference!r:.80}."
         )
     if not (math.isfinite(reference.high) and math.isfinite(reference.low)):
-        reason = f"The reference, {reference.log_z:.3f}, is no help: it has no interval itself."
-        return [_Finding(1, reason, SEARCH)]
-    found = []
+        yield 1, f"The reference, {reference.log_z:.3f}, is no help: it has no interval itself.", SEARCH
+        return
     if reference.unseen > UNSEEN_MASS:
-        reason = f"By what single searches have missed, {reference.unseen:.1%} of the mass may be unseen by all."
-        found.append(_Finding(1, reason, SEARCH))
+        said = f"By what single searches have missed, {reference.unseen:.1%} of the mass may be unseen by all."
+        yield 1, said, SEARCH
     half = 0.5 * (reference.high - reference.low)
     if half > TOLERABLE and is_of_exact_draws:
-        reason = f"What exact draws weigh, rolled back, varies: by them log Z is known to +- {half:.2f} only."
-        found.append(_Finding(1, reason, TRAIN))
+        yield 1, f"What exact draws weigh, rolled back, varies: by them log Z is known to +- {half:.2f} only.", TRAIN
     elif half > TOLERABLE:
-        reason = f"The searches differ among themselves: their log Z is known to +- {half:.2f} only."
-        found.append(_Finding(1, reason, REPARAMETRISE))
+        said = f"The searches differ among themselves: their log Z is known to +- {half:.2f} only."
+        yield 1, said, REPARAMETRISE
     difference = estimate.log_z - reference.log_z
     variance = estimate.variance + reference.variance
     errors = abs(difference) / math.sqrt(variance) if math.isfinite(variance) and variance > 0 else 0.0
     said = f"{difference:+.3f} nats from the reference"
     if errors > LARGE and abs(difference) > TOLERABLE:
-        found.append(_Finding(2, f"It is {said}, {errors:.1f} standard errors: one of them is wrong.", SEARCH))
+        yield 2, f"It is {said}, {errors:.1f} standard errors: one of them is wrong.", SEARCH
     elif errors > MODERATE and abs(difference) > NOTICEABLE:
-        found.append(_Finding(1, f"It is {said}, {errors:.1f} standard errors.", TRAIN))
+        yield 1, f"It is {said}, {errors:.1f} standard errors.", TRAIN
     elif not math.isfinite(variance):
-        found.append(_Finding(0, f"It is {said}, but has no interval to compare."))
+        yield 0, f"It is {said}, but has no interval to compare.", ""
     else:
-        found.append(_Finding(0, f"It agrees with the reference: {said}."))
-    return found
+        yield 0, f"It agrees with the reference: {said}.", ""
 
 
-def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> list[_Finding]:
+def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> Iterator[Finding]:
     missing = share_not_covered(reference_x, by=x)
     # What the sampler takes for the target: draws of no weight may be anywhere.
     effective = 1 / log_weight.softmax(0).square().sum()
     generator = torch.Generator(x.device).manual_seed(0)
     weighted = x[systematic(log_weight, min(len(x), len(reference_x)), generator)]
     extra = share_not_covered(weighted, by=reference_x) if effective >= FEW else 0.0
-    found = []
     if missing > UNSEEN:
-        reason = f"Modes are missing: {missing:.0%} of the reference's draws lie where the sampler hardly goes."
-        found.append(_Finding(2, reason, TRAIN))
+        said = f"Modes are missing: {missing:.0%} of the reference's draws lie where the sampler hardly goes."
+        yield 2, said, TRAIN
     if extra > UNSEEN:
-        reason = f"The sampler has {extra:.0%} of the weight where the reference has hardly any draws."
-        found.append(_Finding(1, reason, SEARCH))
-    return found or [_Finding(0, "Sampler and reference have seen the same places.")]
+        yield 1, f"The sampler has {extra:.0%} of the weight where the reference has hardly any draws.", SEARCH
+    if max(missing, extra) <= UNSEEN:
+        yield 0, "Sampler and reference have seen the same places.", ""
 
 
-def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor) -> list[_Finding]:
+def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor) -> Iterator[Finding]:
     """Whether draws of the target weigh what the sampler's own weights say they should.
 
     The target's mass at weights above c is P(w > c) over its draws rolled back, and E[w; w > c] / Z over the sampler's
@@ -238,28 +228,27 @@ def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor
     """
     usable = rolled_back[rolled_back.isfinite()]  # an edge of the support is lost by rounding
     if len(log_weight) < 2 * NUM_LARGEST or not len(usable):
-        return []
+        return
     found, expected, error = share_of_heavy(usable, log_weight)
     heavier = float((usable > log_weight.max()).double().mean())
     sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {float(usable.mean()):.3f}"
     if heavier > MANY_HEAVIER:
         said = f"{heavier:.0%} of the draws of the target, rolled back, weigh more than any of the sampler's own"
-        return [_Finding(2, f"Modes or tails are missing: {said} ({sandwich}).", TRAIN)]
-    if found > 2 * expected + UNSEEN and found - expected > LARGE * error:
+        yield 2, f"Modes or tails are missing: {said} ({sandwich}).", TRAIN
+    elif found > 2 * expected + UNSEEN and found - expected > LARGE * error:
         said = f"{found:.0%} of the draws of the target, rolled back, weigh more than all but {NUM_LARGEST} of the "
         said += f"sampler's own, which have {expected:.0%} of its weight"
-        level = 2 if found > UNDERREPRESENTED else 1
-        return [_Finding(level, f"Modes or tails are missing: {said} ({sandwich}).", TRAIN)]
-    return [_Finding(0, f"Draws of the target, rolled back, weigh what they should: {sandwich}.")]
+        yield 1 + (found > UNDERREPRESENTED), f"Modes or tails are missing: {said} ({sandwich}).", TRAIN
+    else:
+        yield 0, f"Draws of the target, rolled back, weigh what they should: {sandwich}.", ""
 
 
-def _history(history: Sequence[dict[str, Any]]) -> list[_Finding]:
+def _history(history: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     last = [entry for entry in history[-5:] if None not in (entry["log_z"], entry["low"], entry["high"])]
     if len(last) < 5:
-        return []
+        return
     log_z = [entry["log_z"] for entry in last]
     drift = sum(log_z[3:]) / 2 - sum(log_z[:3]) / 3
     variance = sum(interval_variance(entry["low"], entry["high"]) for entry in last) / 5
     if abs(drift) > max(LARGE * math.sqrt(variance * (1 / 2 + 1 / 3)), TOLERABLE):
-        return [_Finding(1, f"It still drifts: by {drift:+.3f} nats over the last five evaluations.", TRAIN)]
-    return []
+        yield 1, f"It still drifts: by {drift:+.3f} nats over the last five evaluations.", TRAIN

@@ -80,14 +80,10 @@ class WeightSummary:
 
 
 def share_of_heavy(of_target: Tensor, log_weight: Tensor) -> tuple[float, float, float]:
-    """The target's mass where weights are as large as the `NUM_LARGEST` largest, in two ways.
+    """The target's mass where weights are as large as the `NUM_LARGEST` largest of a sampler's, with shape (n).
 
-    Arguments:
-        of_target: log-weights of draws of the target, with shape (m).
-        log_weight: those of a sampler's own draws, with shape (n), n >= `NUM_LARGEST`.
-
-    Returns:
-        P(w > c) over draws of the target, E[w; w > c] / Z over the sampler's, and the standard error of the difference.
+    P(w > c) by log-weights of draws of the target, with shape (m), E[w; w > c] / Z by the sampler's, and the standard
+    error of the difference.
     """
     largest = log_weight.softmax(0).topk(NUM_LARGEST).values
     found = float((of_target > log_weight.topk(NUM_LARGEST).values[-1]).double().mean())

@@ -28,7 +28,6 @@ class Prior(nn.Module, ABC):
         super().__init__()
         self.space = as_space(space)
 
-    @abstractmethod
     def sample(
         self,
         n: int,
@@ -37,6 +36,11 @@ class Prior(nn.Module, ABC):
         device: torch.device | None = None,
     ) -> Tensor:
         """n draws, with shape (n, D)."""
+        return self.draw(torch.empty(n, self.space.dim, dtype=dtype, device=device), generator)
+
+    @abstractmethod
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws with the shape (n, D), dtype and device of a tensor, whose values say nothing."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:

@@ -14,14 +14,8 @@ class DiracPrior(Prior):
     reparametrised = True
     is_point = True
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        return torch.zeros(n, self.space.dim, dtype=dtype, device=device)
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.zeros_like(like)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[:-1])

@@ -44,15 +44,8 @@ class GaussianPrior(Prior):
             else:
                 self.register_buffer(name, values, persistent=False)
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        loc = self.loc.to(self.loc.dtype if dtype is None else dtype).expand(n, -1)
-        return GaussianKernel(loc, self._scale_now()).rsample(generator)
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return GaussianKernel(self.loc.to(like.dtype).expand_as(like), self._scale_now()).rsample(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return GaussianKernel(self.loc.to(x.dtype), self._scale_now()).log_prob(x)

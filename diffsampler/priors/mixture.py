@@ -48,15 +48,9 @@ class GaussianMixturePrior(Prior):
         self.position = nn.Parameter(position, learnable)
         self.log_factor = nn.Parameter(torch.zeros(shape), learnable)
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        component = torch.multinomial(self.logits.softmax(0), n, replacement=True, generator=generator)
-        loc, std = self._moments(torch.empty((), dtype=self.logits.dtype if dtype is None else dtype))
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        component = torch.multinomial(self.logits.softmax(0), len(like), replacement=True, generator=generator)
+        loc, std = self._moments(like)
         return GaussianKernel(loc[component], std[component]).rsample(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:

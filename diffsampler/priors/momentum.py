@@ -28,14 +28,8 @@ class MomentumPrior(Prior):
         self.positions = positions
         self.reparametrised = positions.reparametrised
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        x = self.positions.sample(n, generator, dtype, device)
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        x = self.positions.draw(like.chunk(2, -1)[0], generator)
         return torch.cat([x, noise_like(x, generator)], -1)
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Independent priors side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +24,18 @@ class ProductPrior(Prior):
         self.reparametrised = all(prior.reparametrised for prior in priors)
         self.is_point = all(prior.is_point for prior in priors)
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        return torch.cat([prior.sample(n, generator, dtype, device) for prior in self.priors], -1)
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.cat([prior.draw(part, generator) for prior, part in self._parts(like)], -1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return sum(prior.log_prob(part).double() for prior, part in zip(self.priors, self._parts(x), strict=True))
+        return sum(prior.log_prob(part).double() for prior, part in self._parts(x))
 
     def score(self, x: Tensor) -> Tensor:
-        parts = zip(self.priors, self._parts(x), strict=True)
-        return torch.cat([prior.score(part) for prior, part in parts], -1)
+        return torch.cat([prior.score(part) for prior, part in self._parts(x)], -1)
 
     @property
     def std(self) -> Tensor:
         return torch.cat([prior.std.expand(prior.space.dim) for prior in self.priors])
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split([prior.space.dim for prior in self.priors], -1)
+    def _parts(self, x: Tensor) -> Iterator[tuple[Prior, Tensor]]:
+        return zip(self.priors, x.split([prior.space.dim for prior in self.priors], -1), strict=True)

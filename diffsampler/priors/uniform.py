@@ -8,6 +8,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.priors.base import Prior
 from diffsampler.spaces import Circle, Space
+from diffsampler.spaces.kernels import uniform_like
 
 __all__ = ["UniformPrior"]
 
@@ -26,14 +27,8 @@ class UniformPrior(Prior):
         if not isinstance(space, Circle):
             raise InputError(f"space must be a Circle, where a uniform density can be normalised, got {space!r}.")
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        return (2 * torch.rand(n, self.space.dim, generator=generator, dtype=dtype, device=device) - 1) * math.pi
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return (2 * uniform_like(like, generator) - 1) * math.pi
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x.new_full(x.shape[:-1], -x.shape[-1] * math.log(2 * math.pi), dtype=torch.float64)

@@ -1,5 +1,6 @@
-"""What all figures share: colours, axes, and numbers as arrays."""
+"""What all figures share: axes, and numbers as arrays."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#222222"
-FILLED, STEP = {"fill": True, "color": ORANGE, "alpha": 0.4}, {"color": BLUE, "lw": 1.4}
-TRUTH, BAND = {"color": BLACK, "lw": 1.3, "ls": "--"}, {"color": BLUE, "alpha": 0.2, "lw": 0}
-EXACT = {"color": BLACK, "lw": 1.2, "label": "exact samples"}
+from diffsampler.report import style
 
 
 def draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weight: np.ndarray, **style: Any) -> float:
@@ -22,6 +19,12 @@ def draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weig
     density = np.histogram(values, bins, weights=weight)[0] / np.diff(bins) / weight.sum()
     ax.stairs(density, bins, **style)
     return float(density.max())
+
+
+def mark_truth(draw: Callable[..., Any], log_z: float | None) -> None:
+    """By a line, if it is known."""
+    if log_z is not None:
+        draw(log_z, label=f"true log Z = {log_z:.4g}", **style.TRUTH)
 
 
 def weights(log_weight: Tensor) -> np.ndarray:

@@ -21,23 +21,8 @@ from diffsampler.density import CheckedTarget
 from diffsampler.errors import InputError, warn_of
 from diffsampler.log_z import LogZEstimate
 from diffsampler.paths import Trajectory, evaluate, rollout
-from diffsampler.report.axes import (
-    BAND,
-    BLACK,
-    BLUE,
-    EXACT,
-    FILLED,
-    GREEN,
-    GREY,
-    ORANGE,
-    STEP,
-    draw_histogram,
-    finish,
-    interval,
-    new_figure,
-    to_numpy,
-    weights,
-)
+from diffsampler.report import style
+from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, to_numpy, weights
 from diffsampler.report.log_z_figures import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target, support_of
@@ -87,12 +72,12 @@ def plot_samples(
     figure, (ax,) = new_figure(6.0, 6.0)
     if len(levels):
         ax.contourf(*grid, levels=[*levels, np.inf], colors=colormaps["Greys"](np.linspace(0.12, 0.5, len(levels))))
-        ax.contour(*grid, levels=levels, colors=GREY, linewidths=0.6, linestyles="solid")
+        ax.contour(*grid, levels=levels, colors=style.GREY, linewidths=0.6, linestyles="solid")
     ax.fill_between([], [], color="#bbbbbb", label=shading if len(levels) else "zero or undefined in this view")
     shown = samples[:MAX_POINTS]
     inside = np.all([(low <= shown[:, k]) & (shown[:, k] <= high) for k, (low, high) in enumerate(views)], axis=0)
     label = f"{len(shown):,} of {len(samples):,} samples" + (f", {(~inside).sum():,} out of view" * (not inside.all()))
-    ax.scatter(*shown[inside].T, s=7, color=ORANGE, alpha=0.45, linewidths=0, label=label)
+    ax.scatter(*shown[inside].T, s=7, color=style.ORANGE, alpha=0.45, linewidths=0, label=label)
     ax.set(xlim=views[0], ylim=views[1], xlabel=f"coordinate {pair[0]}", ylabel=f"coordinate {pair[1]}")
     ax.set_aspect("auto" if target.plot_range is None else "equal")
     return finish(figure, ax, f"Samples over {name}", columns=1)
@@ -110,16 +95,16 @@ def plot_marginals(target: Target, x: Tensor, log_weight: Tensor | None = None, 
         ax.remove()
     for c, ax in enumerate(axes[:count]):
         view = _view(target, samples[:, c], exact[:, c])
-        top = draw_histogram(ax, samples[:, c], view, np.ones(len(samples)), label="samples", **FILLED)
+        top = draw_histogram(ax, samples[:, c], view, np.ones(len(samples)), label="samples", **style.FILLED)
         if len(exact):
-            top = max(top, draw_histogram(ax, exact[:, c], view, np.ones(len(exact)), **EXACT))
+            top = max(top, draw_histogram(ax, exact[:, c], view, np.ones(len(exact)), **style.EXACT))
         if weight.any():
             label = f"weighted samples (ESS {1 / np.square(weight).sum():,.1f})"
             # A few dominant weights make spikes that would flatten everything else.
-            top = max(top, min(2 * top, draw_histogram(ax, samples[:, c], view, weight, label=label, **STEP)))
+            top = max(top, min(2 * top, draw_histogram(ax, samples[:, c], view, weight, label=label, **style.STEP)))
         if target.dim == 1:
             grid, density, label = _density_line(target, x, view)
-            ax.plot(grid, density, color=GREEN, lw=1.6, label=label)
+            ax.plot(grid, density, color=style.GREEN, lw=1.6, label=label)
             top = max(top, density.max())
         ax.set(xlim=view, ylim=(0, 1.05 * top or 1), xlabel=f"coordinate {c}", yticks=[])
         ax.spines["left"].set_visible(False)
@@ -140,16 +125,16 @@ def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
     if trajectory.log_flow is None:
         residual = to_numpy(trajectory.balance_ends[1] - trajectory.balance_ends[0])
         view = interval(np.append(residual, 0.0), tail=0.005)
-        draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **FILLED)
-        ax.axvline(0, color=BLACK, lw=1)
+        draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **style.FILLED)
+        ax.axvline(0, color=style.BLACK, lw=1)
         ax.set(xlim=view, xlabel="log-weight minus log Z (nats)", ylabel="probability density")
         return finish(figure, ax, f"Balance of the two ends of {note}")
     t, u = to_numpy(times), to_numpy(trajectory.u - trajectory.u.mean(0))
     low, lower, median, upper, high = np.nanquantile(u, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
-    ax.axhline(0, color=BLACK, lw=1)
-    ax.fill_between(t, low, high, label="90 % of trajectories", **BAND)
-    ax.fill_between(t, lower, upper, label="50 % of trajectories", **{**BAND, "alpha": 0.4})
-    ax.plot(t, median, color=BLUE, lw=1.6, label="median")
+    ax.axhline(0, color=style.BLACK, lw=1)
+    ax.fill_between(t, low, high, label="90 % of trajectories", **style.BAND)
+    ax.fill_between(t, lower, upper, label="50 % of trajectories", **{**style.BAND, "alpha": 0.4})
+    ax.plot(t, median, color=style.BLUE, lw=1.6, label="median")
     ax.set(xlim=(t[0], t[-1]), xlabel="time t", ylabel="imbalance (nats)")
     return finish(figure, ax, f"Balance along {note}")
 

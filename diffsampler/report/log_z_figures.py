@@ -8,21 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsampler.log_z import LogZEstimate
-from diffsampler.report.axes import (
-    BAND,
-    BLUE,
-    FILLED,
-    GREEN,
-    ORANGE,
-    STEP,
-    TRUTH,
-    draw_histogram,
-    finish,
-    interval,
-    new_figure,
-    to_numpy,
-    weights,
-)
+from diffsampler.report import style
+from diffsampler.report.axes import draw_histogram, finish, interval, mark_truth, new_figure, to_numpy, weights
 
 __all__ = ["plot_estimates", "plot_log_weights", "plot_training"]
 
@@ -38,16 +25,16 @@ def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = 
     marker = {"lw": 1.6, "marker": "o", "ms": 3.5 if len(step) <= 40 else 0}
     claimed = np.isfinite(low) & np.isfinite(high)
     low, high = np.where(claimed, [low, high], np.nan)
-    if true_log_z is not None:
-        ax.axhline(true_log_z, label=f"true log Z = {true_log_z:.4g}", **TRUTH)
-    ax.plot(step, log_z, color=BLUE, label="log Z estimate", **marker)
+    mark_truth(ax.axhline, true_log_z)
+    ax.plot(step, log_z, color=style.BLUE, label="log Z estimate", **marker)
     if claimed.any():
-        ax.fill_between(step, low, high, label="its 95 % interval", **BAND)
+        ax.fill_between(step, low, high, label="its 95 % interval", **style.BAND)
         alone = claimed & (np.convolve(claimed, [1, 1, 1])[1:-1] == 1)  # a band needs a neighbour, else it is a bar
-        ax.vlines(step[alone], low[alone], high[alone], color=BLUE, alpha=0.2, lw=4)
+        ax.vlines(step[alone], low[alone], high[alone], color=style.BLUE, alpha=0.2, lw=4)
     if not claimed.all():
-        ax.plot(step[~claimed], log_z[~claimed], "o", ms=6, mfc="w", c=BLUE, label="no upper end: heavy-tailed weights")
-    ax.plot(step, elbo, color=ORANGE, label="ELBO", **marker)
+        hollow = {"ls": "", "marker": "o", "ms": 6, "mfc": "w", "color": style.BLUE}
+        ax.plot(step[~claimed], log_z[~claimed], label="no upper end: heavy-tailed weights", **hollow)
+    ax.plot(step, elbo, color=style.ORANGE, label="ELBO", **marker)
     half, truth = len(step) // 2, np.array([true_log_z], dtype=float)
     # A few late bounds may be as far away as the early ones: the lowest quarter does not count.
     bounds = np.sort(elbo[half:])[(len(step) - half) // 4 :]
@@ -55,7 +42,7 @@ def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = 
     whole = interval(np.concatenate([log_z, low, high, elbo, truth]))
     clipped = whole[1] - whole[0] > 2 * (late[1] - late[0])
     ax.set(ylim=late if clipped else whole, ylabel="nats")
-    ess_ax.plot(step, 100 * ess, color=GREEN, **marker)
+    ess_ax.plot(step, 100 * ess, color=style.GREEN, **marker)
     ess_ax.set(ylim=(0, 110 * np.nanmax(ess, initial=0) or 1), xlabel="training step", ylabel="effective\nsamples (%)")
     return finish(figure, ax, "Training" + ", view clipped to the second half of the run" * clipped)
 
@@ -71,16 +58,15 @@ def plot_log_weights(
     view = interval(np.append(np.sort(finite)[len(finite) // 50 :], np.array(marks, dtype=float)))
     figure, (ax,) = new_figure(7.2, 4.4)
     if len(finite):
-        draw_histogram(ax, values, view, np.isfinite(values).astype(float), label="samples", **FILLED)
-        draw_histogram(ax, values, view, weights(log_weight), label="their part in the estimate of Z", **STEP)
+        draw_histogram(ax, values, view, np.isfinite(values).astype(float), label="samples", **style.FILLED)
+        draw_histogram(ax, values, view, weights(log_weight), label="their part in the estimate of Z", **style.STEP)
     if estimate is not None:
-        ax.axvline(estimate.log_z, color=BLUE, lw=1.8, label=f"log Z estimate = {estimate.log_z:.4g}")
+        ax.axvline(estimate.log_z, color=style.BLUE, lw=1.8, label=f"log Z estimate = {estimate.log_z:.4g}")
         if np.isfinite(estimate.high):
-            ax.axvspan(estimate.low, estimate.high, label="its 95 % interval", **BAND)
+            ax.axvspan(estimate.low, estimate.high, label="its 95 % interval", **style.BAND)
         hidden = " (left of the view)" if estimate.elbo < view[0] else ""
-        ax.axvline(estimate.elbo, color=ORANGE, lw=1.8, label=f"ELBO = {estimate.elbo:.4g}{hidden}")
-    if true_log_z is not None:
-        ax.axvline(true_log_z, label=f"true log Z = {true_log_z:.4g}", **TRUTH)
+        ax.axvline(estimate.elbo, color=style.ORANGE, lw=1.8, label=f"ELBO = {estimate.elbo:.4g}{hidden}")
+    mark_truth(ax.axvline, true_log_z)
     ax.set(xlim=view, xlabel="log importance weight (nats)", ylabel="probability density")
     zero, below = len(values) - len(finite), (finite < view[0]).sum()
     return finish(figure, ax, f"{len(values):,} log-weights: {zero:,} of weight zero, {below:,} left of the view")
@@ -99,16 +85,15 @@ def plot_estimates(
     figure, (ax,) = new_figure(7.2, 1.4 + 0.42 * (len(estimates) + len(bounds)))
     ends = [value for e in estimates.values() for value in (e.log_z, e.low, e.high)]
     view = interval(np.array([*ends, *bounds.values(), true_log_z], dtype=float), padding=0.1)
-    if true_log_z is not None:
-        ax.axvline(true_log_z, label=f"true log Z = {true_log_z:.4g}", **TRUTH)
+    mark_truth(ax.axvline, true_log_z)
     for row, estimate in enumerate(estimates.values()):
-        ax.plot(estimate.log_z, row, "o", color=BLUE, ms=7, label="" if row else "estimate and 95 % interval")
+        ax.plot(estimate.log_z, row, "o", color=style.BLUE, ms=7, label="" if row else "estimate and 95 % interval")
         end = estimate.high if np.isfinite(estimate.high) else view[1]
-        style = {"color": BLUE, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+        line = {"color": style.BLUE, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
         arrow = "|-|,widthA=0.25,widthB=0.25" if np.isfinite(estimate.high) else "->"
-        ax.annotate("", (end, row), (estimate.low, row), arrowprops={"arrowstyle": arrow, **style})
+        ax.annotate("", (end, row), (estimate.low, row), arrowprops={"arrowstyle": arrow, **line})
     for row, value in enumerate(bounds.values(), len(estimates)):
-        ax.plot(value, row, "D", color=ORANGE, ms=6, label="" if row > len(estimates) else "bound")
+        ax.plot(value, row, "D", color=style.ORANGE, ms=6, label="" if row > len(estimates) else "bound")
     names = [*estimates, *bounds]
     ax.set(xlim=view, ylim=(len(names) - 0.5, -0.5), xlabel="log Z (nats)")
     ax.set_yticks(range(len(names)), names)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from diffsampler.errors import check_count
@@ -17,7 +18,6 @@ class Space(ABC):
         dim: the dimension D.
 
     Attributes:
-        num_features: F, of what networks see of a state.
         is_euclidean: whether it is R^D, where linear functions of states make sense.
     """
 
@@ -27,8 +27,9 @@ class Space(ABC):
         self.dim = check_count("dim", dim)
 
     @property
-    @abstractmethod
-    def num_features(self) -> int: ...
+    def num_features(self) -> int:
+        """F, of what networks see of a state."""
+        return self.features(torch.zeros(self.dim)).shape[-1]
 
     @abstractmethod
     def kernel(self, mean: Tensor, std: Tensor) -> Kernel:

@@ -12,10 +12,6 @@ __all__ = ["Circle"]
 class Circle(Space):
     """D angles in [-pi, pi), with normal noise wound around."""
 
-    @property
-    def num_features(self) -> int:
-        return 2 * self.dim
-
     def kernel(self, mean: Tensor, std: Tensor) -> WrappedGaussianKernel:
         return WrappedGaussianKernel(mean, std)
 

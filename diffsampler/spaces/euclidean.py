@@ -14,10 +14,6 @@ class Euclidean(Space):
 
     is_euclidean = True
 
-    @property
-    def num_features(self) -> int:
-        return self.dim
-
     def kernel(self, mean: Tensor, std: Tensor) -> GaussianKernel:
         return GaussianKernel(mean, std)
 

@@ -5,7 +5,7 @@ Letters: T steps, B trajectories, D dimensions, `*` any leading shape.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ __all__ = [
     "ProductKernel",
     "WrappedGaussianKernel",
     "noise_like",
+    "uniform_like",
     "wrap",
 ]
 
@@ -26,6 +27,11 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape, dtype and device of x."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform noise in [0, 1) of the shape, dtype and device of x."""
+    return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 class Kernel(ABC):
@@ -86,7 +92,7 @@ def wrap(x: Tensor) -> Tensor:
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
-class WrappedGaussianKernel(Kernel):
+class WrappedGaussianKernel(GaussianKernel):
     """A Gaussian wound around the circle, in every coordinate: angles in [-pi, pi).
 
     Arguments:
@@ -94,12 +100,8 @@ class WrappedGaussianKernel(Kernel):
         std: positive, at most 3; broadcasts against `mean`.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean = mean
-        self.std = std
-
     def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
-        return wrap(GaussianKernel(self.mean, self.std).rsample(generator, noise_scale))
+        return wrap(super().rsample(generator, noise_scale))
 
     def log_prob(self, y: Tensor) -> Tensor:
         precision = (1 / self.std).to(y.dtype)
@@ -165,12 +167,10 @@ class ProductKernel(Kernel):
         return torch.cat([part.rsample(generator, noise_scale) for part in self.parts], -1)
 
     def log_prob(self, y: Tensor) -> Tensor:
-        parts = zip(self.parts, self._split(y), strict=True)
-        return sum(kernel.log_prob(part) for kernel, part in parts)
+        return sum(kernel.log_prob(part) for kernel, part in self._parts(y))
 
     def widened(self, log_scale: Tensor) -> "ProductKernel":
-        parts = zip(self.parts, self._split(log_scale), strict=True)
-        return ProductKernel([kernel.widened(part) for kernel, part in parts])
+        return ProductKernel([kernel.widened(part) for kernel, part in self._parts(log_scale)])
 
-    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split([part.mean.shape[-1] for part in self.parts], -1)
+    def _parts(self, x: Tensor) -> Iterator[tuple[Kernel, Tensor]]:
+        return zip(self.parts, x.split([part.mean.shape[-1] for part in self.parts], -1), strict=True)

@@ -1,6 +1,6 @@
 """Several spaces at once: angles and reals, say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,28 +24,27 @@ class Product(Space):
         self.spaces = list(spaces)
         self.is_euclidean = all(space.is_euclidean for space in spaces)
 
-    @property
-    def num_features(self) -> int:
-        return sum(space.num_features for space in self.spaces)
-
     def kernel(self, mean: Tensor, std: Tensor) -> ProductKernel:
-        stds = self._parts(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
-        means = self._parts(mean)
-        return ProductKernel([space.kernel(m, s) for space, m, s in zip(self.spaces, means, stds, strict=True)])
+        stds = self._split(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
+        parts = zip(self.spaces, self._split(mean), stds, strict=True)
+        return ProductKernel([space.kernel(*moments) for space, *moments in parts])
 
     def features(self, x: Tensor) -> Tensor:
-        return torch.cat([space.features(part) for space, part in zip(self.spaces, self._parts(x), strict=True)], -1)
+        return torch.cat([space.features(part) for space, part in self._parts(x)], -1)
 
     def features_of_each(self, x: Tensor, scale: Tensor) -> Tensor:
-        parts = zip(self.spaces, self._parts(x), self._parts(scale.expand(self.dim)), strict=True)
-        found = [space.features_of_each(part, unit) for space, part, unit in parts]
+        units = self._split(scale.expand(self.dim))
+        found = [space.features_of_each(part, unit) for (space, part), unit in zip(self._parts(x), units, strict=True)]
         widest = max(one.shape[-1] for one in found)
         return torch.cat([pad(one, (0, widest - one.shape[-1])) for one in found], -2)
 
     def wrap(self, x: Tensor) -> Tensor:
-        return torch.cat([space.wrap(part) for space, part in zip(self.spaces, self._parts(x), strict=True)], -1)
+        return torch.cat([space.wrap(part) for space, part in self._parts(x)], -1)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _parts(self, x: Tensor) -> Iterator[tuple[Space, Tensor]]:
+        return zip(self.spaces, self._split(x), strict=True)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.split([space.dim for space in self.spaces], -1)
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ on a box is exactly normal in y, and what rises or falls as a power towards an e
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -70,33 +70,26 @@ class Everywhere(Piece):
 class Above(Piece):
     """x = low + exp(y)."""
 
+    sign = 1
+
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        (low,) = self.bounds(y)
-        return self.inside(low + y.exp()), y.sum(-1)
+        (bound,) = self.bounds(y)
+        return self.inside(bound + self.sign * y.exp()), y.sum(-1)
 
     def inverse(self, x: Tensor) -> Tensor:
-        (low,) = self.bounds(x)
-        return (self.inside(x) - low).log()
+        (bound,) = self.bounds(x)
+        return (self.sign * (self.inside(x) - bound)).log()
 
     def inside(self, x: Tensor) -> Tensor:
-        (low,) = self.bounds(x)
-        return x.maximum(low.nextafter(torch.full_like(low, torch.inf)))
+        (bound,) = self.bounds(x)
+        nearest = bound.nextafter(torch.full_like(bound, self.sign * torch.inf))
+        return x.maximum(nearest) if self.sign > 0 else x.minimum(nearest)
 
 
-class Below(Piece):
+class Below(Above):
     """x = high - exp(y)."""
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        (high,) = self.bounds(y)
-        return self.inside(high - y.exp()), y.sum(-1)
-
-    def inverse(self, x: Tensor) -> Tensor:
-        (high,) = self.bounds(x)
-        return (high - self.inside(x)).log()
-
-    def inside(self, x: Tensor) -> Tensor:
-        (high,) = self.bounds(x)
-        return x.minimum(high.nextafter(torch.full_like(high, -torch.inf)))
+    sign = -1
 
 
 class Between(Piece):
@@ -155,35 +148,32 @@ class Support:
         self.pieces = list(pieces)
         self.edges: list[tuple[int, float, int, bool]] = []
         for column, (low, high) in enumerate(ends):
-            if math.isfinite(low):
-                self.edges.append((column, low, 1, math.isinf(high)))
-            if math.isfinite(high):
-                self.edges.append((column, high, -1, math.isinf(low)))
+            for bound, sign, other in ((low, 1, high), (high, -1, low)):
+                if math.isfinite(bound):
+                    self.edges.append((column, bound, sign, math.isinf(other)))
         order = [column for columns, _ in pieces for column in columns]
         self._back = sorted(range(len(order)), key=order.__getitem__)
         self._in_order = order == sorted(order)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x and log |det dx/dy|, with shapes (*, D) and (*), for y with shape (*, D)."""
-        parts = [piece.forward(self._columns(y, columns)) for columns, piece in self.pieces]
-        return self._joined([x for x, _ in parts]), sum(log_det for _, log_det in parts)
+        parts, log_dets = zip(*(piece.forward(part) for piece, part in self._parts(y)), strict=True)
+        return self._joined(parts), sum(log_dets)
 
     def inverse(self, x: Tensor) -> Tensor:
         """y, with shape (*, D), for x with shape (*, D)."""
-        return self._joined([piece.inverse(self._columns(x, columns)) for columns, piece in self.pieces])
+        return self._joined([piece.inverse(part) for piece, part in self._parts(x)])
 
     def inside(self, x: Tensor) -> Tensor:
         """x with what rounding has moved onto an edge just within it, with shape (*, D)."""
-        return self._joined([piece.inside(self._columns(x, columns)) for columns, piece in self.pieces])
+        return self._joined([piece.inside(part) for piece, part in self._parts(x)])
 
     def contains(self, x: Tensor) -> Tensor:
         """Whether points x, with shape (*, D), are within, with shape (*)."""
-        found = [piece.contains(self._columns(x, columns)) for columns, piece in self.pieces]
-        return torch.stack(found).all(0)
+        return torch.stack([piece.contains(part) for piece, part in self._parts(x)]).all(0)
 
-    def score_of(self, y: Tensor, score: Tensor) -> Tensor:
-        """The gradient in y of a density of which `score` is the gradient in x, both with shape (*, D)."""
-        return score_through(self.forward, y, score)
+    def _parts(self, x: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+        return ((piece, self._columns(x, columns)) for columns, piece in self.pieces)
 
     def _columns(self, x: Tensor, columns: list[int]) -> Tensor:
         if len(self.pieces) == 1:
@@ -192,6 +182,6 @@ class Support:
             return x[..., columns[0] : columns[-1] + 1]
         return torch.stack([x[..., column] for column in columns], -1)
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return joined if self._in_order else torch.stack([joined[..., column] for column in self._back], -1)

@@ -19,6 +19,8 @@ __all__ = ["ordered_vector", "read_support"]
 
 BELOW = (constraints.greater_than, constraints.greater_than_eq)
 WITHIN = (constraints.interval, constraints.half_open_interval)
+# By whether there is a lower and an upper bound.
+KINDS = {(False, False): Everywhere, (True, False): Above, (False, True): Below, (True, True): Between}
 
 
 class _OrderedVector(Constraint):
@@ -63,98 +65,87 @@ def read_support(given: Any, dim: int, name: str) -> Support | None:
     """
     if given is None:
         return None
-    refusal = _Refusal(name, given, dim)
-    low, high = torch.full((dim,), -torch.inf, dtype=torch.float64), torch.full((dim,), torch.inf, dtype=torch.float64)
-    joint: list[tuple[list[int], Piece]] = []
+    declaration = _Declaration(given, dim, name)
     if isinstance(given, Constraint):
-        _read(given, list(range(dim)), low, high, joint, refusal)
+        declaration.read(given, list(range(dim)))
     elif isinstance(given, tuple | list) and len(given) == 2:
-        _set(low, list(range(dim)), given[0], refusal)
-        _set(high, list(range(dim)), given[1], refusal)
+        for bounds, value in zip((declaration.low, declaration.high), given, strict=True):
+            declaration.bound(bounds, list(range(dim)), value)
     else:
-        raise refusal.because()
-    if not (low < high).all() or (low == torch.inf).any() or (high == -torch.inf).any():
-        raise refusal.because("low must be below high in every coordinate")
-    taken = {column for columns, _ in joint for column in columns}
-    kinds = {
-        (False, False): lambda low, high: Everywhere(),
-        (True, False): lambda low, high: Above(low),
-        (False, True): lambda low, high: Below(high),
-        (True, True): Between,
-    }
-    pieces = list(joint)
-    ends = list(zip(low.tolist(), high.tolist(), strict=True))
-    for kind, make in kinds.items():
-        columns = [column for column in range(dim) if tuple(map(math.isfinite, ends[column])) == kind]
-        columns = [column for column in columns if column not in taken]
-        if columns:
-            pieces.append((columns, make(low[columns], high[columns])))
-    return None if all(isinstance(piece, Everywhere) for _, piece in pieces) else Support(pieces, ends)
+        raise declaration.refusal()
+    return declaration.support()
 
 
-class _Refusal:
-    """The sentence that says what was given, and what is accepted."""
+class _Declaration:
+    """What is read of a declaration so far: bounds of each coordinate, and what is no box."""
 
-    def __init__(self, name: str, given: Any, dim: int) -> None:
+    def __init__(self, given: Any, dim: int, name: str) -> None:
         self.name, self.dim = name, dim
         self.given = f"the class {given.__name__}" if isinstance(given, type) else " ".join(f"{given!r}".split())[:80]
+        self.low = torch.full((dim,), -torch.inf, dtype=torch.float64)
+        self.high = -self.low
+        self.joint: list[tuple[list[int], Piece]] = []
 
-    def because(self, reason: str = "") -> InputError:
-        """The error to raise."""
+    def refusal(self, reason: str = "") -> InputError:
+        """The sentence that says what was given, and what is accepted."""
         return InputError(
             f"support of {self.name} must be None, a pair (low, high) of numbers or of {self.dim} numbers each, or a "
             "constraint of torch.distributions.constraints that keeps the dimension, such as positive or "
             f"interval(0, 1), got {self.given}{': ' * bool(reason)}{reason}."
         )
 
+    def read(self, constraint: Constraint, columns: list[int]) -> None:
+        """Take what a constraint says of these coordinates."""
+        if isinstance(constraint, constraints.independent):
+            self.read(constraint.base_constraint, columns)
+        elif isinstance(constraint, constraints.cat | constraints.stack):
+            lengths = constraint.lengths if isinstance(constraint, constraints.cat) else [1] * len(constraint.cseq)
+            if constraint.dim not in (0, -1) or sum(lengths) != len(columns):
+                raise self.refusal(f"it is of {sum(lengths)} coordinates along dim {constraint.dim}, not of the last")
+            for part, mine in zip(constraint.cseq, torch.tensor(columns).split(lengths), strict=True):
+                self.read(part, mine.tolist())
+        elif type(constraint) in (*BELOW, *WITHIN, constraints.less_than):
+            if type(constraint) is not constraints.less_than:
+                self.bound(self.low, columns, constraint.lower_bound)
+            if type(constraint) not in BELOW:
+                self.bound(self.high, columns, constraint.upper_bound)
+        elif type(constraint) is not type(constraints.real):
+            self.joint.append((columns, Transformed(self.bijection(constraint, len(columns)))))
 
-def _read(
-    constraint: Constraint,
-    columns: list[int],
-    low: Tensor,
-    high: Tensor,
-    joint: list[tuple[list[int], Piece]],
-    refusal: _Refusal,
-) -> None:
-    """Write bounds of these coordinates into low and high, and append what is no box."""
-    if isinstance(constraint, constraints.independent):
-        _read(constraint.base_constraint, columns, low, high, joint, refusal)
-    elif isinstance(constraint, constraints.cat | constraints.stack):
-        lengths = constraint.lengths if isinstance(constraint, constraints.cat) else [1] * len(constraint.cseq)
-        if constraint.dim not in (0, -1) or sum(lengths) != len(columns):
-            raise refusal.because(f"it is of {sum(lengths)} coordinates along dim {constraint.dim}, not of the last")
-        for part, mine in zip(constraint.cseq, torch.tensor(columns).split(lengths), strict=True):
-            _read(part, mine.tolist(), low, high, joint, refusal)
-    elif type(constraint) in BELOW:
-        _set(low, columns, constraint.lower_bound, refusal)
-    elif type(constraint) is constraints.less_than:
-        _set(high, columns, constraint.upper_bound, refusal)
-    elif type(constraint) in WITHIN:
-        _set(low, columns, constraint.lower_bound, refusal)
-        _set(high, columns, constraint.upper_bound, refusal)
-    elif type(constraint) is not type(constraints.real):
-        joint.append((columns, Transformed(_bijection(constraint, len(columns), refusal))))
+    def bijection(self, constraint: Constraint, n: int) -> Transform:
+        """From R^n onto a constraint."""
+        if isinstance(constraint, type(constraints.simplex)):
+            raise self.refusal(
+                "a simplex has one dimension less than coordinates; write the density of the first dim - 1, the last "
+                "being 1 minus their sum, and return -inf where that is negative"
+            )
+        try:
+            transform = biject_to(constraint)
+            keeps = transform.domain.event_dim < 2 and transform.forward_shape((n,)) == (n,)
+        except (NotImplementedError, ValueError) as error:
+            raise self.refusal("torch knows no bijection for it") from error
+        if not keeps:
+            raise self.refusal("its bijection changes the dimension")
+        return transform
 
+    def bound(self, bounds: Tensor, columns: list[int], value: Any) -> None:
+        """Take bounds of these coordinates."""
+        try:
+            value = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+            bounds[columns] = value.expand(len(columns))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self.refusal() from error
 
-def _bijection(constraint: Constraint, n: int, refusal: _Refusal) -> Transform:
-    if isinstance(constraint, type(constraints.simplex)):
-        raise refusal.because(
-            "a simplex has one dimension less than coordinates; write the density of the first dim - 1, the last being "
-            "1 minus their sum, and return -inf where that is negative"
-        )
-    try:
-        transform = biject_to(constraint)
-        keeps = transform.domain.event_dim < 2 and transform.forward_shape((n,)) == (n,)
-    except (NotImplementedError, ValueError) as error:
-        raise refusal.because("torch knows no bijection for it") from error
-    if not keeps:
-        raise refusal.because("its bijection changes the dimension")
-    return transform
-
-
-def _set(bounds: Tensor, columns: list[int], value: Any, refusal: _Refusal) -> None:
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
-        bounds[columns] = value.expand(len(columns))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise refusal.because() from error
+    def support(self) -> Support | None:
+        """The map onto all that; None where it is R^D."""
+        low, high = self.low, self.high
+        if not (low < high).all() or (low == torch.inf).any() or (high == -torch.inf).any():
+            raise self.refusal("low must be below high in every coordinate")
+        taken = {column for columns, _ in self.joint for column in columns}
+        pieces, ends = list(self.joint), list(zip(low.tolist(), high.tolist(), strict=True))
+        for kind, piece in KINDS.items():
+            columns = [k for k in range(self.dim) if k not in taken and tuple(map(math.isfinite, ends[k])) == kind]
+            if columns:
+                bounds = [end[columns] for end, is_known in zip((low, high), kind, strict=True) if is_known]
+                pieces.append((columns, piece(*bounds)))
+        return None if all(isinstance(piece, Everywhere) for _, piece in pieces) else Support(pieces, ends)

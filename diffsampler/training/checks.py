@@ -83,6 +83,7 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
             counter = CountedTarget(sampler.density)  # flat in x along what the coordinates leave out
         else:
             z = z if coordinates is None else coordinates(z)[0]
-            counter = unbounded(CountedTarget(sampler.target))
-        check_proper(counter, z if onto is None else onto.inverse(z.double()))
+            counter = CountedTarget(sampler.target)
+        with unbounded(counter):
+            check_proper(counter, z if onto is None else onto.inverse(z.double()))
         sampler.counter.num_evaluations += counter.num_evaluations

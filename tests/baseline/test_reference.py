@@ -11,8 +11,8 @@ from torch import Tensor
 from diffsampler import FunctionTarget, InputError, Target
 from diffsampler.baseline import GaussianComponents, reference
 from diffsampler.baseline.ascent import follow_gradients
-from diffsampler.baseline.reference import more_draws
 from diffsampler.baseline.search import starts_at_all_radii, unexplained_peaks
+from diffsampler.baseline.wander import more_draws
 from diffsampler.counted import CountedTarget
 from diffsampler.log_z import estimate_log_z, judge
 from targets import Gaussian, GaussianMixture
@@ -100,7 +100,7 @@ def test_paths_of_a_gaussian_end_in_it(generator: torch.Generator) -> None:
     )
     target = Gaussian([50.0, 0.0, -3.0], covariance)
     counter = CountedTarget(target)
-    found = follow_gradients(counter, starts_at_all_radii(counter, generator=generator), generator)
+    found = follow_gradients(counter, starts_at_all_radii(counter, generator), generator)
     assert len(found.loc) == 1, "paths that end in one Gaussian are one component"
     # The same density, to a fiftieth of a nat: a start for particles needs no more.
     x = found.sample(50, generator)

@@ -20,9 +20,9 @@ class DistributionPrior(Prior):
         super().__init__(space)
         self.distribution = distribution
 
-    def sample(self, n, generator=None, dtype=None, device=None):
-        uniform = torch.rand(n, self.space.dim, generator=generator, dtype=torch.float64, device=device)
-        return self.distribution.icdf(uniform).to(dtype)
+    def draw(self, like, generator):
+        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64, device=like.device)
+        return self.distribution.icdf(uniform).to(like)
 
     def log_prob(self, x):
         return self.distribution.log_prob(x).sum(-1)

@@ -1,4 +1,4 @@
-"""Exploration: rollouts with wider noise, early in training."""
+"""The sampler's own rollouts, as they are or with wider noise early in training."""
 
 import torch
 
@@ -6,7 +6,16 @@ from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_non_negative
 from diffsampler.paths import Dynamics, Path, rollout
 
-__all__ = ["Exploration"]
+__all__ = ["Exploration", "OnPolicy"]
+
+
+class OnPolicy(Behaviour):
+    """Rollouts of the sampler as it is."""
+
+    on_policy = True
+
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        return rollout(dynamics, n, generator, keep_activations=True)
 
 
 class Exploration(Behaviour):
