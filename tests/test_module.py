@@ -89,9 +89,8 @@ def test_each_part_has_its_own_learning_rate_and_the_rates_fall():
     assert {rates[id(p)] for p in module.sampler.policy.control.parameters()} == {0.1}
     assert {rates[id(p)] for p in module.sampler.policy.flow.parameters()} == {0.2}
     assert rates[id(module.sampler.policy.log_z)] == 0.3
-    assert module._lr_factor(0) == 1
-    assert module._lr_factor(5) == pytest.approx((1 + 0.25) / 2)
-    assert module._lr_factor(10) == pytest.approx(0.25)
+    (factor,) = configuration["lr_scheduler"]["scheduler"].lr_lambdas[:1]
+    assert [factor(step) for step in (0, 5, 10)] == pytest.approx([1, (1 + 0.25) / 2, 0.25])
 
 
 def test_ranks_draw_different_noise(monkeypatch):
@@ -286,7 +285,7 @@ class Scaled(TrajectoryLoss):
 @pytest.mark.parametrize("loss", [Scaled(), SubTrajectoryBalance(), LogVariance()], ids=lambda x: type(x).__name__)
 def test_every_parameter_is_trained_once(loss):
     module = SamplerModule(Sampler(gaussian(), Bridge, grid=3), loss, weight_decay=0.5)
-    groups = module._optimizer_groups()
+    groups = module.optimisation.groups(module.sampler.policy, loss)
     trained = [id(p) for group in groups for p in group["params"]]
     assert len(trained) == len(set(trained))
     assert set(trained) == {id(p) for p in module.parameters()}

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.cli import main
 from diffsampler.training.module import SamplerModule
-from diffsampler.training.stopping import progress_in_cycle
+from diffsampler.training.stopping import Stopping, progress_in_cycle
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -66,11 +66,11 @@ def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     # Searches suffice for all that can be trained in seconds: the decision is that of a stand-in.
     decided = []
 
-    def why_to_end(sampler: Sampler, tolerance: float, seed: int, step: int) -> str:
-        decided.append((tolerance, seed, step))
+    def why(stopping: Stopping, step: int) -> str:
+        decided.append((stopping.tolerance, stopping.seed, step))
         return "all is known" if step >= 50 else ""
 
-    monkeypatch.setattr("diffsampler.training.module.why_to_end", why_to_end)
+    monkeypatch.setattr(Stopping, "why", why)
     sizes = {"batch_size": 8, "steps_per_epoch": 10, "num_eval_samples": 100, **QUIET}
     history = fit(searched(two_modes), max_steps=200, seed=4, tolerance=0.5, lr=1e-6, **sizes)
     assert decided == [(0.5, 4, 0), (0.5, 4, 50)]
@@ -186,9 +186,8 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
         return sampler, fit(sampler, max_steps=max_steps, tolerance=0.5, lr=1e-6, **sizes, **options)
 
     tried = []
-    ready = "diffsampler.training.module.why_to_end"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ready, lambda sampler, tolerance, seed, step: tried.append(step) or "")
+        patch.setattr(Stopping, "why", lambda stopping, step: tried.append(step) or "")
         whole, history = run(50, "whole")
         straight = tried.copy()
         tried.clear()

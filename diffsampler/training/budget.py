@@ -9,7 +9,7 @@ from diffsampler.sampler import Sampler
 from diffsampler.training.checks import CHECK_POINTS
 from diffsampler.training.data import TrajectoryCounts
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "share_of_rank"]
 
 PROPRIETY, PROPRIETY_PER_COORDINATE = 1200, 70  # evaluations of `check_proper`, where nothing looks suspicious
 
@@ -106,3 +106,9 @@ class Budget:
                 f"{self.limit:,}: {spent:,} are spent, the check at the start takes {check:,}, a step {step:,}, and "
                 f"the validation at the end {validation:,}. Lower batch_size or num_eval_samples."
             )
+
+
+def share_of_rank(total: int, num_ranks: int, rank: int) -> int:
+    """Of a count over all ranks: as even as can be."""
+    share, rest = divmod(total, num_ranks)
+    return share + (rest if rank == 0 else 0)

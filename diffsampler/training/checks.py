@@ -10,12 +10,13 @@ from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
+from diffsampler.fingerprint import differences
 from diffsampler.paths import rollout
 from diffsampler.repeatable import check_repeatable, naming_the_target
 from diffsampler.sampler import Sampler
 from diffsampler.target import support_of
 
-__all__ = ["CHECK_POINTS", "check_loss", "check_precision", "check_target", "check_trainer"]
+__all__ = ["CHECK_POINTS", "check_loss", "check_precision", "check_resumption", "check_target", "check_trainer"]
 
 CHECK_POINTS = 256
 
@@ -87,3 +88,14 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
         with unbounded(counter):
             check_proper(counter, z if onto is None else onto.inverse(z.double()))
         sampler.counter.num_evaluations += counter.num_evaluations
+
+
+def check_resumption(checkpoint: dict[str, Any], sampler: Sampler, trainer: L.Trainer) -> None:
+    """Raise InputError where a run cannot go on from a checkpoint."""
+    if "generators" not in checkpoint:
+        raise InputError("This checkpoint was not written by diffsampler fit.")
+    if found := differences(checkpoint.get("parts", {}), sampler.describe()):
+        raise InputError(f"The checkpoint is of a sampler made otherwise: {found}.")
+    step, last = checkpoint["global_step"], trainer.max_steps
+    if trainer.state.fn == "fit" and 0 <= last <= step:
+        raise InputError(f"Nothing to train: the checkpoint is at step {step} already. Raise max_steps, {last} now.")

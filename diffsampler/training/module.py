@@ -1,7 +1,6 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,27 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
-from diffsampler.errors import InputError, check_count, check_instance, check_non_negative, check_positive
-from diffsampler.fingerprint import differences
+from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.losses import Objective
 from diffsampler.parts import check_initialised
 from diffsampler.sampler import Sampler
 from diffsampler.streams import fixed_weights, new_generator
-from diffsampler.training.budget import Budget
+from diffsampler.training.budget import Budget, share_of_rank
 from diffsampler.training.checkpoint_io import AtomicCheckpointIO
-from diffsampler.training.checks import CHECK_POINTS, check_loss, check_precision, check_target, check_trainer
+from diffsampler.training.checks import (
+    CHECK_POINTS,
+    check_loss,
+    check_precision,
+    check_resumption,
+    check_target,
+    check_trainer,
+)
 from diffsampler.training.divergence import Divergence
-from diffsampler.training.stopping import NUM_DECIDING, looks_ready, progress_in_cycle, why_to_end
+from diffsampler.training.optimisation import Optimisation, untrained
+from diffsampler.training.stopping import NUM_DECIDING, Stopping, progress_in_cycle, why_ended
 
 __all__ = ["SamplerModule"]
-
-DECIDE_EVERY = 50
 
 
 class SamplerModule(L.LightningModule):
@@ -96,16 +100,13 @@ class SamplerModule(L.LightningModule):
             )
         with fixed_weights():
             self.loss.adapt(sampler.dynamics)
-        self.lr = check_positive("lr", usual.lr if lr is None else lr)
-        self.flow_lr = check_positive("flow_lr", flow_lr)
-        self.log_z_lr = check_positive("log_z_lr", log_z_lr)
-        self.final_lr_factor = check_positive("final_lr_factor", final_lr_factor)
-        self.weight_decay = check_non_negative("weight_decay", weight_decay)
+        self.lr = usual.lr if lr is None else lr
+        self.optimisation = Optimisation(self.lr, flow_lr, log_z_lr, final_lr_factor, weight_decay)
         self.budget = Budget(sampler, max_target_evaluations)
         self.seed = check_count("seed", seed, minimum=0)
         self.tolerance = check_non_negative("tolerance", usual.tolerance if tolerance is None else tolerance)
         self.ended = ""
-        self._next_try = 0
+        self.stopping = Stopping(sampler, self.tolerance, self.seed)
         self.history: list[dict[str, Any]] = []
         self.divergence = Divergence()
         self._draws: list[tuple[Tensor, Tensor]] = []
@@ -114,27 +115,12 @@ class SamplerModule(L.LightningModule):
         self._frozen: list[torch.nn.Parameter] = []
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.Adam(self._optimizer_groups())
+        optimizer = torch.optim.Adam(self.optimisation.groups(self.sampler.policy, self.loss))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _optimizer_groups(self) -> list[dict[str, Any]]:
-        policy = self.sampler.policy
-        controls = [policy.control, policy.process, self.loss]
-        if policy.backward_control is not None:
-            controls.append(policy.backward_control)
-        control = [parameter for part in controls for parameter in part.parameters()]
-        flow = [] if policy.flow is None else [*policy.flow.parameters()]
-        # What a loss does not train is in its group all the same: a run may go on with another loss.
-        return [
-            {"params": control, "lr": self.lr, "weight_decay": self.weight_decay},
-            {"params": flow, "lr": self.flow_lr, "weight_decay": self.weight_decay},
-            {"params": [policy.log_z], "lr": self.log_z_lr, "weight_decay": 0.0},
-        ]
-
     def _lr_factor(self, step: int) -> float:
-        half_cosine = 0.5 * (1 + math.cos(math.pi * self._progress(step)))
-        return self.final_lr_factor + (1 - self.final_lr_factor) * half_cosine
+        return self.optimisation.factor(self._progress(step))
 
     def _progress(self, step: int) -> float:
         total = self.trainer.estimated_stepping_batches
@@ -154,7 +140,7 @@ class SamplerModule(L.LightningModule):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit":  # before ranks are told what they will get gradients of
-            self._frozen = [parameter for parameter in self._untrained() if parameter.requires_grad]
+            self._frozen = [p for p in untrained(self.sampler.policy, self.loss) if p.requires_grad]
             for parameter in self._frozen:
                 parameter.requires_grad_(False)
 
@@ -162,14 +148,6 @@ class SamplerModule(L.LightningModule):
         for parameter in self._frozen:
             parameter.requires_grad_(True)
         self._frozen = []
-
-    def _untrained(self) -> Iterator[torch.nn.Parameter]:
-        """What the loss leaves as it is."""
-        policy = self.sampler.policy
-        if policy.flow is not None and not self.loss.uses_flow:
-            yield from policy.flow.parameters()
-        if not self.loss.uses_log_z:
-            yield policy.log_z
 
     # --- training
 
@@ -208,31 +186,17 @@ class SamplerModule(L.LightningModule):
 
     def _end_if_ready(self, estimate: LogZEstimate) -> None:
         """Stop training where fresh draws are good enough; on every rank alike."""
-        if not self.tolerance or self.global_step < self._next_try or not looks_ready(estimate, self.tolerance):
-            return
-        if not self.budget.allows(self.trainer, 2 * NUM_DECIDING * self.budget.draw_cost()):
-            return
-        first = self.trainer.is_global_zero
-        why = why_to_end(self.sampler, self.tolerance, self.seed, self.global_step) if first else ""
-        self.ended = self.trainer.strategy.broadcast(why)
-        if self.ended:
-            self.trainer.should_stop = True
-            if self.global_step == 0:
-                alone = self.sampler.search_cost and not self.sampler.was_trained
-                self.ended += ", by the search alone" if alone else ", before any training"
-        # Deciding costs as much as some fifty steps.
-        self._next_try = self.global_step + max(DECIDE_EVERY, self.global_step // 4)
-        self._agree_on_spending()
+        enough = self.budget.allows(self.trainer, 2 * NUM_DECIDING * self.budget.draw_cost())
+        if enough and self.stopping.is_due(estimate, self.global_step):
+            self.ended = self.trainer.strategy.broadcast(
+                self.stopping.why(self.global_step) if self.trainer.is_global_zero else ""
+            )
+            self.trainer.should_stop = self.trainer.should_stop or bool(self.ended)
+            self._agree_on_spending()
 
     def on_train_end(self) -> None:
-        if self.ended:
-            return
-        if self.trainer.max_steps > 0 and self.global_step >= self.trainer.max_steps:
-            self.ended = f"all {self.trainer.max_steps} steps are done (max_steps)"
-        elif not self.budget.allows_step(self.trainer, 0):
-            self.ended = f"{self.budget.limit:,} target evaluations are spent (max_target_evaluations)"
-        else:
-            self.ended = f"it was stopped at step {self.global_step}"
+        spent = not self.budget.allows_step(self.trainer, 0)
+        self.ended = self.ended or why_ended(self.trainer, self.budget.limit if spent else None)
 
     def on_fit_end(self) -> None:
         # Lightning leaves out `on_train_end` where training does not begin, and all checkpoints: none to go on with.
@@ -244,14 +208,9 @@ class SamplerModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.divergence.start(self.global_step)
-        # A resumed optimiser brings the old rates along; what is asked for now counts.
-        (optimizer,) = self.trainer.optimizers
-        asked = self._optimizer_groups()
-        self.trainer.lr_scheduler_configs[0].scheduler.base_lrs = [options["lr"] for options in asked]
-        for group, options in zip(optimizer.param_groups, asked, strict=True):
-            group["initial_lr"] = options["lr"]
-            group["lr"] = options["lr"] * self._lr_factor(self.global_step)
-            group["weight_decay"] = options["weight_decay"]
+        (optimizer,), groups = self.trainer.optimizers, self.optimisation.groups(self.sampler.policy, self.loss)
+        self.trainer.lr_scheduler_configs[0].scheduler.base_lrs = [group["lr"] for group in groups]
+        self.optimisation.renew(optimizer, groups, self._lr_factor(self.global_step))
 
     def training_step(self, batch_size: int, batch_idx: int) -> Tensor:
         progress, before = self._progress(self.global_step), self.sampler.num_target_evaluations
@@ -366,32 +325,19 @@ class SamplerModule(L.LightningModule):
         checkpoint["parts"] = self.sampler.describe()
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
-        checkpoint["next_try"] = self._next_try
+        checkpoint["next_try"] = self.stopping.next_try
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "generators" not in checkpoint:
-            raise InputError("This checkpoint was not written by diffsampler fit.")
-        if found := differences(checkpoint.get("parts", {}), self.sampler.describe()):
-            raise InputError(f"The checkpoint is of a sampler made otherwise: {found}.")
-        step, last = checkpoint["global_step"], self.trainer.max_steps
-        if self.trainer.state.fn == "fit" and 0 <= last <= step:
-            raise InputError(
-                f"Nothing to train: the checkpoint is at step {step} already. Raise max_steps, {last} now."
-            )
-        self._restored_step = step
-        self._restored_generators = checkpoint["generators"]
+        check_resumption(checkpoint, self.sampler, self.trainer)
+        self._restored_step, self._restored_generators = checkpoint["global_step"], checkpoint["generators"]
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
-        self._next_try = checkpoint.get("next_try", 0)
+        self.stopping.next_try = checkpoint.get("next_try", 0)
         # The counts are those of all ranks together: each goes on with its share, since ranks spend alike.
-        counter = self.sampler.counter
-        counter.num_evaluations = self._share_of(checkpoint["num_target_evaluations"])
-        counter.num_invalid = self._share_of(checkpoint["num_invalid_evaluations"])
-
-    def _share_of(self, total: int) -> int:
-        share, rest = divmod(total, self.trainer.world_size)
-        return share + (rest if self.global_rank == 0 else 0)
+        counter, ranks = self.sampler.counter, (self.trainer.world_size, self.global_rank)
+        counter.num_evaluations = share_of_rank(checkpoint["num_target_evaluations"], *ranks)
+        counter.num_invalid = share_of_rank(checkpoint["num_invalid_evaluations"], *ranks)
 
     @property
     def trained_steps(self) -> int:

@@ -2,44 +2,85 @@
 
 import math
 
+from lightning import Trainer
+
 from diffsampler.assessment import assess_draws
 from diffsampler.errors import InputError
 from diffsampler.log_z import GRADES, LogZEstimate
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 
-__all__ = ["NUM_DECIDING", "half_width", "looks_ready", "progress_in_cycle", "why_to_end"]
+__all__ = ["NUM_DECIDING", "Stopping", "half_width", "progress_in_cycle", "why_ended"]
 
 NUM_DECIDING = 10_000
+DECIDE_EVERY = 50  # steps: it costs as much as some fifty
 FIRST_CYCLE = 400
 AMBITIOUS = 1.5  # times the tolerance: what few draws say of the interval of many is uncertain
 
 
-def looks_ready(estimate: LogZEstimate, tolerance: float) -> bool:
-    """Whether the interval of `NUM_DECIDING` draws may be narrow enough, by what few draws say."""
-    shrinking = math.sqrt(min(1.0, estimate.num_samples / NUM_DECIDING))
-    return half_width(estimate) * shrinking <= AMBITIOUS * tolerance
+class Stopping:
+    """Decides, now and then, whether fresh draws are good enough to end on.
 
+    Arguments:
+        sampler: in training.
+        tolerance: of the 95 % interval, half of it; 0 never ends.
+        seed: of the run.
 
-def why_to_end(sampler: Sampler, tolerance: float, seed: int, step: int) -> str:
-    """Why training may end, in words, by fresh draws with a 95 % interval of at most +- tolerance; else "".
-
-    They are graded trustworthy, or what speaks against that is the searches' alone, which no training changes.
+    Attributes:
+        next_try: the step from which on it may be decided again.
     """
-    generator = new_generator("decide", seed, step=step, device=sampler.device)
-    try:
-        x, log_weight = sampler.sample(NUM_DECIDING, return_log_weights=True, generator=generator)
-        estimate = sampler.estimate_from(log_weight)
-    except InputError:  # no draw of any weight
+
+    def __init__(self, sampler: Sampler, tolerance: float, seed: int) -> None:
+        self.sampler = sampler
+        self.tolerance = tolerance
+        self.seed = seed
+        self.next_try = 0
+
+    def is_due(self, estimate: LogZEstimate, step: int) -> bool:
+        """Whether the interval of `NUM_DECIDING` draws may be narrow enough, by what few draws say; not asked often."""
+        if not self.tolerance or step < self.next_try:
+            return False
+        shrinking = math.sqrt(min(1.0, estimate.num_samples / NUM_DECIDING))
+        if half_width(estimate) * shrinking > AMBITIOUS * self.tolerance:
+            return False
+        self.next_try = step + max(DECIDE_EVERY, step // 4)
+        return True
+
+    def why(self, step: int) -> str:
+        """Why training may end, in words, by fresh draws with a 95 % interval of at most +- tolerance; else "".
+
+        They are graded trustworthy, or what speaks against that is the searches' alone, which no training changes.
+        """
+        generator, sampler = new_generator("decide", self.seed, step=step, device=self.sampler.device), self.sampler
+        try:
+            x, log_weight = sampler.sample(NUM_DECIDING, return_log_weights=True, generator=generator)
+            estimate = sampler.estimate_from(log_weight)
+        except InputError:  # no draw of any weight
+            return ""
+        if not half_width(estimate) <= self.tolerance:
+            return ""
+        verdict = assess_draws(sampler, x, log_weight, estimate, generator).verdict
+        when = ", by the search alone" if sampler.search_cost and not sampler.was_trained else ", before any training"
+        when = "" if step else when
+        if verdict.grade == GRADES[0]:
+            return f"log Z is known to +- {self.tolerance:g} and graded trustworthy{when}"
+        if verdict.grade == GRADES[1] and not verdict.training_may_help:
+            return f"log Z is known to +- {self.tolerance:g}, and what is doubtful about it no training mends{when}"
         return ""
-    if not half_width(estimate) <= tolerance:
-        return ""
-    verdict = assess_draws(sampler, x, log_weight, estimate, generator).verdict
-    if verdict.grade == GRADES[0]:
-        return f"log Z is known to +- {tolerance:g} and graded trustworthy"
-    if verdict.grade == GRADES[1] and not verdict.training_may_help:
-        return f"log Z is known to +- {tolerance:g}, and what is doubtful about it no training mends"
-    return ""
+
+
+def why_ended(trainer: Trainer, spent: int | None) -> str:
+    """Why a trainer has ended by itself, in words.
+
+    Arguments:
+        trainer: of the run.
+        spent: the budget, if it is.
+    """
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return f"all {trainer.max_steps} steps are done (max_steps)"
+    if spent is not None:
+        return f"{spent:,} target evaluations are spent (max_target_evaluations)"
+    return f"it was stopped at step {trainer.global_step}"
 
 
 def half_width(estimate: LogZEstimate) -> float:
