@@ -45,6 +45,11 @@ class Nowhere(Mine):
         return x.sum(-1) * float("nan")
 
 
+class HandsOn(Mine):
+    def __init__(self, scale: "a_name_that_is_not_there" = 1.0, **rest):
+        super().__init__(**rest)
+
+
 class Unfinished(Target):
     def __init__(self):
         super().__init__(2)
@@ -146,16 +151,18 @@ FUNNEL = "model:\n  target: Funnel\n"
         (target("mine.WidePrior"), ["model.target: WidePrior is no Target"]),
         (target("mine.Unfinished"), ["model.target: Unfinished must define log_prob, as every Target does"]),
         (target("mine.NoSuper"), ["NoSuper must call super().__init__(dim)"]),
-        (target("mine.NoSuperNetwork"), ["NoSuperNetwork cannot be made", "Module.__init__()", "(mine.py, line 41)"]),
+        (target("mine.NoSuperNetwork"), ["NoSuperNetwork cannot be made", "Module.__init__()", "(mine.py, line 46)"]),
         (
             target("mine.NoData"),
-            ["NoData cannot be made: it raises FileNotFoundError", "data.csv", "(mine.py, line 46)"],
+            ["NoData cannot be made: it raises FileNotFoundError", "data.csv", "(mine.py, line 51)"],
         ),
         (target("mine.Mine"), ["Mine needs a value of data"]),
         (target("mine.Mine", "    init_args:\n      data: [1]\n      tlt: 2\n"), ["tilt", "accepted are data, tilt"]),
         (target("with_a_syntax_error.Mine"), ["SyntaxError", "(with_a_syntax_error.py, line 2)"]),
         (target("with_an_import.Mine"), ["No module named 'no_such_package' (with_an_import.py, line 2)"]),
         (target("with_a_name.Mine"), ["NameError", "(with_a_name.py, line 3)"]),
+        (target("Funnel", "    dict_kwargs:\n      dmi: 3\n"), ["Funnel cannot be made", "'dmi'"]),
+        (target("mine.HandsOn", "    init_args:\n      dta: 2\n"), ["--model.target.data?", "accepted are data, tilt"]),
         (FUNNEL + "  loss: mine.NoSuperLoss\n", ["loss NoSuperLoss must call super().__init__"]),
         (FUNNEL + "  control: mine.NoSuperControl\n", ["control NoSuperControl must call super().__init__"]),
         (FUNNEL + "  drift: FourierMLP\n", ["--model.drift: did you mean --model.control?"]),
@@ -210,6 +217,7 @@ def test_a_mistaken_config(config, parts, capsys):
         (["--model.target="], ["model.target: must name a class, got null"]),
         (["--model=Funnel"], ["model must give arguments their values, or be left out, got 'Funnel'"]),
         (["--model.target=Funnel", "--model.lr=nan"], ["model.lr: expected float, got 'nan'"]),
+        (["--model.target=Funnel", "--trainer.callbacks+=EarlyStop"], ["trainer.callbacks: unknown name 'EarlyStop'"]),
         (["--model.target=mine:Mine"], ["'mine:Mine' is not the name of a class"]),
         (["Funnel"], ["model.target is required"]),
         (["--model.target={'class_path': 'Funnel', 'init_args': {'dm': 3}}"], ["--model.target.dm", "dim, scale"]),

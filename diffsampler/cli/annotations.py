@@ -14,14 +14,20 @@ __all__ = ["Parameters", "family_of", "fits", "in_words", "is_list", "members", 
 Parameters = dict[str, "inspect.Parameter | Parameters"]
 
 PLAIN = {bool: bool, int: int, float: (int, float), str: str, NoneType: NoneType}
+MANY = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 NO_FAMILIES = {*PLAIN, Tensor, dict, object, Any}  # Any is a class from Python 3.11 on
 
 
 def parameters_of(function: Callable, skip: int = 0) -> Parameters:
     """The parameters of a function or class, but for the first `skip`, with annotations that are no strings."""
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    try:
+        hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    except Exception:  # annotations of a user's own may name what is not there
+        hints = {}
     parameters = list(inspect.signature(function).parameters.values())[skip:]
-    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters if p.kind != p.VAR_KEYWORD}
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters) and isinstance(function, type)
+    found = parameters_of(function.__mro__[1], skip) if rest else {}  # what is handed on to the parent
+    return found | {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters if p.kind not in MANY}
 
 
 def members(annotation: Any) -> Iterator[Any]:

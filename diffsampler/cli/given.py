@@ -30,7 +30,7 @@ def given(args: Sequence[str]) -> Iterator[Tree]:
             if name in {"-c", "--config"}:
                 _merge(tree, read_config(value))
             else:
-                _put(tree, name.lstrip("-").split("."), value if equals else None)
+                _put(tree, name.strip("-+").split("."), value if equals else None)
         yield tree
 
 

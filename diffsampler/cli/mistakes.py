@@ -110,7 +110,7 @@ def _class_mistake(key: str, value: Any, family: type, is_made_later: bool, defa
     if unknown := set(value) - set(CLASS_KEYS) if "class_path" in value else set():
         return f"{key}: {unknown.pop()!r} is not accepted beside class_path; accepted is init_args."
     init_args = value.get("init_args", {}) if set(value) <= set(CLASS_KEYS) else value
-    if "class_path" not in value and default in {inspect.Parameter.empty, None}:
+    if "class_path" not in value and (default is None or default is inspect.Parameter.empty):
         return f"{key}: name a class before its argument {next(iter(init_args or value))!r}.{accepted}"
     try:
         made = _find(value["class_path"], family) if "class_path" in value else default

@@ -75,7 +75,9 @@ class Maker:
             self.failure = error
             raise
         except Exception as error:
-            if made.__module__.partition(".")[0] in {"diffsampler", "targets"}:
+            is_refused = error.__traceback__.tb_next is None  # dict_kwargs, say, which no parser looks into
+            if made.__module__.partition(".")[0] in {"diffsampler", "targets"} and not is_refused:
                 raise
-            self.failure = InputError(f"{made.__name__} cannot be made: it raises {said_by(error)}.")
+            reason = error if is_refused else f"it raises {said_by(error)}"
+            self.failure = InputError(f"{made.__name__} cannot be made: {reason}.")
             raise self.failure from error
