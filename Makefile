@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 # Small tensors: one thread is faster than two.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint format benchmark gpu clean
+.PHONY: demo test test-slow lint format docs benchmark gpu clean
 
 demo: $(VENV)/.ready
 	$(BIN)/diffsampler fit --config examples/demo.yaml
@@ -24,6 +24,9 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs-ready
+	$(BIN)/sphinx-build -W --keep-going -j auto docs build/docs
+
 benchmark: $(VENV)/.ready
 	$(BIN)/python -m examples.benchmarks.step_time --targets funnel --repeats 10 --threads 1
 
@@ -34,6 +37,11 @@ gpu: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[test]" --constraint constraints.txt
+	touch $@
+
+# Apart from the rest: who tests or trains needs no Sphinx.
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(BIN)/pip install --quiet --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 clean:

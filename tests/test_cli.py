@@ -382,9 +382,9 @@ def test_predict_says_that_nothing_was_trained(capsys):
     assert "weights before any training" in capsys.readouterr().out
 
 
-def test_early_stopping_of_readme_waits_for_the_interval():
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    (block,) = (part for part in readme.split("```yaml\n")[1:] if "EarlyStopping" in part)
+def test_early_stopping_of_the_documentation_waits_for_the_interval():
+    page = (EXAMPLES.parent / "docs" / "running.md").read_text()
+    (block,) = (part for part in page.split("```yaml\n")[1:] if "EarlyStopping" in part)
     Path("stop.yaml").write_text(block.split("```")[0].replace("0.05", "1000.0"))
     small = [argument for argument in SMALL if "max_steps" not in argument]
     arguments = ["--model.target=Gaussian", "--model.target.mean=[0.5]", "--config=stop.yaml", "--report.figures=false"]
