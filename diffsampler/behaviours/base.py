@@ -7,8 +7,6 @@ import torch
 
 from diffsampler.paths import Dynamics, Path
 
-__all__ = ["Behaviour", "Stateful"]
-
 
 class Stateful:
     """What changes during training, and is kept."""

@@ -8,8 +8,6 @@ from diffsampler.priors.base import Prior
 from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 
-__all__ = ["GaussianMixturePrior"]
-
 
 class GaussianMixturePrior(Prior):
     """A mixture of Gaussians with diagonal covariances, whose weights, means and variances are learned.
