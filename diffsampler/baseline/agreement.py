@@ -11,8 +11,6 @@ from diffsampler.baseline.tempering import Annealed
 from diffsampler.log_z.estimate import NORMAL_97_5, UNSEEN_MASS
 from diffsampler.support import Support
 
-__all__ = ["DISAGREE", "Pool", "Replicates"]
-
 COVERED = math.log(100.0)  # how much less often than its mass a search may draw what it has found
 DISAGREE = 3.0  # standard errors between two searches
 NEGLIGIBLE = 0.02  # nats

@@ -15,8 +15,6 @@ from diffsampler.density import or_zero_density
 from diffsampler.errors import InputError
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
-__all__ = ["follow_gradients"]
-
 NUM_ITERATIONS, MAX_BACKTRACKING = 100, 12
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON, MAX_NEWTON = 4, 24

@@ -8,8 +8,6 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
-__all__ = ["GaussianComponents", "cholesky"]
-
 SAME = 1.0  # standard deviations
 MUCH_HIGHER, LOG_NARROWER = 3.0, math.log(3.0)  # nats; nats of width a dimension
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from diffsampler.baseline.regression import Fit, features, fit_conditional, log_scale_of
 from diffsampler.baseline.tails import Tail, fit_tail
 
-__all__ = ["CurvedMap", "fit_map", "with_tail"]
-
 EIGENBASIS_UP_TO = 16  # dimensions: beyond, trying a second basis costs more than it brings
 FITTED_TO, ORDERED_BY = 4000, 1000  # points are enough to tell which coordinates depend on which
 

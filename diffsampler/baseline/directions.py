@@ -11,8 +11,6 @@ from torch import Tensor
 
 from diffsampler.counted import CountedTarget
 
-__all__ = ["differences", "flat_directions", "local_scales", "runaways", "scaled", "scalings", "translations"]
-
 # Of widths that are looked for; uneven, so that no step is a whole number of periods.
 EXPONENTS = (-20.37, 20.18)
 NUM_BISECTIONS = 7

@@ -13,8 +13,6 @@ from diffsampler.baseline.reasons import Reason
 from diffsampler.baseline.unbounded import UnboundedDensity
 from diffsampler.counted import CountedTarget
 
-__all__ = ["reason_at_edges"]
-
 WAYS_OUT = "add a prior or a confining term, or fix the coordinate"
 MAX_EDGES, NUM_BASES, NUM_DISTANCES = 256, 6, 4
 FAR, FAR_IN_FLOAT32 = (100.0, 600.0), (40.0, 80.0)  # of |log d|, towards infinity, and towards an edge at 0

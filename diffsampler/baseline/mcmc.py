@@ -11,8 +11,6 @@ from diffsampler.baseline.moves import HamiltonianMove, Move, Particles, Rung, T
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_positive
 
-__all__ = ["HMC", "MALA", "MarkovChain"]
-
 
 class MarkovChain:
     """A move whose step size adapts to an acceptance rate.

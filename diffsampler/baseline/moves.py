@@ -16,19 +16,6 @@ from diffsampler.density import or_zero_density
 from diffsampler.errors import check_count
 from diffsampler.spaces.kernels import noise_like, uniform_like
 
-__all__ = [
-    "AnnealedPath",
-    "HamiltonianMove",
-    "Move",
-    "Particles",
-    "PriorMove",
-    "RandomWalkMove",
-    "Rung",
-    "TargetPath",
-    "default_move",
-    "moved_along",
-]
-
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
 INDEPENDENT = 0.3
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from diffsampler.density import or_zero_density
 
-__all__ = ["period_of"]
-
 # What angles, phases, degrees, hours, days and months are given in.
 IN_TURNS = tuple(math.pi * turn for turn in (0.5, 1, 2, 4))
 IN_UNITS = (0.5, 1, 2, 4, 6, 7, 10, 12, 24, 30, 52, 60, 90, 100, 180, 200, 360, 365, 365.25, 366, 400, 720, 1000)

@@ -10,8 +10,6 @@ from diffsampler.baseline.components import GaussianComponents
 from diffsampler.baseline.curved import CurvedMap, fit_map
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like, uniform_like
 
-__all__ = ["Part", "Proposal", "fit_part", "fit_proposal", "gaussian_parts"]
-
 DEGREES = (1000.0, 100.0, 30.0, 10.0, 5.0, 3.0, 2.0)
 FAR_SHARE, FAR_SCALE, FAR_DEGREES = 0.15, 2.0, 3.0
 MIN_SHARE, NOTHING = 3e-3, 3e-4  # of what is kept, and of what is left out

@@ -18,8 +18,6 @@ from diffsampler.baseline.reasons import ROUNDING, SLACK, Lines, Reason
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 
-__all__ = ["check_proper"]
-
 NUM_LOOKED_AT, NUM_TAKEN = 128, 16
 NUM_BASES, NUM_FIRST = 6, 2
 NUM_RADIAL = 16

@@ -5,18 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "ROUNDING",
-    "SLACK",
-    "Lines",
-    "Reason",
-    "along",
-    "named_axes",
-    "named_direction",
-    "repeats",
-    "scaled_at_will",
-]
-
 SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one that does not
 ROUNDING = 1e-6  # nats
 FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves

@@ -25,8 +25,6 @@ from diffsampler.log_z.weights import share_of_heavy
 from diffsampler.repeatable import check_repeatable, points_of_all_sizes
 from diffsampler.target import Target
 
-__all__ = ["Replicates", "reference"]
-
 MAX_SEARCHES = 6
 SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
 SEARCHES_OF_UNLIKE, MUCH = 5, 0.05  # at least, where one kind of search misses so much of what the other has found

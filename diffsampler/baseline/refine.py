@@ -16,8 +16,6 @@ from diffsampler.log_z.estimate import KHAT_WARN
 from diffsampler.log_z.resampling import step_at_ess
 from diffsampler.log_z.weights import WeightSummary
 
-__all__ = ["GOOD_ESS", "NUM_DRAWS", "USEFUL_KHAT", "Round", "refine", "together", "weigh"]
-
 NUM_DRAWS = 2000
 MAX_ROUNDS = 20
 REMEMBERED = 3

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Fit", "features", "fit_conditional", "log_scale_of"]
-
 MAX_PRODUCTS = 16  # coordinates whose products are all candidates; of more, the squares alone
 MEAN_GAIN, SCALE_GAIN = 0.001, 0.01  # nats a point that a term must bring beyond its price
 DEPENDENT = 1e-5  # a candidate that the chosen ones explain but for this much says nothing of its own

@@ -13,8 +13,6 @@ from diffsampler.errors import InputError
 from diffsampler.log_z.resampling import step_at_ess
 from diffsampler.spaces.kernels import noise_like
 
-__all__ = ["all_widths", "check_bounded", "follow_population", "starts_at_all_radii", "unexplained_peaks"]
-
 SMALLEST_RADIUS, LARGEST_RADIUS, NUM_SHELLS = 0.03, 300.0, 32
 NUM_ALIKE = 400
 # One coordinate is searched all along: steps of a seventh of a percent.

@@ -21,8 +21,6 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
 from diffsampler.spaces.kernels import noise_like, uniform_like
 
-__all__ = ["KINDS", "from_heavy_draws", "from_paths", "from_tempering"]
-
 # Peaks among scattered points, in few dimensions; in many they tell little, at a cost that grows as their square.
 NUM_SCATTERED, NUM_SCATTERED_FAR = 60_000, 6000
 NUM_COOLED, NUM_SHELLS, NUM_PATHS = 1000, 24, 48

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Tail", "fit_tail"]
-
 DEGREES = (1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0)
 NUM_SCALINGS = 8
 GAIN = 0.01  # nats a point that a tail must bring

@@ -20,8 +20,6 @@ from diffsampler.log_z.estimate import NORMAL_97_5, LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import step_at_ess, systematic
 from diffsampler.target import Target
 
-__all__ = ["Annealed", "ais", "estimate_of_variance", "generator_of", "reverse_ais", "smc"]
-
 MAX_RUNGS = 500
 MIN_FAMILIES = 20
 

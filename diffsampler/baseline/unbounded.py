@@ -12,8 +12,6 @@ from diffsampler.density import CheckedTarget, Density, DerivedDensity
 from diffsampler.support import Support, score_through
 from diffsampler.target import Target, support_of
 
-__all__ = ["UnboundedDensity", "unbounded"]
-
 FAR = 30.0  # in y, where x is at an edge or past all that is
 
 

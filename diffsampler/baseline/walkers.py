@@ -8,8 +8,6 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
 from diffsampler.spaces.kernels import noise_like, uniform_like
 
-__all__ = ["spread_out"]
-
 NUM_WALKERS, NUM_STAGES, STEPS_A_STAGE = 16, 4, 12
 TARGET_ACCEPTANCE = 0.3
 

@@ -12,8 +12,6 @@ from diffsampler.baseline.tempering import Annealed
 from diffsampler.counted import CountedTarget
 from diffsampler.log_z.resampling import systematic
 
-__all__ = ["more_draws", "wander"]
-
 STEP_SIZES = (1.0, 0.3, 0.1, 0.03)  # times what suits a Gaussian of the points' covariance
 NUM_LEAPFROG = 4
 WALK_SIZE = 0.3

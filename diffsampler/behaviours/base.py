@@ -10,8 +10,6 @@ import torch
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path
 
-__all__ = ["Behaviour", "Stateful"]
-
 
 class Stateful:
     """What changes during training, and is kept."""

@@ -9,8 +9,6 @@ from diffsampler.behaviours.priorities import Priority
 from diffsampler.errors import check_count
 from diffsampler.log_z.resampling import independent
 
-__all__ = ["PointBuffer"]
-
 COLUMNS = ("x", "log_prob", "log_weight")
 
 

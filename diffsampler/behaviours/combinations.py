@@ -10,8 +10,6 @@ from diffsampler.errors import InputError, check_instance, check_positive
 from diffsampler.log_z.resampling import independent
 from diffsampler.paths import Dynamics, Path
 
-__all__ = ["Alternation", "Mixture", "Succession"]
-
 
 class _Combination(Behaviour):
     def __init__(self, behaviours: Sequence[Behaviour]) -> None:

@@ -9,8 +9,6 @@ from diffsampler.coordinates import SearchedCoordinates
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path, rollback
 
-__all__ = ["ExpertSamples", "SearchedPoints"]
-
 
 class ExpertSamples(Behaviour):
     """Paths rolled back from points of the target: its exact samples, or points from a file.

@@ -13,8 +13,6 @@ from diffsampler.errors import check_count, check_non_negative
 from diffsampler.paths import Dynamics, back_and_forth
 from diffsampler.spaces.kernels import uniform_like
 
-__all__ = ["BackAndForth", "LocalSearch", "MarkovChainSearch"]
-
 
 class LocalSearch(Stateful, ABC):
     """Moves points; what it returns goes into a buffer."""

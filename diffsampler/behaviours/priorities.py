@@ -7,8 +7,6 @@ from torch import Tensor
 
 from diffsampler.errors import check_non_negative, check_positive
 
-__all__ = ["ImportancePriority", "Priority", "RankPriority", "RewardPriority", "UniformPriority"]
-
 
 class Priority(ABC):
     """Unnormalised log-probabilities of drawing the points of a buffer.

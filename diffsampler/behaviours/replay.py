@@ -13,8 +13,6 @@ from diffsampler.behaviours.rollouts import OnPolicy
 from diffsampler.errors import InputError, check_count
 from diffsampler.paths import Dynamics, Path, evaluate, rollback
 
-__all__ = ["Replay"]
-
 
 class Replay(Behaviour):
     """In turns: paths of another behaviour, whose end points are kept, and paths rolled back from points kept.

@@ -6,8 +6,6 @@ from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_non_negative
 from diffsampler.paths import Dynamics, Path, rollout
 
-__all__ = ["Exploration", "OnPolicy"]
-
 
 class OnPolicy(Behaviour):
     """Rollouts of the sampler as it is."""

@@ -6,8 +6,6 @@ from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_positive
 from diffsampler.paths import Dynamics, Path, resampled_rollout
 
-__all__ = ["SequentialMonteCarlo"]
-
 
 class SequentialMonteCarlo(Behaviour):
     """The sampler's own rollouts, resampled on the way and at the end where their weights are uneven.

@@ -14,8 +14,6 @@ from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_positive
 from diffsampler.target import Target
 
-__all__ = ["AffineCoordinates", "LaplaceCoordinates", "ScaledCoordinates"]
-
 
 class AffineCoordinates(Coordinates):
     """x = loc + matrix z.

@@ -10,8 +10,6 @@ from diffsampler.errors import InputError
 from diffsampler.support import score_through
 from diffsampler.target import Target
 
-__all__ = ["Coordinates", "DensityInCoordinates", "check_coordinates"]
-
 
 class Coordinates(nn.Module, ABC):
     """A smooth map from z to x, one to one.

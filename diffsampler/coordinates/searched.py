@@ -21,8 +21,6 @@ from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
 from diffsampler.target import Target
 
-__all__ = ["SearchedCoordinates"]
-
 BETTER = 1.2  # times the effective sample size of an affine map, for a bent one
 NUM_REMEMBERED = 16
 NUM_TRIED = 4  # maps of the search's own: in one of those it may have ended up after many rounds

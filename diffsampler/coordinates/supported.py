@@ -7,8 +7,6 @@ from diffsampler.coordinates.affine import AffineCoordinates
 from diffsampler.support import score_through
 from diffsampler.target import Target, support_of
 
-__all__ = ["SupportCoordinates"]
-
 
 class SupportCoordinates(AffineCoordinates):
     """x = T(y), y = loc + matrix z, where T is the map from R^D onto `target.support`; y = z at first.

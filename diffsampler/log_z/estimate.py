@@ -9,8 +9,6 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.log_z.weights import WeightSummary
 
-__all__ = ["LogZEstimate", "estimate_log_z"]
-
 NORMAL_97_5 = 1.959963984540054
 KHAT_WARN = 0.5
 KHAT_REFUSE = 0.7

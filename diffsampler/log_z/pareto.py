@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["pareto_khat", "pareto_khat_of_largest", "tail_length"]
-
 MAX_SPAN = 700.0  # nats; exp(-700) is close to the smallest float64.
 MIN_EXCESSES = 5
 MIN_WEIGHTS = 25

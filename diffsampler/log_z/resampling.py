@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["independent", "resample_groups", "step_at_ess", "systematic"]
-
 MIN_STEP = 1e-12
 
 

@@ -22,8 +22,6 @@ from diffsampler.log_z.estimate import (
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import NUM_LARGEST, share_of_heavy
 
-__all__ = ["GRADES", "Verdict", "judge", "share_not_covered"]
-
 GRADES = ("trustworthy", "doubtful", "not to be trusted")
 FEW, TOO_FEW = 100, 20  # effective samples
 MODERATE, LARGE = 2.6, 4.0  # standard errors between two estimates

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from diffsampler.log_z.pareto import pareto_khat_of_largest, tail_length
 
-__all__ = ["NUM_LARGEST", "WeightSummary", "share_of_heavy"]
-
 NUM_LARGEST = 20
 
 

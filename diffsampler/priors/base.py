@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from diffsampler.spaces import Space, as_space
 
-__all__ = ["Prior"]
-
 
 class Prior(nn.Module, ABC):
     """A normalised density on a space that can be sampled.

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffsampler.priors.base import Prior
 
-__all__ = ["DiracPrior"]
-
 
 class DiracPrior(Prior):
     """All mass at the origin."""

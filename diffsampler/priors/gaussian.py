@@ -13,8 +13,6 @@ from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["GaussianPrior"]
-
 
 class GaussianPrior(Prior):
     """N(loc, diag(scale^2)).

@@ -9,8 +9,6 @@ from diffsampler.renamed import knows_old_names
 from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 
-__all__ = ["GaussianMixturePrior"]
-
 
 class GaussianMixturePrior(Prior):
     """A mixture of Gaussians with diagonal covariances, whose weights, means and variances are learned.

@@ -7,8 +7,6 @@ from diffsampler.priors.base import Prior
 from diffsampler.spaces import Euclidean
 from diffsampler.spaces.kernels import GaussianKernel, noise_like
 
-__all__ = ["MomentumPrior", "log_momentum"]
-
 
 def log_momentum(momentum: Tensor) -> Tensor:
     """The log-density N(0, I) of momenta with shape (*, D), with shape (*)."""

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from diffsampler.priors.base import Prior
 from diffsampler.spaces import Product
 
-__all__ = ["ProductPrior"]
-
 
 class ProductPrior(Prior):
     """The first coordinates from the first prior, the next from the second, and so on.

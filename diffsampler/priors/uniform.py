@@ -10,8 +10,6 @@ from diffsampler.priors.base import Prior
 from diffsampler.spaces import Circle, Space
 from diffsampler.spaces.kernels import uniform_like
 
-__all__ = ["UniformPrior"]
-
 
 class UniformPrior(Prior):
     """The uniform density on angles.

@@ -13,11 +13,11 @@ from torch import Tensor
 from diffsampler.report import style
 
 
-def draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weight: np.ndarray, **style: Any) -> float:
+def draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weight: np.ndarray, **look: Any) -> float:
     """The density of all values, those out of view included; returns the highest."""
     bins = np.linspace(*view, 52)
     density = np.histogram(values, bins, weights=weight)[0] / np.diff(bins) / weight.sum()
-    ax.stairs(density, bins, **style)
+    ax.stairs(density, bins, **look)
     return float(density.max())
 
 

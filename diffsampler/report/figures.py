@@ -27,16 +27,6 @@ from diffsampler.report.log_z_figures import plot_estimates, plot_log_weights, p
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target, support_of
 
-__all__ = [
-    "plot_balance",
-    "plot_estimates",
-    "plot_log_weights",
-    "plot_marginals",
-    "plot_samples",
-    "plot_training",
-    "save_figures",
-]
-
 LEVELS = [-12.5, -8.0, -4.5, -2.0, -0.5]  # nats below the maximum: 5, 4, .. 1 sigma of a Gaussian
 GRID_SIZE, CHUNK, MAX_POINTS, NUM_EXACT, NUM_TRAJECTORIES, MIN_EFFECTIVE = 150, 10_000, 4000, 20_000, 256, 100
 

@@ -11,8 +11,6 @@ from diffsampler.log_z import LogZEstimate
 from diffsampler.report import style
 from diffsampler.report.axes import draw_histogram, finish, interval, mark_truth, new_figure, to_numpy, weights
 
-__all__ = ["plot_estimates", "plot_log_weights", "plot_training"]
-
 
 def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = None) -> Figure:
     """ELBO, log Z with its interval, and ESS over training; `history` is what `fit` returns.

@@ -8,8 +8,6 @@ from diffsampler.errors import InputError
 from diffsampler.paths import rolled_back_log_weight
 from diffsampler.sampler import Sampler
 
-__all__ = ["eubo", "wasserstein2"]
-
 
 def wasserstein2(x: Tensor, y: Tensor) -> float:
     """The 2-Wasserstein distance of two sets of points, each with shape (n, D), by optimal assignment: O(n^3).

@@ -8,8 +8,6 @@ from torch import Tensor
 from diffsampler.errors import check_count
 from diffsampler.spaces.kernels import Kernel
 
-__all__ = ["Space"]
-
 
 class Space(ABC):
     """Where states with shape (*, D) live.

@@ -6,8 +6,6 @@ from torch import Tensor
 from diffsampler.spaces.base import Space
 from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
 
-__all__ = ["Circle"]
-
 
 class Circle(Space):
     """D angles in [-pi, pi), with normal noise wound around."""

@@ -6,8 +6,6 @@ from diffsampler.errors import InputError
 from diffsampler.spaces.base import Space
 from diffsampler.spaces.kernels import GaussianKernel
 
-__all__ = ["Euclidean", "as_space"]
-
 
 class Euclidean(Space):
     """R^D, with normal noise."""

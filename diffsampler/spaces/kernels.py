@@ -10,17 +10,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "GaussianKernel",
-    "Kernel",
-    "MomentumKernel",
-    "ProductKernel",
-    "WrappedGaussianKernel",
-    "noise_like",
-    "uniform_like",
-    "wrap",
-]
-
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 

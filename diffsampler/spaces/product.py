@@ -9,8 +9,6 @@ from torch.nn.functional import pad
 from diffsampler.spaces.base import Space
 from diffsampler.spaces.kernels import ProductKernel
 
-__all__ = ["Product"]
-
 
 class Product(Space):
     """States whose first coordinates live in the first space, the next in the second, and so on.

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_positive
 
-__all__ = ["to_scales"]
-
 
 def to_scales(name: str, value: float | Sequence[float], dim: int) -> Tensor:
     """Positive finite scales as a float64 tensor, with shape () or (D)."""

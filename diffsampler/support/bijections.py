@@ -15,8 +15,6 @@ from torch.distributions.transforms import Transform
 
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 
-__all__ = ["Above", "Below", "Between", "Everywhere", "Piece", "Support", "Transformed", "score_through"]
-
 
 def score_through(forward: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, score: Tensor) -> Tensor:
     """The gradient in y, where forward gives x and log |det dx/dy|, of a density of which `score` is that in x."""

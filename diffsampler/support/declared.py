@@ -15,8 +15,6 @@ from torch.distributions.transforms import Transform
 from diffsampler.errors import InputError
 from diffsampler.support.bijections import Above, Below, Between, Everywhere, Piece, Support, Transformed
 
-__all__ = ["ordered_vector", "read_support"]
-
 BELOW = (constraints.greater_than, constraints.greater_than_eq)
 WITHIN = (constraints.interval, constraints.half_open_interval)
 # By whether there is a lower and an upper bound.
