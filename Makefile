@@ -1,20 +1,25 @@
 PYTHON ?= python3
+PYTHON_OLDEST ?= python3.10
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Small tensors: one thread is faster than two.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint format docs benchmark gpu clean
+.PHONY: demo test test-slow test-oldest lint format docs benchmark gpu clean
 
 demo: $(VENV)/.ready
 	$(BIN)/diffsampler fit --config examples/demo.yaml
 
-# Two processes of one thread each.
+# Two processes of one thread each. Neighbours share what they have searched, so each starts with one half of the files.
 test: lint
-	$(BIN)/python -m pytest -n 2 --durations=20
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20
 
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with a GPU or not, torch 2.6 brings gigabytes of CUDA where an index has no other build for Linux.
+test-oldest: $(VENV)-oldest/.ready
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal --durations=20
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
@@ -44,5 +49,10 @@ $(VENV)/.docs-ready: $(VENV)/.ready
 	$(BIN)/pip install --quiet --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
+$(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON_OLDEST) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --editable ".[test]" --constraint constraints-oldest.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info .pytest_cache .ruff_cache

@@ -3,10 +3,11 @@
 A new member of a family is one entry of its list here: batteries and combinations run over the lists.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -410,6 +411,21 @@ def random_sampler(target: Target | None = None, scale: float = 0.15, seed: int 
         torch.manual_seed(seed)
         sampler = Sampler(correlated_gaussian() if target is None else target, **parts)
     randomise(sampler, scale, seed)
+    return sampler
+
+
+@lru_cache
+def found_by(make: Callable[[], Target]) -> dict[str, object]:
+    """The state of a sampler after its search, which costs seconds."""
+    sampler = Sampler(make())
+    sampler.search(seed=0)
+    return sampler.state_dict()
+
+
+def searched(make: Callable[[], Target], target: Target | None = None) -> Sampler:
+    """A sampler that need not search any more, of `make()` or of the same density given as `target`."""
+    sampler = Sampler(make() if target is None else target)
+    sampler.load_state_dict(copy.deepcopy(found_by(make)))
     return sampler
 
 

@@ -7,54 +7,78 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from diffsampler.cli import main
 
 ROOT = Path(__file__).parents[1]
 RUN = Path("runs/Gaussian/version_0")
-FIT = ["--model.target=Gaussian", "--model.target.mean=[1.0,-0.5]", "--model.grid=5"]
+CHECKPOINT = str(RUN / "checkpoints/last.ckpt")
+FIT = ["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,-0.5]", "--model.grid=5"]
 FIT += ["--model.behaviour=SequentialMonteCarlo", "--trainer.max_steps=6", "--data.steps_per_epoch=3"]
 FIT += ["--data.batch_size=16", "--data.num_eval_samples=101", "--data.num_test_samples=201", "--report.figures=false"]
+TEST = ["test", f"--ckpt_path={CHECKPOINT}", "--data.num_test_samples=4001", "--report.figures=false"]
+# What the test asks of `results.json` before the next command overwrites it.
+RANKS = """
+import json, os, pathlib, shutil
+from diffsampler.cli import main
+
+for name, *arguments in json.loads(pathlib.Path("commands.json").read_text()):
+    if name == "more":
+        spent = json.loads(pathlib.Path("fitted.json").read_text())["num_target_evaluations"]
+        arguments.append(f"--model.max_target_evaluations={spent + 3000}")
+    main([*arguments, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+          "--trainer.devices=2", "--trainer.strategy=ddp"])
+    if os.environ["LOCAL_RANK"] == "0" and name != "predicted":
+        version = "version_1" if name == "more" else "version_0"
+        shutil.copy(f"runs/Gaussian/{version}/results.json", f"{name}.json")
+"""
 
 
-def diffsampler(folder: Path, *arguments: str, ranks: int = 2) -> None:
-    command = [sys.executable, "-m", "diffsampler.cli", *arguments, "--trainer.accelerator=cpu"]
-    command += ["--trainer.enable_progress_bar=false", f"--trainer.devices={ranks}", "--trainer.strategy=ddp"]
+def launch(folder: Path, *command: str) -> None:
+    """One launch; Lightning starts the second rank by the same command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *command]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, cwd=folder)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-def test_two_ranks_fit_test_and_predict(tmp_path: Path) -> None:
-    diffsampler(tmp_path, "fit", *FIT)
-    assert [path.name for path in (tmp_path / "runs/Gaussian").iterdir()] == ["version_0"]
+def test_two_ranks_fit_test_and_predict(working_folder: Path) -> None:
+    Path("ranks.py").write_text(RANKS)
+    more = ["fit", f"--ckpt_path={CHECKPOINT}", "--trainer.max_steps=200", "--data.num_test_samples=11"]
+    predict = ["predict", f"--ckpt_path={CHECKPOINT}", "--data.num_predict_samples=3001"]
+    commands = [["fitted", *FIT], ["tested", *TEST], ["more", *more, "--report.figures=false"], ["predicted", *predict]]
+    Path("commands.json").write_text(json.dumps(commands))
+    launch(working_folder, "ranks.py")
+    trained, both, resumed = (json.loads(Path(f"{name}.json").read_text()) for name in ("fitted", "tested", "more"))
+    assert {path.name for path in Path("runs/Gaussian").iterdir()} == {"version_0", "version_1"}
     # 101 and 201 draws in two equal shares.
-    trained = json.loads((tmp_path / RUN / "results.json").read_text())
     assert trained["last_evaluations"]["count"] == 2 and trained["num_samples"] == 201
 
-    checkpoint = str(tmp_path / RUN / "checkpoints/last.ckpt")
-    estimates = []
-    for ranks in (2, 1):
-        arguments = ["--data.num_test_samples=4001", "--report.figures=false"]
-        diffsampler(tmp_path, "test", "--ckpt_path", checkpoint, *arguments, ranks=ranks)
-        estimates.append(json.loads((tmp_path / RUN / "results.json").read_text()))
-    both, one = estimates
+    main([*TEST, "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"])
+    one = json.loads((RUN / "results.json").read_text())
     assert (both["num_samples"], one["num_samples"]) == (4002, 4001)
     # Six states of each draw, on whichever rank, and sixteen that each asks for in float64.
     assert both["num_target_evaluations"] - one["num_target_evaluations"] == 6 + 16
     assert both["log_z"] != one["log_z"]
     # The same estimate in distribution: 4.5 standard errors each way, 1e-5 for both.
-    for estimate in estimates:
+    for estimate in (both, one):
         assert abs(estimate["log_z"]) < 4.5 / 1.96 * (estimate["high"] - estimate["log_z"])
     assert 0.8 < (both["high"] - both["low"]) / (one["high"] - one["low"]) < 1.25
 
     # A budget of both ranks together, of which the checkpoint's share counts: they stop at the same step.
     spent = trained["num_target_evaluations"]
-    more = ["--trainer.max_steps=200", f"--model.max_target_evaluations={spent + 3000}", "--data.num_test_samples=11"]
-    diffsampler(tmp_path, "fit", "--ckpt_path", checkpoint, *more, "--report.figures=false")
-    resumed = json.loads((tmp_path / "runs/Gaussian/version_1/results.json").read_text())
     # Two batches of 16 trajectories of six states, twice where they are resampled, and validations of 102.
     assert 6 < resumed["step"] < 25 and resumed["num_target_evaluations"] < spent + 3000 + 2000
 
-    diffsampler(tmp_path, "predict", "--ckpt_path", checkpoint, "--data.num_predict_samples=3001")
-    samples = np.load(tmp_path / RUN / "samples.npz")
+    samples = np.load(RUN / "samples.npz")
     assert samples["x"].shape == (3002, 2) and samples["log_weight"].shape == (3002,)
     assert len(np.unique(samples["x"], axis=0)) == 3002
+
+
+@pytest.mark.slow  # the test above launches two by a script
+def test_the_command_itself_launches_its_ranks(tmp_path: Path) -> None:
+    ranks = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    launch(tmp_path, "-m", "diffsampler.cli", *FIT, *ranks, "--trainer.enable_progress_bar=false")
+    assert [path.name for path in (tmp_path / "runs/Gaussian").iterdir()] == ["version_0"]
+    assert json.loads((tmp_path / RUN / "results.json").read_text())["num_samples"] == 201

@@ -13,7 +13,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from helpers import CountingTarget, by_name, correlated_gaussian, two_modes
+from helpers import CountingTarget, by_name, correlated_gaussian, searched, two_modes
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 from torch.distributions import Dirichlet, Gamma, HalfNormal, Independent, Normal, Uniform
@@ -436,8 +436,7 @@ def test_a_search_of_other_data_is_made_anew() -> None:
 
 
 def test_what_a_search_remembers_is_in_checkpoints() -> None:
-    sampler, again = Sampler(two_modes()), Sampler(two_modes())
-    sampler.search(seed=0)
+    sampler, again = searched(two_modes), Sampler(two_modes())
     again.load_state_dict(sampler.state_dict())
     assert not again.search_is_outdated()
     moved = Sampler(FunctionTarget(lambda x: two_modes().log_prob(x) + 0.01, dim=2))

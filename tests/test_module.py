@@ -39,7 +39,7 @@ def gaussian():
 def test_fit_closes_the_elbo_gap(loss):
     sampler = Sampler(gaussian(), grid=10)
     before = sampler.estimate_log_z(4000, seed=1).elbo
-    fit(sampler, max_steps=150, loss=loss(), lr=5e-3, batch_size=128, steps_per_epoch=75, **QUIET)
+    fit(sampler, max_steps=100, loss=loss(), lr=1e-2, batch_size=64, steps_per_epoch=50, **QUIET)
     after = sampler.estimate_log_z(4000, seed=1)
     assert -after.elbo < 0.5 * -before, loss
     # 95 % interval widened to 4 standard errors: a false alarm has a chance of 6e-5.
@@ -148,9 +148,9 @@ def test_a_half_space_of_zero_density_trains():
         return torch.where(x[..., 0] > 0.5, normal, -torch.inf)
 
     truth = torch.special.log_ndtr(torch.tensor(-0.5)).item()
-    sampler = Sampler(FunctionTarget(log_prob, dim=2), grid=20)
+    sampler = Sampler(FunctionTarget(log_prob, dim=2), grid=10)
     before = sampler.estimate_log_z(4000, seed=1).ess
-    fit(sampler, max_steps=200, lr=5e-3, steps_per_epoch=100, **QUIET)
+    fit(sampler, max_steps=150, lr=5e-3, batch_size=64, steps_per_epoch=75, **QUIET)
     after = sampler.estimate_log_z(4000, seed=1)
     assert after.ess > before
     assert abs(after.log_z - truth) < 4 * (after.high - after.low) / (2 * 1.96)
@@ -221,11 +221,6 @@ def test_exploration_follows_the_training_progress():
 
     fit(Sampler(gaussian(), grid=3), max_steps=4, steps_per_epoch=2, behaviour=Recording(), **QUIET)
     assert Recording.seen == [0.0, 0.25, 0.5, 0.75]
-
-
-def test_import_loads_neither_lightning_nor_matplotlib():
-    code = "import sys, diffsampler, targets; print({'lightning', 'matplotlib', 'sklearn'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
 class Recorded(L.Callback):

@@ -14,7 +14,6 @@ from helpers import (
     ProcessCase,
     ZeroControl,
     assert_mean,
-    by_name,
     centred_gaussian,
     correlated_gaussian,
     gated,
@@ -70,7 +69,12 @@ def test_density_in_coordinates(generator: torch.Generator) -> None:
     torch.testing.assert_close(sampler.log_prob(x, tolerance=1e-8), normal.log_prob(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", PROCESSES, ids=by_name)
+@pytest.mark.parametrize(
+    "case",
+    [  # one of each class of process; what differs within a class is kernels, which have tests of their own
+        pytest.param(case, id=case.name, marks=pytest.mark.slow if "-" in case.name else ()) for case in PROCESSES
+    ],
+)
 def test_integrates_to_one_untrained(case: ProcessCase) -> None:
     # Whatever the networks it is a normalised density: the trapezoidal rule on a grid that holds all of it. What is
     # left is the solver's tolerance and the rule's error where random networks make the density rough.
@@ -84,7 +88,7 @@ def test_integrates_to_one_untrained(case: ProcessCase) -> None:
 def test_draws_and_densities_agree(control: object, generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), MILD, control=control, flow=None, grid=4)
     # A clipped score has kinks, at which the solver's own error estimate is off.
-    drawn = ProbabilityFlow(sampler.dynamics, tolerance=1e-8).sample(64, generator)
+    drawn = ProbabilityFlow(sampler.dynamics, tolerance=1e-8).sample(16, generator)
     torch.testing.assert_close(sampler.log_prob(drawn.x, tolerance=1e-8), drawn.log_prob, rtol=0, atol=1e-4)
 
 
@@ -95,43 +99,36 @@ def test_periodic_density_integrates_to_one() -> None:
     angles = torch.linspace(-math.pi, math.pi, 201)[:-1].unsqueeze(-1)
     density = sampler.log_prob(angles).exp()
     assert density.std() > 1e-3 and abs(float(density.mean()) * 2 * math.pi - 1) < 1e-4
-    x = (
-        ProbabilityFlow(
-            random_sampler(
-                VonMisesMixture(1), 0.5, process=partial(Torus, sigma=1.4), control=FourierMLP, flow=None, grid=4
-            ).dynamics
-        )
-        .sample(50)
-        .x
-    )
-    assert x.abs().max() <= math.pi
+    # Draws walk around the circle, and are within it all the same.
+    assert ProbabilityFlow(sampler.dynamics).sample(50).x.abs().max() <= math.pi
 
 
 def test_weights_are_unbiased_untrained(generator: torch.Generator) -> None:
-    # n = 1500 draws of the flow, |z| < 4.5: a false alarm of 7e-6.
+    # n = 600 draws of the flow, |z| < 4.5: a false alarm of 7e-6.
     target = correlated_gaussian()
     sampler = random_sampler(target, MILD, control=FourierMLP, flow=None, grid=4)
-    drawn = ProbabilityFlow(sampler.dynamics).sample(1500, generator)
+    drawn = ProbabilityFlow(sampler.dynamics).sample(600, generator)
     weight = (target.log_prob(drawn.x) - drawn.log_prob - target.log_z).exp()
     assert 0.01 < weight.var() < 5
     assert_mean(weight, 1.0, "E[w] / Z")
-    estimate = sampler.estimate_log_z(1500, seed=1, method="ode")
+    estimate = sampler.estimate_log_z(600, seed=1, method="ode")
     assert abs(estimate.log_z - target.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z)
     assert not any("estimates" in warning for warning in estimate.warnings)
 
 
 def test_hutchinson_knows_its_error(generator: torch.Generator) -> None:
-    # 200 densities in 6 dimensions, by 4 probes and exactly: with its own standard error from 4 probes, an error is
-    # t-distributed with 3 degrees of freedom. P(|t| > 5.84) = 1 %; more than 12 of 200 above has a chance below 1e-6.
+    # 100 densities in 6 dimensions, by 4 probes and exactly: with its own standard error from 4 probes, an error is
+    # t-distributed with 3 degrees of freedom. P(|t| > 5.84) = 1 %; more than 8 of 100 above has a chance of 1e-6.
     sampler = random_sampler(centred_gaussian(torch.ones(6)), 0.15, control=FourierMLP, flow=None, grid=4)
-    x = torch.randn(200, 6, generator=generator)
+    x = torch.randn(100, 6, generator=generator)
     exact = sampler.log_prob(x)
     estimate, error = sampler.log_prob(x, seed=3, return_standard_error=True, num_probes=4)
     apart = error > 0  # 4 probes of 6 signs may be alike
-    assert apart.sum() > 190 and error.mean() > 1e-3
+    assert apart.sum() > 95 and error.mean() > 1e-3
     t = ((estimate - exact).abs() / error)[apart]
-    assert int((t > 5.84).sum()) <= 12
-    assert torch.equal(estimate, sampler.log_prob(x, seed=3, num_probes=4))
+    assert int((t > 5.84).sum()) <= 8
+    again = [sampler.log_prob(x[:5], seed=3, num_probes=4) for _ in range(2)]
+    assert torch.equal(*again)
 
 
 def test_an_estimated_trace_is_said() -> None:

@@ -16,6 +16,7 @@ from helpers import (
     by_name,
     correlated_gaussian,
     random_sampler,
+    searched,
     two_modes,
 )
 
@@ -125,8 +126,7 @@ def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> No
 
 
 def test_what_the_search_found_is_part_of_the_state() -> None:
-    sampler, other = Sampler(two_modes()), Sampler(two_modes())
-    sampler.search(seed=0)
+    sampler, other = searched(two_modes), Sampler(two_modes())
     other.load_state_dict(sampler.state_dict())
     assert other.reference.to_dict() == sampler.reference.to_dict() and other.search_cost == sampler.search_cost > 0
     assert torch.equal(other.coordinates.points, sampler.coordinates.points)
@@ -135,8 +135,8 @@ def test_what_the_search_found_is_part_of_the_state() -> None:
 def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
     target = CountingTarget(two_modes())
     sampler = Sampler(target)
-    options = {"batch_size": 64, "lr": 5e-3, "steps_per_epoch": 30, "num_eval_samples": 500, **QUIET}
-    history = fit(sampler, max_steps=60, tolerance=0, **options)
+    options = {"batch_size": 32, "lr": 5e-3, "steps_per_epoch": 20, "num_eval_samples": 500, **QUIET}
+    history = fit(sampler, max_steps=40, tolerance=0, **options)
     assert sampler.num_target_evaluations == target.count
     assert len(history) == 2 and sampler.reference is not None
     estimate = sampler.estimate_log_z(4000, seed=1)
@@ -152,7 +152,7 @@ def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
         differentiable=False,
     )
     sampler = Sampler(target)
-    fit(sampler, max_steps=40, tolerance=0, batch_size=64, steps_per_epoch=40, num_eval_samples=500, **QUIET)
+    fit(sampler, max_steps=20, tolerance=0, batch_size=64, steps_per_epoch=20, num_eval_samples=500, **QUIET)
     estimate = sampler.estimate_log_z(4000, seed=1)
     assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3
 
@@ -220,7 +220,7 @@ def test_a_budget_is_that_of_training_after_the_search() -> None:
     ):
         fit(sampler, max_steps=10, max_target_evaluations=1000, **options)
     assert target.count == 0, "refused before the search has cost anything"
-    sampler.search(seed=0)
+    sampler = searched(two_modes)
     with pytest.raises(InputError, match="max_target_evaluations must be above the .* evaluations that the search"):
         fit(sampler, max_steps=10, max_target_evaluations=sampler.search_cost, **options)
     history = fit(sampler, max_steps=10, max_target_evaluations=2 * sampler.search_cost, tolerance=0, **options)

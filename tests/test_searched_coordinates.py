@@ -3,12 +3,11 @@
 import copy
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import Z_BOUND, assert_mean, correlated_gaussian, randomise
+from helpers import Z_BOUND, assert_mean, correlated_gaussian, randomise, searched
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -45,29 +44,20 @@ def funnel() -> Target:
     return FunctionTarget(log_prob, dim=3, log_z=0.0)
 
 
-BENT = [banana, heavy, funnel]
+# A map that narrows, the funnel's, has fast tests of its own in baseline/test_curved.py.
+BENT_AND_QUICK = [banana, heavy, pytest.param(funnel, marks=pytest.mark.slow)]
 
 
-@lru_cache
-def found_by(make: Callable[[], Target]) -> dict[str, object]:
-    """The state of a sampler after its search."""
-    sampler = Sampler(make())
-    sampler.search(seed=0)
-    return sampler.state_dict()
-
-
-def searched(make: Callable[[], Target], scale: float = 0.0) -> Sampler:
-    """A sampler after its search, with random networks where a scale is given."""
-    sampler = Sampler(make())
-    sampler.load_state_dict(copy.deepcopy(found_by(make)))
-    if scale:
-        randomise(sampler.policy.control, scale)
+def with_random_networks(make: Callable[[], Target]) -> Sampler:
+    """A sampler after its search, whose control is no longer that of nothing learned."""
+    sampler = searched(make)
+    randomise(sampler.policy.control, 0.05)
     return sampler
 
 
-@pytest.fixture(params=BENT, ids=lambda make: make.__name__)
+@pytest.fixture(params=BENT_AND_QUICK, ids=lambda make: getattr(make, "__name__", ""))
 def sampler(request: pytest.FixtureRequest) -> Sampler:
-    return searched(request.param, 0.05)
+    return with_random_networks(request.param)
 
 
 def test_a_search_bends_what_is_bent(sampler: Sampler) -> None:
@@ -97,7 +87,7 @@ def test_the_score_in_bent_coordinates_is_the_gradient(sampler: Sampler) -> None
         torch.testing.assert_close(density.log_prob_and_score(z.clone())[1], score)
 
 
-@pytest.mark.parametrize("make", BENT, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", BENT_AND_QUICK)
 def test_bent_coordinates_are_nearly_normal_before_any_training(make: Callable[[], Target]) -> None:
     sampler = searched(make)
     estimate = sampler.estimate_log_z(4000, seed=1)
@@ -107,7 +97,7 @@ def test_bent_coordinates_are_nearly_normal_before_any_training(make: Callable[[
 
 
 def test_weights_in_bent_coordinates_are_unbiased(sampler: Sampler) -> None:
-    x, log_weight = sampler.sample(8000, seed=3, return_log_weights=True)
+    x, log_weight = sampler.sample(4000, seed=3, return_log_weights=True)
     # Two z-tests, 1.4e-5; the second figure is bounded: its mean is known in closed form, by symmetry or by the median.
     weight = (log_weight - sampler.target.log_z).exp()
     assert_mean(weight, 1.0, "E[w] / Z")
@@ -119,16 +109,16 @@ def test_weights_in_bent_coordinates_are_unbiased(sampler: Sampler) -> None:
 
 def test_float32_walks_in_bent_coordinates() -> None:
     torch.set_default_dtype(torch.float32)
-    sampler = searched(funnel, 0.05)
+    sampler = with_random_networks(banana)
     x, log_weight = sampler.sample(4000, seed=3, return_log_weights=True)
     assert x.dtype == torch.float32 and log_weight.dtype == torch.float64
-    assert_mean(log_weight.exp(), 1.0, "E[w], 7e-6")
+    assert_mean((log_weight - 0.4).exp(), 1.0, "E[w], 7e-6")
 
 
 @pytest.mark.parametrize("make", [heavy, banana], ids=lambda make: make.__name__)
 def test_the_density_in_bent_coordinates_has_the_integral_one(make: object) -> None:
     # Random networks: the flow is not the identity.
-    sampler = searched(make, 0.05)
+    sampler = with_random_networks(make)
     if sampler.target.dim == 1:
         # x = 2 + sinh(u): beyond 10 000 widths are 1e-7 of the mass of four moments' tails.
         u = torch.linspace(-10, 10, 161)
@@ -188,9 +178,9 @@ def test_coordinates_of_their_own_process(generator: torch.Generator) -> None:
 
     # A control that asks for the score, in bent coordinates.
     sampler = Sampler(
-        funnel(), process=VariancePreserving, control=LangevinControl, grid=8, coordinates=SearchedCoordinates
+        banana(), process=VariancePreserving, control=LangevinControl, grid=8, coordinates=SearchedCoordinates
     )
-    sampler.coordinates.load_state_dict(searched(funnel).coordinates.state_dict())
+    sampler.coordinates.load_state_dict(searched(banana).coordinates.state_dict())
     randomise(sampler.policy.control, 0.02)
     _, log_weight = sampler.sample(4000, return_log_weights=True, generator=generator)
-    assert_mean(log_weight.exp(), 1.0, "E[w], 7e-6")
+    assert_mean((log_weight - 0.4).exp(), 1.0, "E[w] / Z, 7e-6")

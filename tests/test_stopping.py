@@ -1,16 +1,13 @@
 """Training ends when log Z is known well enough: not before, not by luck, and the run is kept all the same."""
 
-import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import two_modes
+from helpers import searched, two_modes
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -36,23 +33,8 @@ def nearly_gaussian() -> Target:
     )
 
 
-@lru_cache
-def found_by(make: Callable[[], Target]) -> dict[str, object]:
-    """The state of a sampler after its search."""
-    sampler = Sampler(make())
-    sampler.search(seed=0)
-    return sampler.state_dict()
-
-
-def searched(make: Callable[[], Target] = nearly_gaussian, target: Target | None = None) -> Sampler:
-    """A sampler that need not search any more."""
-    sampler = Sampler(make() if target is None else target)
-    sampler.load_state_dict(copy.deepcopy(found_by(make)))
-    return sampler
-
-
 def test_a_tolerance_of_zero_trains_to_the_last_step() -> None:
-    history = fit(searched(), max_steps=7, tolerance=0, **SMALL)
+    history = fit(searched(nearly_gaussian), max_steps=7, tolerance=0, **SMALL)
     assert history[-1]["step"] == 7 and history[-1]["ended"] == "all 7 steps are done (max_steps)"
 
 
@@ -83,7 +65,7 @@ def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_ends_where_only_the_search_is_in_doubt() -> None:
-    sampler = searched()
+    sampler = searched(nearly_gaussian)
     sampler.coordinates.reference = replace(sampler.reference, unseen=0.2)
     history = fit(sampler, max_steps=20, **SMALL)
     assert history[-1]["step"] == 0
@@ -125,7 +107,7 @@ class Recording(Target):
 
 def test_what_a_search_alone_knows_is_not_trained_and_what_is_reported_has_not_decided() -> None:
     target = Recording(nearly_gaussian())
-    sampler = searched(target=target)
+    sampler = searched(nearly_gaussian, target)
     before = {name: value.clone() for name, value in sampler.policy.control.state_dict().items()}
     (entry,) = fit(sampler, max_steps=10_000, **SMALL)
     assert entry["step"] == 0 and entry["num_samples"] == 500
@@ -146,7 +128,7 @@ def test_what_a_search_alone_knows_is_not_trained_and_what_is_reported_has_not_d
 
 
 def test_a_budget_is_kept_by_decisions_too() -> None:
-    sampler = searched()
+    sampler = searched(nearly_gaussian)
     spent = sampler.counter.num_evaluations = sampler.search_cost
     # Enough to train on, not to decide: 2 * 10 000 draws.
     history = fit(sampler, max_steps=10, max_target_evaluations=spent + 12_000, **SMALL)

@@ -46,7 +46,15 @@ def member(control, c, width):
 
 def test_log_z_of_a_number():
     family = member(FourierMLP, 0.0, 1.0)
-    fit(family, max_steps=200, loss=PathwiseReverseKL(), lr=5e-3, enable_progress_bar=False, accelerator="cpu")
+    fit(
+        family,
+        max_steps=150,
+        loss=PathwiseReverseKL(),
+        lr=5e-3,
+        batch_size=128,
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
     for c in (-0.8, 0.3, 1.0):
         one = member(deepcopy(family.policy.control), c, 1e-6)
         estimate = one.estimate_log_z(5000, seed=1)

@@ -140,9 +140,9 @@ def test_rolled_back_weights_are_unbiased_untrained(case: ProcessCase, generator
     [
         PinnedBrownian(2, [1.1, 1.6]),
         VariancePreserving(2, 1.3),
-        VariancePreserving(2, [1.1, 1.6], LinearSchedule()),
-        VarianceExploding(2, 1.3, noise_max=30.0),
+        pytest.param(VariancePreserving(2, [1.1, 1.6], LinearSchedule()), marks=pytest.mark.slow),
         VarianceExploding(2, [1.1, 1.6], noise_max=30.0),
+        pytest.param(VarianceExploding(2, 1.3, noise_max=30.0), marks=pytest.mark.slow),
     ],
     ids=lambda process: f"{type(process).__name__}-{process.scale.numel()}",
 )
