@@ -16,7 +16,7 @@ from diffsampler.networks import (
     PreconditionedMLP,
     ReducedPrecision,
 )
-from diffsampler.paths import evaluate, rollout
+from diffsampler.paths import Path, evaluate, rollout
 from diffsampler.processes import PinnedBrownian
 from targets import GaussianMixture
 
@@ -109,7 +109,17 @@ def test_what_is_kept_is_used():
     assert calls
 
 
-@pytest.mark.parametrize("change", ["step", "load"])
+def test_a_control_that_asks_for_something_else_is_answered_anew():
+    sampler = trained(FourierMLP)
+    path = rollout(sampler.dynamics, 8, generator(), keep_activations=True)
+    other = Path(path.times, path.x + 0.1, path.log_prob, path.score, path.tapes)
+    log_pf, found = gradients(sampler, other)
+    again, expected = gradients(sampler, _without(other))
+    torch.testing.assert_close(log_pf, again)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("change", ["step", "load", "data"])
 def test_parameters_that_have_changed_are_asked_again(change):
     sampler = trained(LangevinControl)
     path = rollout(sampler.dynamics, 8, generator(), keep_activations=True)
@@ -117,6 +127,9 @@ def test_parameters_that_have_changed_are_asked_again(change):
         if change == "step":
             for parameter in sampler.policy.parameters():
                 parameter *= 1.1
+        elif change == "data":
+            for parameter in sampler.policy.parameters():
+                parameter.data = 1.1 * parameter.data
         else:
             sampler.policy.load_state_dict({name: 1.1 * value for name, value in sampler.policy.state_dict().items()})
     log_pf, found = gradients(sampler, path)
@@ -126,7 +139,7 @@ def test_parameters_that_have_changed_are_asked_again(change):
 
 
 def _without(path):
-    return type(path)(path.times, path.x, path.log_prob, path.score)
+    return Path(path.times, path.x, path.log_prob, path.score)
 
 
 def test_nothing_is_left_behind_where_the_target_raises():
