@@ -17,8 +17,6 @@ from diffsampler.spaces import Euclidean, Space
 from diffsampler.streams import fixed_weights
 from diffsampler.target import Target, check_log_z, support_of
 
-__all__ = ["Assembly", "assemble"]
-
 
 class Assembly(NamedTuple):
     """The parts of a sampler."""

@@ -17,8 +17,6 @@ from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 from diffsampler.target import Target
 
-__all__ = ["Assessment", "assess", "assess_draws", "format_table"]
-
 NUM_COMPARED = 2000
 
 

@@ -8,8 +8,6 @@ import torch
 
 from diffsampler.errors import InputError
 
-__all__ = ["first_mismatch", "read_checkpoint"]
-
 KINDS = {
     "state_dict": dict,
     "generators": list,

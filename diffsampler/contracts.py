@@ -11,8 +11,6 @@ from diffsampler.errors import InputError
 from diffsampler.policy import Policy
 from diffsampler.spaces.kernels import Kernel
 
-__all__ = ["check_parts"]
-
 
 @torch.no_grad()
 def check_parts(policy: Policy) -> None:

@@ -12,8 +12,6 @@ from diffsampler.density import CheckedTarget, Density, or_zero_density
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-__all__ = ["NUM_COMPARED", "CountedTarget"]
-
 NUM_COMPARED = 16
 MAX_ROUNDING = 1e-3  # nats
 VALIDATION = re.compile(r"Expected (?:value argument|parameter) .* distribution (\w+)\(", re.DOTALL)

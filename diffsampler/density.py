@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-__all__ = ["ZERO_DENSITY_MARGIN", "CheckedTarget", "DerivedDensity", "Density", "or_zero_density"]
-
 # An end point of zero density enters a loss as if its weight were exp(-10) Z; estimates use the zero itself.
 ZERO_DENSITY_MARGIN = 10.0
 LEAVES_TORCH = re.compile(r"numpy\(\) on Tensor that requires|export tensors that require")

@@ -11,16 +11,6 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import TypeVar
 
-__all__ = [
-    "InputError",
-    "check_count",
-    "check_flag",
-    "check_instance",
-    "check_non_negative",
-    "check_positive",
-    "warn_of",
-]
-
 Part = TypeVar("Part")
 
 

@@ -12,8 +12,6 @@ from diffsampler.log_z import LogZEstimate, WeightSummary, estimate_log_z
 from diffsampler.paths import Dynamics, ProbabilityFlow, sequential_rollout, weighted_rollout
 from diffsampler.progress import in_batches
 
-__all__ = ["METHODS", "estimate_from"]
-
 NUM_GROUPS, SMALLEST_GROUP = 50, 20
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["describe", "differences"]
-
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 NUM_SHOWN = 16
 # What says nothing about a density, or is another object in every script.

@@ -10,8 +10,6 @@ from torch import nn
 
 from diffsampler.errors import InputError, check_instance
 
-__all__ = ["check_free", "check_initialised", "make_part", "take_parts"]
-
 Part = TypeVar("Part", bound=nn.Module)
 
 _OWNERS: WeakKeyDictionary[nn.Module, ref] = WeakKeyDictionary()

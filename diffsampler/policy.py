@@ -14,8 +14,6 @@ from diffsampler.processes import Process
 from diffsampler.spaces.kernels import Kernel
 from diffsampler.streams import fixed_weights
 
-__all__ = ["Policy"]
-
 
 class Policy(nn.Module):
     """A process with its networks.

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-__all__ = ["in_batches", "in_terminal", "progress_of"]
-
 SECONDS_BETWEEN_LINES = 10.0
 
 

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 from diffsampler.errors import InputError
 
-__all__ = ["knows_old_names", "missing_name", "names_meant"]
-
 Function = TypeVar("Function", bound=Callable)
 
 RENAMED = {

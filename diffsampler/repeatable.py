@@ -10,8 +10,6 @@ from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-__all__ = ["check_repeatable", "differ", "naming_the_target", "points_of_all_sizes"]
-
 NUM_REPEATED = 16
 
 

@@ -30,8 +30,6 @@ from diffsampler.repeatable import naming_the_target
 from diffsampler.spaces import Space
 from diffsampler.target import Target
 
-__all__ = ["Sampler"]
-
 STRUCTURE = {"target", "policy", "coordinates"}
 
 

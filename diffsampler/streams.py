@@ -6,8 +6,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["fixed_weights", "new_generator"]
-
 STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5, "decide": 6}
 
 

@@ -17,8 +17,6 @@ from torch.distributions.constraints import Constraint
 from diffsampler.errors import InputError, check_count, check_flag
 from diffsampler.support import Support, read_support
 
-__all__ = ["FunctionTarget", "Target", "check_log_z", "support_of"]
-
 
 class Target(nn.Module, ABC):
     """An unnormalised density on R^D, or on a part of it.

@@ -252,11 +252,10 @@ class _Climb:
 
 
 def generator_of(seed: int | None, generator: torch.Generator | None, device: torch.device | str) -> torch.Generator:
-    """The one given, or a fresh one with this seed, or any."""
-    if generator is None:
-        generator = torch.Generator(device)
-        generator.seed() if seed is None else generator.manual_seed(seed)
-    return generator
+    """The one given, or a fresh one with this seed; without either, with one that torch's global generator draws."""
+    if generator is not None:
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(1 << 62, ())) if seed is None else seed)
 
 
 def _genealogy_variance(ancestor: Tensor, weight: Tensor, num_resamplings: int) -> float:

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from torch import Tensor
 
-__all__ = ["Parameters", "family_of", "fits", "in_words", "is_list", "members", "parameters_of"]
-
 # By name; those of a group by their names in it.
 Parameters = dict[str, "inspect.Parameter | Parameters"]
 

@@ -27,8 +27,6 @@ from diffsampler.training.checks import check_trainer
 from diffsampler.training.data import TrajectoryCounts
 from diffsampler.training.fit import search_first, silence_lightning, trainer_defaults
 
-__all__ = ["run"]
-
 DESCRIPTION = (
     "Sample an unnormalized density and estimate its log Z. Beside the subcommands below, `diffsampler reference` "
     "estimates log Z without training: `diffsampler reference --help`."

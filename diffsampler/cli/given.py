@@ -8,8 +8,6 @@ import yaml
 
 from diffsampler.errors import InputError
 
-__all__ = ["CLASS_KEYS", "given", "read_config"]
-
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 Tree = dict[str, Any]

@@ -19,8 +19,6 @@ from diffsampler.cli.given import CLASS_KEYS, read_config
 from diffsampler.renamed import names_meant
 from diffsampler.target import Target
 
-__all__ = ["find_mistake", "innermost", "said_by"]
-
 
 def find_mistake(key: str, values: Any, parameters: Parameters, complete: bool) -> str | None:
     """The first value that no parameter takes, in a sentence; None where all are taken.

@@ -17,8 +17,6 @@ from diffsampler.networks import Control, StateFlow
 from diffsampler.priors import Prior
 from diffsampler.processes import Process
 
-__all__ = ["Maker", "Parser", "in_one_line"]
-
 MADE_LATER = (Process, Prior, Control, StateFlow, Coordinates)  # of what they belong to, their first parameter
 
 

@@ -11,8 +11,6 @@ from diffsampler.repeatable import naming_the_target
 from diffsampler.target import Target
 from diffsampler.training.fit import search_progress
 
-__all__ = ["run_reference"]
-
 
 def run_reference(
     target: Target, num_particles: int = 2000, seed: int = 0, output: str | None = None, progress: bool = True

@@ -9,8 +9,6 @@ from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Trajectory, evaluate
 
-__all__ = ["Objective", "TrajectoryLoss"]
-
 
 class Objective(nn.Module, ABC):
     """What a training step minimises.

@@ -5,8 +5,6 @@ from torch import Tensor
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Trajectory
 
-__all__ = ["DetailedBalance"]
-
 
 class DetailedBalance(TrajectoryLoss):
     """The mean of (u_{k+1} - u_k)^2 over steps and trajectories.

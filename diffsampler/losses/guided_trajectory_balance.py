@@ -8,8 +8,6 @@ from diffsampler.errors import InputError, check_non_negative
 from diffsampler.losses.base import Objective
 from diffsampler.paths import Dynamics, evaluate, log_uncontrolled_backward
 
-__all__ = ["GuidedTrajectoryBalance"]
-
 
 class GuidedTrajectoryBalance(Objective):
     """Trajectory balance with a guide in place of P_B, and the squared difference of log P_B and the log of the guide.

@@ -9,8 +9,6 @@ from diffsampler.losses.base import Objective
 from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.paths import Dynamics, Trajectory, evaluate
 
-__all__ = ["LearnedDecomposition"]
-
 
 class LearnedDecomposition(Objective):
     """Detailed balance of u_k + sum_{j<k} phi_j, and a regression of log R(x_T) on the sum of all phi_j.

@@ -5,8 +5,6 @@ from torch import Tensor
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Trajectory
 
-__all__ = ["LogVariance"]
-
 
 class LogVariance(TrajectoryLoss):
     """The variance of the log-weights over the batch (VarGrad): no flow and no log Z to learn.

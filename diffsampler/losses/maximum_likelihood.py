@@ -8,8 +8,6 @@ from diffsampler.errors import check_count
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Dynamics, Trajectory, log_pf_of
 
-__all__ = ["MaximumLikelihood"]
-
 
 class MaximumLikelihood(TrajectoryLoss):
     """Minus the mean of log prior + log P_F: forward KL, which covers every mode that the points show.

@@ -11,8 +11,6 @@ from diffsampler.errors import InputError, check_count
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Dynamics, Trajectory
 
-__all__ = ["ChunkBalance", "LengthBalance", "MatrixBalance", "PairBalance", "laplacian"]
-
 
 def laplacian(weights: Tensor) -> Tensor:
     """The graph Laplacian L of pair weights, for which u^T L u = sum_{i<j} w_ij (u_i - u_j)^2.

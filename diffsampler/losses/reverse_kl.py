@@ -8,8 +8,6 @@ from diffsampler.errors import InputError
 from diffsampler.losses.base import Objective, TrajectoryLoss
 from diffsampler.paths import Dynamics, Trajectory, differentiable_rollout, evaluate
 
-__all__ = ["PathwiseReverseKL", "ScoreFunctionReverseKL"]
-
 
 class ScoreFunctionReverseKL(TrajectoryLoss):
     """Minus the ELBO, differentiated through the densities of given states (log-derivative trick, "rKL-LD").

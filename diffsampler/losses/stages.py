@@ -8,8 +8,6 @@ from diffsampler.errors import InputError, check_instance
 from diffsampler.losses.base import Objective
 from diffsampler.paths import Dynamics
 
-__all__ = ["Stages"]
-
 
 class Stages(Objective):
     """Each loss in its stage of training, on the behaviour of that stage: both change together.

@@ -6,8 +6,6 @@ from torch import Tensor
 from diffsampler.errors import check_positive
 from diffsampler.losses.pair_balance import PairBalance
 
-__all__ = ["SubTrajectoryBalance"]
-
 
 class SubTrajectoryBalance(PairBalance):
     """The mean of sum_{i<j} w_ij (u_i - u_j)^2 over trajectories, w_ij = lambda^(j - i) normalised to sum to 1.

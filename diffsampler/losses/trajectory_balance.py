@@ -5,8 +5,6 @@ from torch import Tensor
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Trajectory
 
-__all__ = ["TrajectoryBalance"]
-
 
 class TrajectoryBalance(TrajectoryLoss):
     """The mean of (u_T - u_0)^2 = (log_weight - log Z)^2.

@@ -8,8 +8,6 @@ from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Space
 
-__all__ = ["Control", "FourierMLP"]
-
 
 class Control(nn.Module, ABC):
     """A control u(t, x), optionally a function of the target's score too.

@@ -11,8 +11,6 @@ from diffsampler.networks.fourier import FourierTimeEmbedding
 from diffsampler.networks.wrapper import ControlWrapper
 from diffsampler.processes import Process, as_process
 
-__all__ = ["CoordinatewiseControl"]
-
 WIDTH_BOUND = 3.0
 
 

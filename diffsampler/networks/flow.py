@@ -8,8 +8,6 @@ from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Space
 
-__all__ = ["FourierFlow", "StateFlow"]
-
 
 class StateFlow(nn.Module, ABC):
     """The log state flow log F(t, x) at interior times; at both ends the flow is known and no network is asked.

@@ -8,8 +8,6 @@ from diffsampler.networks.flow import FourierFlow, StateFlow
 from diffsampler.parts import make_part
 from diffsampler.processes import Process, as_process
 
-__all__ = ["ForwardLookingFlow"]
-
 
 class ForwardLookingFlow(StateFlow):
     """log F(t, x) = network(t, x) + (1 - t) (log Z + log reference_t(x)) + t log R(x).

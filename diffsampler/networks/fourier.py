@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from diffsampler.errors import check_count
 from diffsampler.networks.tape import Tape, Taped
 
-__all__ = ["FourierTimeEmbedding", "TimeFunction", "TimePerceptron"]
-
 
 class FourierTimeEmbedding(nn.Module):
     """Sines and cosines of time, then two linear layers.

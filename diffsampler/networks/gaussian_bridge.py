@@ -8,8 +8,6 @@ from diffsampler.networks.fourier import TimeFunction, TimePerceptron
 from diffsampler.networks.reals import on_reals
 from diffsampler.processes import Process
 
-__all__ = ["GaussianBridgeMLP"]
-
 # Bound of the log variance, relative to the process; soft, so that a network that reached it can come back.
 MAX_LOG_VARIANCE = 10.0
 

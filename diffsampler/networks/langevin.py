@@ -12,8 +12,6 @@ from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.wrapper import ControlWrapper
 from diffsampler.processes import Process
 
-__all__ = ["LangevinControl"]
-
 
 class LangevinControl(ControlWrapper):
     """u(t, x) = network(t, x) + gate(t) clip(score(x)), with a learned gate for each time.

@@ -12,8 +12,6 @@ from diffsampler.networks.langevin import LangevinControl
 from diffsampler.networks.wrapper import ControlWrapper
 from diffsampler.processes import Process
 
-__all__ = ["LearnedVariance"]
-
 
 class LearnedVariance(ControlWrapper):
     """The wrapped control, and for each coordinate the log of a factor on the step's standard deviation.

@@ -11,8 +11,6 @@ from diffsampler.networks.control import Control
 from diffsampler.networks.wrapper import ControlWrapper
 from diffsampler.processes import Process
 
-__all__ = ["MixtureControl"]
-
 NUM_TIMES = 4  # what the closed form needs to know of a time
 
 

@@ -7,8 +7,6 @@ from diffsampler.networks.control import FourierMLP
 from diffsampler.networks.reals import on_reals
 from diffsampler.processes import Process
 
-__all__ = ["PreconditionedMLP"]
-
 # Of the target's variance along its narrowest mode, in units of the process: narrower ones are for training to learn.
 NARROW = 0.01
 

@@ -3,8 +3,6 @@
 from diffsampler.errors import InputError
 from diffsampler.processes import Process, as_process
 
-__all__ = ["on_reals"]
-
 
 def on_reals(name: str, process: Process | int) -> Process:
     """The process that a network is for; InputError if its states are angles."""

@@ -9,8 +9,6 @@ from diffsampler.networks.control import Control, FourierMLP
 from diffsampler.networks.wrapper import ControlWrapper
 from diffsampler.processes import Process
 
-__all__ = ["ReducedPrecision"]
-
 
 class ReducedPrecision(ControlWrapper):
     """The wrapped control with its matrix products in bfloat16, and its control in the dtype of states: for a GPU.

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Tape", "Taped", "Tapes", "replayed", "taped"]
-
 
 class Tape:
     """What one perceptron, with GELUs between its layers, computes for B states at each of K times.

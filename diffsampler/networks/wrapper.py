@@ -7,8 +7,6 @@ from diffsampler.networks.control import Control
 from diffsampler.parts import make_part
 from diffsampler.processes import Process, as_process
 
-__all__ = ["ControlWrapper"]
-
 
 class ControlWrapper(Control):
     """A control that adds to another one, in whose place it stands.

@@ -12,8 +12,6 @@ from diffsampler.counted import CountedTarget
 from diffsampler.errors import warn_of
 from diffsampler.paths.records import Path
 
-__all__ = ["GraphedRollout", "record_cuda_graph"]
-
 # Plain rollouts of a kind before one is recorded: by then compilers and libraries have made what they make once.
 WARM_UP = 3
 

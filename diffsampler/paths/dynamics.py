@@ -17,8 +17,6 @@ from diffsampler.paths.response import Respond, respond
 from diffsampler.policy import Policy
 from diffsampler.processes.grids import Grid
 
-__all__ = ["Dynamics", "State", "record"]
-
 # Above this many rows a CPU does not keep activations: they are 4 to 9 KB a row in the default networks.
 MAX_KEPT_ROWS = 1 << 18
 

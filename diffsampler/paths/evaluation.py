@@ -11,8 +11,6 @@ from diffsampler.networks.tape import replayed
 from diffsampler.paths.dynamics import Dynamics
 from diffsampler.paths.records import Path, Trajectory
 
-__all__ = ["evaluate", "log_pf_of", "log_uncontrolled_backward"]
-
 # Rows (steps x trajectories) of one piece of the batched pass: on a CPU, activations of this many stay in cache.
 CPU_CHUNK_ROWS = 6400
 # On other devices one piece is fastest, but the activations of a piece are there together when it is computed again.

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-__all__ = ["PathMeasure"]
-
 
 class PathMeasure(nn.Module, ABC):
     """A measure on paths, but for the density R of where they end:  R(x_T) m_0(x_0) prod_k m(x_k, x_{k+1}).

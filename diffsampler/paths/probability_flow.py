@@ -9,8 +9,6 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.paths.dynamics import Dynamics
 from diffsampler.spaces.kernels import Kernel
 
-__all__ = ["FlowDensity", "ProbabilityFlow"]
-
 # Of the kernels whose means give the velocity; and when the flow starts, where the process starts in one point.
 STEP, START = 1e-8, 1e-6
 

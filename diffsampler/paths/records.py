@@ -17,8 +17,6 @@ from torch import Tensor
 from diffsampler.density import ZERO_DENSITY_MARGIN
 from diffsampler.networks.tape import Tapes
 
-__all__ = ["Path", "Trajectory"]
-
 
 @dataclass(frozen=True)
 class Path:

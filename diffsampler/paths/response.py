@@ -11,8 +11,6 @@ from diffsampler.density import Density
 from diffsampler.errors import warn_of
 from diffsampler.networks import Control
 
-__all__ = ["CompiledResponse", "Respond", "Response", "respond"]
-
 
 class Response(NamedTuple):
     """log R and its score, with shapes (B) and (B, D), None where nobody asks the target, and the control."""

@@ -7,8 +7,6 @@ from diffsampler.paths.dynamics import Dynamics
 from diffsampler.paths.evaluation import evaluate
 from diffsampler.paths.records import Path
 
-__all__ = ["back_and_forth", "rollback", "rolled_back_log_weight"]
-
 
 @torch.no_grad()
 def rollback(

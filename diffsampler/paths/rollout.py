@@ -12,8 +12,6 @@ from diffsampler.paths.dynamics import Dynamics, record
 from diffsampler.paths.evaluation import evaluate
 from diffsampler.paths.records import Path, Trajectory
 
-__all__ = ["differentiable_rollout", "rollout", "weighted_rollout"]
-
 # glibc hands freed memory back to the system at once, and takes page faults for the next step's activations, until a
 # block of tens of MB was freed. This one is never touched; without it 10 000 draws take half as long again.
 torch.empty(31 << 20, dtype=torch.uint8)

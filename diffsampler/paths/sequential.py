@@ -12,8 +12,6 @@ from diffsampler.log_z.resampling import resample_groups
 from diffsampler.paths.dynamics import Dynamics, State, record
 from diffsampler.paths.records import Path
 
-__all__ = ["resampled_rollout", "sequential_rollout"]
-
 
 @torch.no_grad()
 def sequential_rollout(

@@ -12,8 +12,6 @@ from diffsampler.processes.knots import Annealing, interpolate
 from diffsampler.spaces import Space
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["AnnealedProcess"]
-
 NUM_PIECES = 32
 
 

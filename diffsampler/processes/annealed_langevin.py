@@ -10,8 +10,6 @@ from diffsampler.processes.annealed import AnnealedProcess
 from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 
-__all__ = ["AnnealedLangevin"]
-
 
 class AnnealedLangevin(AnnealedProcess):
     """Unadjusted Langevin moves on pi_t = prior^(1 - b_t) R^(b_t), with b from 0 to 1. With h = t - s:

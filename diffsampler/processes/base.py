@@ -16,8 +16,6 @@ from diffsampler.priors import Prior
 from diffsampler.spaces import Space, as_space
 from diffsampler.spaces.kernels import Kernel
 
-__all__ = ["Process"]
-
 
 class Process(nn.Module, ABC):
     """A discrete-time diffusion from a prior at time 0 to the target at time 1.

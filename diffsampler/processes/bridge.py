@@ -11,8 +11,6 @@ from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["Bridge"]
-
 
 class Bridge(Process):
     """The general bridge between any prior and the target. With h = t - s:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count, check_positive
 
-__all__ = ["Grid", "JitteredGrid", "LogSNRGrid", "PowerGrid", "UniformGrid"]
-
 
 class Grid(ABC):
     """A partition of [0, 1] into `num_steps` steps.

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["interpolate", "Annealing"]
-
 
 def interpolate(values: Tensor, t: Tensor) -> Tensor:
     """The function with these values at the knots, at times t in [0, 1].

@@ -5,8 +5,6 @@ from diffsampler.processes.pinned_brownian import PinnedBrownian
 from diffsampler.processes.torus import Torus
 from diffsampler.spaces import Space, as_space
 
-__all__ = ["as_process"]
-
 
 def as_process(process: Process | Space | int) -> Process:
     """A process; a space stands for Brownian motion of unit scale there, and a number for R^D of that dimension."""

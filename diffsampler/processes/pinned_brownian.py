@@ -11,8 +11,6 @@ from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["PinnedBrownian"]
-
 
 class PinnedBrownian(Process):
     """Brownian motion started in 0, whose time reversal is the Brownian bridge to 0.

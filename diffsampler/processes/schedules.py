@@ -8,8 +8,6 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_positive
 
-__all__ = ["CosineSchedule", "LinearSchedule", "NoiseSchedule"]
-
 
 class NoiseSchedule(ABC):
     """A decreasing amount of noise from time 0, the prior, to time 1, the target."""

@@ -12,8 +12,6 @@ from diffsampler.spaces import Circle, Space, as_space
 from diffsampler.spaces.kernels import MAX_WRAPPED_STD, WrappedGaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["Torus"]
-
 
 class Torus(Process):
     """Angles in [-pi, pi)^D from a uniform start. With h = t - s and WN the wrapped normal:

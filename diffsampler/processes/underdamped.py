@@ -15,8 +15,6 @@ from diffsampler.spaces import Euclidean, Space, as_space
 from diffsampler.spaces.kernels import MomentumKernel, noise_like
 from diffsampler.target import Target
 
-__all__ = ["DensityWithMomentum", "Underdamped"]
-
 
 class DensityWithMomentum(DerivedDensity):
     """R(x) N(p; 0, I), a density of states (x, p) with shape (*, 2 D); the same log Z."""

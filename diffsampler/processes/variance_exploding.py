@@ -13,8 +13,6 @@ from diffsampler.spaces import Space, as_space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["VarianceExploding"]
-
 
 class VarianceExploding(Process):
     """The process that noises x_1 to x_t = x_1 + n_t^(1/2) noise, and its reversal.

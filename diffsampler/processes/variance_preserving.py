@@ -13,8 +13,6 @@ from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
-__all__ = ["VariancePreserving"]
-
 
 class VariancePreserving(Process):
     """The process that noises x_1 to x_t = alpha_t x_1 + sigma (1 - alpha_t^2)^(1/2) noise, and its reversal.

@@ -12,8 +12,6 @@ from diffsampler.processes import Process
 from diffsampler.spaces import Space
 from diffsampler.target import Target
 
-__all__ = ["Parts", "Recipe", "Training"]
-
 
 class Parts(NamedTuple):
     """What a sampler is made of; as in `Sampler`."""

@@ -7,8 +7,6 @@ from diffsampler.processes import PinnedBrownian
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.target import Target
 
-__all__ = ["Dgfs"]
-
 
 class Dgfs(Recipe):
     """A pinned Brownian motion whose control takes the score, trained by sub-trajectory balance on its own rollouts.

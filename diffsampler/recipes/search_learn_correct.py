@@ -10,8 +10,6 @@ from diffsampler.processes import VariancePreserving
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.target import Target
 
-__all__ = ["SearchLearnCorrect"]
-
 NUM_STEPS = 32
 WIDTH = 128
 NUM_TRANSITIONS = 2048

@@ -9,8 +9,6 @@ from diffsampler.sampler import Sampler
 from diffsampler.training.checks import CHECK_POINTS
 from diffsampler.training.data import TrajectoryCounts
 
-__all__ = ["Budget", "share_of_rank"]
-
 PROPRIETY, PROPRIETY_PER_COORDINATE = 1200, 70  # evaluations of `check_proper`, where nothing looks suspicious
 
 

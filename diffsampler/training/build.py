@@ -15,8 +15,6 @@ from diffsampler.spaces import Space
 from diffsampler.target import Target
 from diffsampler.training.module import SamplerModule
 
-__all__ = ["build_module"]
-
 
 def build_module(
     target: Target,

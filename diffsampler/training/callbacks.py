@@ -24,8 +24,6 @@ from diffsampler.report.metrics import wasserstein2
 from diffsampler.target import Target
 from diffsampler.training.module import SamplerModule
 
-__all__ = ["ExponentialMovingAverage", "PlainProgress", "Report", "SampleWriter"]
-
 LAST_EVALUATIONS = 5
 SECONDS_BETWEEN_LINES = 5.0
 UNTRAINED = "  These are the weights before any training: give --ckpt_path to use a trained sampler."

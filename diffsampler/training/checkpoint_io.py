@@ -8,8 +8,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from diffsampler.files import write_atomically
 
-__all__ = ["AtomicCheckpointIO"]
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's own writes to a temporary folder and moves: where that is another device, a kill loses both."""

@@ -16,8 +16,6 @@ from diffsampler.repeatable import check_repeatable, naming_the_target
 from diffsampler.sampler import Sampler
 from diffsampler.target import support_of
 
-__all__ = ["CHECK_POINTS", "check_loss", "check_precision", "check_resumption", "check_target", "check_trainer"]
-
 CHECK_POINTS = 256
 
 

@@ -5,8 +5,6 @@ from torch.utils.data import DataLoader
 
 from diffsampler.errors import check_count
 
-__all__ = ["TrajectoryCounts"]
-
 
 class TrajectoryCounts(L.LightningDataModule):
     """How many trajectories each step draws. A batch is a number, an epoch the interval between validations.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 
-__all__ = ["Divergence"]
-
 CHECK_EVERY = 50
 MAX_LOST, FEW_LOST = 0.1, 2
 COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1

@@ -24,8 +24,6 @@ from diffsampler.training.checks import check_trainer
 from diffsampler.training.data import TrajectoryCounts
 from diffsampler.training.module import SamplerModule
 
-__all__ = ["fit", "search_first", "search_progress", "silence_lightning", "trainer_defaults"]
-
 OF_MODULE = {*inspect.signature(SamplerModule).parameters} - {"sampler", "loss", "behaviour", "seed"}
 SMALLEST_SEARCH = 800_000  # evaluations: one search of most densities, and what fits proposals to it
 NOT_FOR_USERS = (

@@ -32,8 +32,6 @@ from diffsampler.training.divergence import Divergence
 from diffsampler.training.optimisation import Optimisation, untrained
 from diffsampler.training.stopping import NUM_DECIDING, Stopping, progress_in_cycle, why_ended
 
-__all__ = ["SamplerModule"]
-
 
 class SamplerModule(L.LightningModule):
     """Trains a sampler: each step, states come from the behaviour and one scalar from the loss.

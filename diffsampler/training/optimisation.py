@@ -12,8 +12,6 @@ from diffsampler.errors import check_non_negative, check_positive
 from diffsampler.losses import Objective
 from diffsampler.policy import Policy
 
-__all__ = ["Optimisation", "untrained"]
-
 
 @dataclass(frozen=True)
 class Optimisation:

@@ -10,8 +10,6 @@ from diffsampler.log_z import GRADES, LogZEstimate
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 
-__all__ = ["NUM_DECIDING", "Stopping", "half_width", "progress_in_cycle", "why_ended"]
-
 NUM_DECIDING = 10_000
 DECIDE_EVERY = 50  # steps: it costs as much as some fifty
 FIRST_CYCLE = 400

@@ -425,3 +425,11 @@ def test_draws_come_with_their_density_and_go_on() -> None:
     more = more_draws(CountedTarget(target), found, 1234, torch.Generator().manual_seed(1))
     # Each a move of one of a thousand draws: of half as many independent ones, the mean is known to 0.04.
     assert more.shape == (1234, 2) and (more.mean(0) - target.gaussian.mean).abs().max() < 0.2
+
+
+def test_without_a_seed_the_global_generator_decides() -> None:
+    estimates = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        estimates.append(reference(Gaussian([0.5, -1.0], covariance=0.3)).estimate.log_z)
+    assert estimates[0] == estimates[1] != estimates[2]
