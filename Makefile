@@ -17,7 +17,7 @@ test: lint
 test-slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow
 
-# On a machine with a GPU or not, torch 2.6 brings gigabytes of CUDA where an index has no other build for Linux.
+# Python 3.10 and the oldest versions that pyproject.toml promises. On x86 pip brings torch 2.6 with gigabytes of CUDA.
 test-oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal --durations=20
 

@@ -19,6 +19,8 @@ def pareto(n: int, shape: float, generator: torch.Generator) -> Tensor:
 @pytest.mark.parametrize("kind", ["normal", "wide", "pareto-0.3", "pareto-0.9", "bounded"])
 def test_agrees_with_arviz(kind: str, n: int, generator: torch.Generator) -> None:
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
+    if not hasattr(array_stats, "psislw"):
+        pytest.skip("an ArviZ without psislw, as the last one for Python 3.10")
     log_weight = {
         "normal": lambda: torch.randn(n, generator=generator),
         "wide": lambda: 5 * torch.randn(n, generator=generator) - 700,
