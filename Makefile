@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Small tensors: one thread is faster than two.
 export OMP_NUM_THREADS ?= 1
+# Python compiles what is imported, once; pip would compile all of torch.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-oldest lint format docs benchmark gpu clean
 
@@ -41,17 +43,17 @@ gpu: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[test]" --constraint constraints.txt
+	$(BIN)/pip install --quiet --no-compile --editable ".[test]" --constraint constraints.txt
 	touch $@
 
 # Apart from the rest: who tests or trains needs no Sphinx.
 $(VENV)/.docs-ready: $(VENV)/.ready
-	$(BIN)/pip install --quiet --editable ".[docs]" --constraint constraints.txt
+	$(BIN)/pip install --quiet --no-compile --editable ".[docs]" --constraint constraints.txt
 	touch $@
 
 $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON_OLDEST) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/pip install --quiet --editable ".[test]" --constraint constraints-oldest.txt
+	$(VENV)-oldest/bin/pip install --quiet --no-compile --editable ".[test]" --constraint constraints-oldest.txt
 	touch $@
 
 clean:

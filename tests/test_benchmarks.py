@@ -101,6 +101,7 @@ def test_stated_log_z_of_products_agrees_with_quadrature(name: str, start: float
     assert abs(float(3 * factor + centre) - target.log_z) < 1e-3
 
 
+@pytest.mark.slow
 def test_calibration_runs_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

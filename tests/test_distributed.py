@@ -18,7 +18,7 @@ FIT = ["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,-0.5]", "--mo
 FIT += ["--model.behaviour=SequentialMonteCarlo", "--trainer.max_steps=6", "--data.steps_per_epoch=3"]
 FIT += ["--data.batch_size=16", "--data.num_eval_samples=101", "--data.num_test_samples=201", "--report.figures=false"]
 TEST = ["test", f"--ckpt_path={CHECKPOINT}", "--data.num_test_samples=4001", "--report.figures=false"]
-# What the test asks of `results.json` before the next command overwrites it.
+# Each command's `results.json`, by the name of what it is for.
 RANKS = """
 import json, os, pathlib, shutil
 from diffsampler.cli import main
@@ -30,8 +30,8 @@ for name, *arguments in json.loads(pathlib.Path("commands.json").read_text()):
     main([*arguments, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
           "--trainer.devices=2", "--trainer.strategy=ddp"])
     if os.environ["LOCAL_RANK"] == "0" and name != "predicted":
-        version = "version_1" if name == "more" else "version_0"
-        shutil.copy(f"runs/Gaussian/{version}/results.json", f"{name}.json")
+        folder = {"fitted": "version_0", "tested": "version_0/test", "more": "version_1"}[name]
+        shutil.copy(f"runs/Gaussian/{folder}/results.json", f"{name}.json")
 """
 
 
@@ -56,7 +56,7 @@ def test_two_ranks_fit_test_and_predict(working_folder: Path) -> None:
     assert trained["last_evaluations"]["count"] == 2 and trained["num_samples"] == 201
 
     main([*TEST, "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"])
-    one = json.loads((RUN / "results.json").read_text())
+    one = json.loads((RUN / "test/results.json").read_text())
     assert (both["num_samples"], one["num_samples"]) == (4002, 4001)
     # Six states of each draw, on whichever rank, and sixteen that each asks for in float64.
     assert both["num_target_evaluations"] - one["num_target_evaluations"] == 6 + 16

@@ -61,6 +61,7 @@ def test_compiled_rollouts_are_the_plain_ones(target, parts) -> None:
     assert (plain.counter.num_invalid > 0) == isinstance(target, FunctionTarget)
 
 
+@pytest.mark.slow  # the fast suite compiles once
 def test_a_compiled_sampler_trains_and_is_copied() -> None:
     _, compiled = pair(Funnel(3))
     history = fit(compiled, max_steps=3, batch_size=16, num_eval_samples=50, steps_per_epoch=3, **QUIET)
@@ -91,6 +92,7 @@ def test_many_samplers_and_a_drift_that_is_replaced() -> None:
         torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, weights, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_goes_on_eagerly(tmp_path) -> None:
     script = tmp_path / "no_compiler.py"
     script.write_text(
