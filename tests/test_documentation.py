@@ -153,7 +153,7 @@ def test_tables_of_methods_name_every_class() -> None:
     families += [importlib.import_module("diffsampler.processes.grids"), targets]
     apart = {"DensityInCoordinates", "CosineSchedule", "LinearSchedule"}
     for family in families:
-        for name in family.__all__:
+        for name in getattr(family, "__all__", [name for name in vars(family) if name.endswith("Grid")]):
             part = getattr(family, name)
             if inspect.isclass(part) and not inspect.isabstract(part) and name not in apart:
                 assert f"`{name}`" in TEXT["docs/methods.md"], name

@@ -85,6 +85,13 @@ def test_others_train_to_the_end_unless_they_ask() -> None:
     assert history[-1]["step"] == 0 and history[-1]["ended"].endswith("trustworthy, before any training")
 
 
+def test_wide_intervals_are_no_reason_to_end() -> None:
+    sampler = searched(two_modes)
+    # 10 000 draws of a sampler with log-weights of standard deviation s know log Z to +- 0.02 s: not to 1e-5.
+    assert "trustworthy" in Stopping(sampler, 0.5, 0).why(0)
+    assert Stopping(sampler, 1e-5, 0).why(0) == ""
+
+
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf, "0.05", [0.1]], ids=repr)
 def test_bad_tolerances_are_refused_in_a_sentence(tolerance: object) -> None:
     with pytest.raises(InputError, match=r"^tolerance must be .*, got .*\.$") as refused:

@@ -77,7 +77,7 @@ class TimePerceptron(Taped):
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
         """With shape (*, out_dim), for an embedding that broadcasts against (*, E) and features (*, in_dim)."""
-        if self.tape is not None and (output := self.tape(embedding, x)) is not None:
+        if self.tape is not None and (output := self.tape(self, embedding, x)) is not None:
             return output
         if embedding.ndim == 1:  # at a single time it is a bias among others
             hidden = nn.functional.linear(x, self.input.weight, self.input.bias + embedding)
@@ -87,6 +87,20 @@ class TimePerceptron(Taped):
             hidden = layer(nn.functional.gelu(hidden))
         return self.output(nn.functional.gelu(hidden))
 
-    def new_tape(self, num_times: int, num_states: int) -> Tape:
+    def new_tape(self, num_times: int, num_states: int) -> Tape | None:
         layers = [self.input, *self.hidden, self.output]
-        return Tape([layer.weight for layer in layers], [layer.bias for layer in layers], num_times, num_states)
+        if type(self).forward is not TimePerceptron.forward or not all(map(_is_plain, layers)):
+            return None
+        parameters = self.parameters_of_layers()
+        return Tape(parameters[: len(layers)], parameters[len(layers) :], num_times, num_states)
+
+    def parameters_of_layers(self) -> list[Tensor]:
+        layers = [self.input, *self.hidden, self.output]
+        return [*(layer.weight for layer in layers), *(layer.bias for layer in layers)]
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is W x + b and nothing else: no subclass, parametrisation, pruning or hook."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    own = {"weight", "bias"} == set(dict(layer.named_parameters(recurse=False)))
+    return type(layer) is nn.Linear and own and not any(hooks)

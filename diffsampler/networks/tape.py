@@ -27,7 +27,7 @@ class Tape:
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], num_times: int, num_states: int) -> None:
         self.parameters = [*weights, *biases]
-        self._as_it_was = self._state()
+        self._as_it_was = _state(self.parameters)
         self._layers = [(weight.detach().T, bias.detach()) for weight, bias in zip(weights, biases, strict=True)]
         self._place, self._is_replayed = 0, False
         new = weights[0].new_empty
@@ -38,22 +38,24 @@ class Tape:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every time is there, and the parameters are what they were."""
-        return self._place == len(self._inputs) and self._state() == self._as_it_was
+        """Whether every time is there."""
+        return self._place == len(self._inputs)
 
     def rewind(self) -> None:
         """Replay from the first time on."""
         self._place, self._is_replayed = 0, True
 
-    def __call__(self, embedding: Tensor, x: Tensor) -> Tensor | None:
+    def __call__(self, perceptron: "Taped", embedding: Tensor, x: Tensor) -> Tensor | None:
         """The output, with shape (B, *) or (k, B, *); None where this call is left to the perceptron.
 
         Arguments:
+            perceptron: whose tape it is.
             embedding: with shape (E), or (k, 1, E) of as many times.
             x: with shape (B, F) or (k, B, F).
         """
         place, end = self._place, self._place + (len(x) if self._is_replayed else 1)
-        fits = x.shape[-2:] == self._inputs.shape[1:] and embedding.ndim == (3 if self._is_replayed else 1)
+        fits = x.shape[-2:] == self._inputs.shape[1:]
+        fits = fits and (x.ndim, embedding.ndim) == ((3, 3) if self._is_replayed else (2, 1))
         fits = fits and x.dtype == self._inputs.dtype and not torch.is_autocast_enabled(x.device.type)
         if not fits or end > len(self._inputs):
             return None
@@ -62,11 +64,9 @@ class Tape:
             return self._record(place, embedding, x)
         part = slice(place, end)
         # Times are embedded together, and rounded as it comes.
-        same = torch.equal(x, self._inputs[part]) and torch.allclose(embedding, self._embedding[part], 1e-4, 1e-5)
+        same = _state(perceptron.parameters_of_layers()) == self._as_it_was and torch.equal(x, self._inputs[part])
+        same = same and torch.allclose(embedding, self._embedding[part], 1e-4, 1e-5)
         return _Replay.apply(self, part, embedding, x, *self.parameters) if same else None
-
-    def _state(self) -> list[tuple[int, int]]:
-        return [(parameter._version, parameter.data_ptr()) for parameter in self.parameters]
 
     def _record(self, place: int, embedding: Tensor, x: Tensor) -> Tensor:
         self._inputs[place], self._embedding[place] = x, embedding
@@ -84,6 +84,11 @@ class Tape:
     def kept(self, part: slice) -> list[Tensor]:
         """What each layer was given, and what came before each GELU, at some times."""
         return [kept[part] for kept in (self._inputs, *self._after, *self._before[:-1])]
+
+
+def _state(parameters: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+    """What differs where a parameter is another one or has been changed."""
+    return [(id(parameter), parameter._version, parameter.data_ptr()) for parameter in parameters]
 
 
 class _Replay(torch.autograd.Function):
@@ -121,8 +126,12 @@ class Taped(nn.Module):
 
     tape: Tape | None = None
 
-    def new_tape(self, num_times: int, num_states: int) -> Tape:
-        """An empty one for its layers."""
+    def parameters_of_layers(self) -> list[Tensor]:
+        """Weights, then biases."""
+        raise NotImplementedError
+
+    def new_tape(self, num_times: int, num_states: int) -> Tape | None:
+        """An empty one for its layers; None where they do more than a tape knows of."""
         raise NotImplementedError
 
 
@@ -132,15 +141,20 @@ Tapes = dict[Taped, Tape]
 @contextmanager
 def taped(network: nn.Module, num_times: int, num_states: int) -> Iterator[Tapes]:
     """Perceptrons of a network are recorded in this context, on the tapes that it yields."""
-    tapes = {part: part.new_tape(num_times, num_states) for part in network.modules() if isinstance(part, Taped)}
+    made = {part: part.new_tape(num_times, num_states) for part in network.modules() if isinstance(part, Taped)}
+    tapes = {part: tape for part, tape in made.items() if tape is not None}
     with _running(tapes):
         yield tapes
 
 
 @contextmanager
 def replayed(tapes: Tapes) -> Iterator[None]:
-    """Perceptrons take from whole tapes what they would compute in this context."""
+    """Perceptrons take from whole tapes what they would compute in this context.
+
+    Once: the tapes are then gone, with their memory, since parameters may change in ways that leave no trace.
+    """
     whole = {part: tape for part, tape in tapes.items() if tape.is_whole}
+    tapes.clear()
     for tape in whole.values():
         tape.rewind()
     with _running(whole):

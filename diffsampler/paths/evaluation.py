@@ -42,7 +42,8 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
             control = in_chunks(policy.control, policy.embed(path.times[asked]), path.x[asked], _at(score, asked))
     forward, backward = control[: len(x)], control[1:] if policy.process.shares_control else None
     if policy.backward_control is not None and dynamics.measure is None:
-        backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, score_y)
+        fixed = None if score_y is None else score_y.detach()
+        backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, fixed)
     log_flow = None
     if with_flow:
         log_flow = x.new_empty(0, x.shape[1])

@@ -33,8 +33,8 @@ def rollout(
         generator: the source of all noise.
         noise_scale: factor on the noise of every step, for exploration; `evaluate` gives their density under the model,
             not under this.
-        keep_activations: whether the path carries what the control's perceptrons have computed, for `evaluate`: of use
-            on a CPU, and where there is room for it.
+        keep_activations: whether the path carries what the control's perceptrons have computed, for one `evaluate`,
+            whose result can then be differentiated once: on a CPU, and where there is room for it.
     """
     times, policy = dynamics.times(generator), dynamics.policy
     if keep_activations and dynamics.keeps_activations(len(times) * n):

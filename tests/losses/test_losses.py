@@ -14,6 +14,7 @@ from helpers import (
     centred_gaussian,
     correlated_gaussian,
     randomise,
+    two_modes,
 )
 from torch import Tensor
 
@@ -23,13 +24,14 @@ from diffsampler.losses import (
     DetailedBalance,
     LogVariance,
     Objective,
+    PathwiseReverseKL,
     SubTrajectoryBalance,
     TrajectoryBalance,
     laplacian,
 )
 from diffsampler.networks import FourierFlow, FourierMLP
 from diffsampler.paths import Trajectory, evaluate, rollout
-from diffsampler.processes import PinnedBrownian
+from diffsampler.processes import AnnealedLangevin, PinnedBrownian, Underdamped
 
 every_loss = pytest.mark.parametrize("case", LOSSES, ids=by_name)
 
@@ -238,3 +240,28 @@ def test_descent_lowers_the_loss(case: LossCase, generator: torch.Generator) -> 
                 parameter -= 1e-4 * parameter.grad
     assert loss(evaluate(sampler.dynamics, path)) < before, case.name
     assert isinstance(loss, Objective)
+
+
+class Watching(FourierMLP):
+    """A control that remembers whether its score would carry gradients."""
+
+    uses_score = True
+
+    def __init__(self, process):
+        super().__init__(process)
+        self.seen = set()
+
+    def forward(self, embedding, x, score=None):
+        self.seen.add(score.requires_grad)
+        return super().forward(embedding, x)
+
+
+@pytest.mark.parametrize(
+    "process", [PinnedBrownian, AnnealedLangevin, Underdamped], ids=lambda process: process.__name__
+)
+def test_pathwise_gradients_hold_the_scores_in_controls_fixed(process) -> None:
+    sampler = Sampler(two_modes(), process=process, control=Watching, grid=4, flow=None)
+    loss = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 8, torch.Generator().manual_seed(0), 0.0)
+    loss.backward()
+    controls = [sampler.policy.control, sampler.policy.backward_control]
+    assert [control.seen for control in controls if control is not None] == [{False}] * (1 + (process is Underdamped))

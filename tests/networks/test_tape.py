@@ -30,6 +30,55 @@ class Odd(FourierMLP):
         return super().forward(embedding, x) - super().forward(embedding, -x)
 
 
+class Stacked(FourierMLP):
+    """Asks for both signs at once."""
+
+    def forward(self, embedding, x, score=None):
+        plus, minus = super().forward(embedding, torch.stack([x, -x]))
+        return plus - minus
+
+
+class Warped(FourierMLP):
+    """A learned layer before the perceptron."""
+
+    def __init__(self, process):
+        super().__init__(process)
+        self.before = torch.nn.Linear(3, 3)
+
+    def forward(self, embedding, x, score=None):
+        return super().forward(embedding, self.before(x))
+
+
+class LowRank(torch.nn.Linear):
+    """A layer with a correction of its own."""
+
+    def __init__(self, layer):
+        super().__init__(layer.in_features, layer.out_features)
+        self.left, self.right = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(layer.in_features))
+
+    def forward(self, x):
+        return super().forward(x) + self.left * (x @ self.right).unsqueeze(-1)
+
+
+def parametrised(process):
+    control = FourierMLP(process)
+    for layer in control.perceptron.hidden:
+        torch.nn.utils.parametrizations.weight_norm(layer)
+    return control
+
+
+def low_rank(process):
+    control = FourierMLP(process)
+    control.perceptron.hidden[0] = LowRank(control.perceptron.hidden[0])
+    return control
+
+
+def hooked(process):
+    control = FourierMLP(process)
+    control.perceptron.hidden[0].register_forward_hook(lambda layer, given, found: 2 * found)
+    return control
+
+
 class Halves(Control):
     """Asks its perceptron for every other state only."""
 
@@ -53,6 +102,11 @@ CONTROLS = {
     "coordinatewise": CoordinatewiseControl,
     "reduced": lambda process: ReducedPrecision(process, FourierMLP),
     "odd": Odd,
+    "stacked": Stacked,
+    "warped": Warped,
+    "parametrised": parametrised,
+    "low rank": low_rank,
+    "hooked": hooked,
     "halves": Halves,
 }
 
@@ -86,7 +140,7 @@ def test_densities_and_gradients_are_the_same(name, dtype):
     plain = rollout(sampler.dynamics, 8, generator())
     assert path.tapes is not None and plain.tapes is None
     torch.testing.assert_close(path.x, plain.x)
-    for _ in range(2):  # a path may be evaluated again
+    for _ in range(2):  # a path may be evaluated again, then without
         log_pf, found = gradients(sampler, path)
         again, expected = gradients(sampler, plain)
         # A few hundred roundings of the dtype, 1e-7 or 1e-16, of numbers up to 10.
