@@ -57,7 +57,7 @@ class Sampler(nn.Module):
         measure: what importance weights compare a rollout with; by default the target and the process's own backward
             kernel. With another sampler's forward measure, the target is a reward on its draws (fine-tuning).
         compile: whether target and control are compiled by torch.compile for rollouts: the same numbers to rounding, a
-            step a tenth to a fifth faster where the control takes the score, after some 20 seconds. Where there is no
+            step no more than a few per cent faster on a CPU, after some 20 seconds. Where there is no
             compiler a warning says so. On a GPU training's own rollouts (those of `OnPolicy`) are CUDA graphs besides:
             what Python decides inside a target stays as it was when they were recorded.
         checkpoint_activations: whether training computes activations twice instead of keeping them, in a quarter more
@@ -227,7 +227,7 @@ class Sampler(nn.Module):
             return_log_weights: also return log importance weights, float64, with shape (n): weighted draws are draws
                 of the target, and E[exp(log_w)] = Z.
             generator: the source of all noise, instead of a seed.
-            batch_size: draws made at a time.
+            batch_size: draws made at a time; with another one, the same seed gives other draws.
             progress_bar: whether to show how far it is.
         """
         generator = self._generator(seed, generator)

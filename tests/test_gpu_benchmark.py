@@ -34,6 +34,11 @@ def test_every_part_runs_small(tmp_path, monkeypatch, capsys):
     (tmp_path / "gpu.json").write_text(json.dumps(kept))
     run(monkeypatch, *command)
     again = json.loads((tmp_path / "gpu.json").read_text())
+    # Nor is it taken for what another machine has done.
+    (tmp_path / "gpu.json").write_text(json.dumps({**kept, "machine": [{"device": "a card"}]}))
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *command)
+    assert "give another --folder" in capsys.readouterr().err
     assert again["draws"] == kept["draws"] and again["bfloat16"][0]["batch"] == 16
 
 

@@ -446,3 +446,18 @@ def test_what_a_search_remembers_is_in_checkpoints() -> None:
     del state["log_prob_then"]  # as in older checkpoints
     moved.coordinates.set_extra_state(state)
     assert not moved.search_is_outdated() and moved.coordinates.is_found
+
+
+class Lost(FourierMLP):
+    """A control that is no number."""
+
+    def forward(self, embedding, x, score=None):
+        return super().forward(embedding, x) * math.nan
+
+
+def test_a_control_that_is_no_number_is_not_blamed_on_the_target():
+    sampler = Sampler(Gaussian([0.5, -1.0]), control=Lost, grid=4, flow=None)
+    with pytest.raises(
+        InputError, match="lost at step 1.*control, Lost, or the kernels of the process, PinnedBrownian"
+    ):
+        fit(sampler, max_steps=1, loss=TrajectoryBalance(), enable_progress_bar=False, accelerator="cpu")

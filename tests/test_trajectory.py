@@ -43,7 +43,7 @@ def test_log_weight_is_its_definition(flow: bool, generator: torch.Generator) ->
 
 
 def test_u_without_a_flow_is_refused(generator: torch.Generator) -> None:
-    with pytest.raises(ValueError, match="flow"):
+    with pytest.raises(ValueError, match="uses_flow"):
         _ = random_trajectory(3, generator, flow=False).u
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.density import ZERO_DENSITY_MARGIN
+from diffsampler.errors import InputError
 from diffsampler.networks.tape import Tapes
 
 
@@ -112,8 +113,11 @@ class Trajectory:
 
     @cached_property
     def u(self) -> Tensor:
-        """The balance array, with shape (T + 1, B); ValueError without a flow."""
+        """The balance array, with shape (T + 1, B); InputError without a flow."""
         if self.log_flow is None:
-            raise ValueError("u needs the flow at interior times, but this trajectory was evaluated without one.")
+            raise InputError(
+                "u needs the flow at interior times, but this trajectory was evaluated without one: a loss that reads "
+                "it must say uses_flow = True."
+            )
         start, end = self.balance_ends
         return torch.cat([start[None], self.log_flow - self.log_ratio[1:-1], end[None]])

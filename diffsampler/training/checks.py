@@ -11,7 +11,7 @@ from diffsampler.baseline.unbounded import unbounded
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.fingerprint import differences
-from diffsampler.paths import rollout
+from diffsampler.paths import Path, rollout
 from diffsampler.repeatable import check_repeatable, naming_the_target
 from diffsampler.sampler import Sampler
 from diffsampler.target import support_of
@@ -65,7 +65,9 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
         if not parameter.isfinite().all():
             raise InputError(f"the sampler's {part} is not finite: make the sampler anew, or load another checkpoint.")
     with naming_the_target(sampler.target, f"Rolling out the first {CHECK_POINTS} trajectories"):
-        x = rollout(sampler.dynamics, CHECK_POINTS, generator).x[-1]
+        path = rollout(sampler.dynamics, CHECK_POINTS, generator)
+        _check_states(sampler, path)
+        x = path.x[-1]
         check_repeatable(sampler.counter, x)
         log_prob = sampler.counter.log_prob(x)
     if log_prob.isnan().all():
@@ -86,6 +88,19 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
         with unbounded(counter):
             check_proper(counter, z if onto is None else onto.inverse(z.double()))
         sampler.counter.num_evaluations += counter.num_evaluations
+
+
+def _check_states(sampler: Sampler, path: Path) -> None:
+    """Raise InputError where every trajectory has left all numbers, though the target has not."""
+    lost = ~path.x.isfinite().all(-1)
+    if not lost[-1].all():
+        return
+    step, process = int(lost.any(-1).nonzero()[0]), type(sampler.policy.process).__name__
+    known = "" if path.log_prob is None or step == 0 else f", where log_prob is {float(path.log_prob[step - 1, 0]):.4g}"
+    raise InputError(
+        f"no state of the sampler is finite at the end: the first is lost at step {step}{known}. The control, "
+        f"{type(sampler.policy.control).__name__}, or the kernels of the process, {process}, return what is not finite."
+    )
 
 
 def check_resumption(checkpoint: dict[str, Any], sampler: Sampler, trainer: L.Trainer) -> None:

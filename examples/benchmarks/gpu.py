@@ -167,25 +167,30 @@ def _cell(value: float | str) -> str:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART", help="in order")
-    parser.add_argument("--folder", type=FilePath, default=FilePath("runs/gpu"), help="of gpu.json and gpu.md")
+    parser.add_argument(
+        "--folder", type=FilePath, help="of gpu.json and gpu.md; by default runs/gpu, or runs/gpu_small"
+    )
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="of all")
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
     arguments = parser.parse_args()
     where = arguments.device
     if where.type == "cpu" and not arguments.small:
         parser.error("there is no GPU here; with --device cpu --small every part runs, small.")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    file = arguments.folder / "gpu.json"
-    report = json.loads(file.read_text()) if file.is_file() else {}
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
-    report.setdefault("machine", [{"device": name, "torch": torch.__version__}])
+    machine = [{"device": name, "torch": torch.__version__, "size": "small" if arguments.small else "full"}]
+    folder = arguments.folder or FilePath("runs/gpu_small" if arguments.small else "runs/gpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "gpu.json"
+    report = json.loads(file.read_text()) if file.is_file() else {"machine": machine}
+    if report["machine"] != machine:
+        parser.error(f"{folder} holds what was measured with {report['machine'][0]}: give another --folder.")
     for part in arguments.parts:
         if part in report:
             continue
         start = now(where)
         report[part] = PARTS[part](where, SMALL if arguments.small else FULL)
         file.write_text(json.dumps(report, indent=2))
-        (arguments.folder / "gpu.md").write_text(tables(report))
+        (folder / "gpu.md").write_text(tables(report))
         print(f"{part}: {now(where) - start:.0f} s", flush=True)
     print(tables(report))
 

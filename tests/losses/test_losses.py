@@ -133,7 +133,7 @@ def test_needs_a_flow_only_if_it_says_so(case: LossCase, generator: torch.Genera
         name = type(loss).__name__
         with pytest.raises(InputError, match=f"{name} needs a flow network.*flow=None.*Pass flow="):
             loss.check(without.dynamics, OnPolicy())
-        with pytest.raises(ValueError, match="flow"):
+        with pytest.raises(InputError, match="uses_flow"):
             loss(trajectory)
     else:
         loss.check(without.dynamics, OnPolicy())
