@@ -35,7 +35,15 @@ def gaussian():
     return Gaussian(mean=[1.0, -0.5], covariance=[[0.6, 0.3], [0.3, 0.8]])
 
 
-@pytest.mark.parametrize("loss", [SubTrajectoryBalance, TrajectoryBalance, DetailedBalance, LogVariance])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SubTrajectoryBalance,
+        pytest.param(TrajectoryBalance, marks=pytest.mark.slow),
+        pytest.param(DetailedBalance, marks=pytest.mark.slow),
+        LogVariance,
+    ],
+)
 def test_fit_closes_the_elbo_gap(loss):
     sampler = Sampler(gaussian(), grid=10)
     before = sampler.estimate_log_z(4000, seed=1).elbo

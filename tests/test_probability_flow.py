@@ -69,10 +69,14 @@ def test_density_in_coordinates(generator: torch.Generator) -> None:
     torch.testing.assert_close(sampler.log_prob(x, tolerance=1e-8), normal.log_prob(x), rtol=0, atol=1e-5)
 
 
+LIKE_OTHERS = ("VarianceExploding", "AnnealedLangevin")
+
+
 @pytest.mark.parametrize(
     "case",
     [  # one of each class of process; what differs within a class is kernels, which have tests of their own
-        pytest.param(case, id=case.name, marks=pytest.mark.slow if "-" in case.name else ()) for case in PROCESSES
+        pytest.param(case, id=case.name, marks=pytest.mark.slow if "-" in case.name or case.name in LIKE_OTHERS else ())
+        for case in PROCESSES
     ],
 )
 def test_integrates_to_one_untrained(case: ProcessCase) -> None:
@@ -84,7 +88,7 @@ def test_integrates_to_one_untrained(case: ProcessCase) -> None:
     assert abs(float(density.sum()) * 0.4**2 - 1) < 2e-3, case.name
 
 
-@pytest.mark.parametrize("control", [FourierMLP, gated])
+@pytest.mark.parametrize("control", [FourierMLP, pytest.param(gated, marks=pytest.mark.slow)])
 def test_draws_and_densities_agree(control: object, generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), MILD, control=control, flow=None, grid=4)
     # A clipped score has kinks, at which the solver's own error estimate is off.
@@ -116,6 +120,7 @@ def test_weights_are_unbiased_untrained(generator: torch.Generator) -> None:
     assert not any("estimates" in warning for warning in estimate.warnings)
 
 
+@pytest.mark.slow
 def test_hutchinson_knows_its_error(generator: torch.Generator) -> None:
     # 100 densities in 6 dimensions, by 4 probes and exactly: with its own standard error from 4 probes, an error is
     # t-distributed with 3 degrees of freedom. P(|t| > 5.84) = 1 %; more than 8 of 100 above has a chance of 1e-6.

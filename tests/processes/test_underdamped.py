@@ -149,6 +149,7 @@ def test_coordinates_and_counts(generator: torch.Generator) -> None:
     assert sampler.sample(4, seed=1).shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_score_function_gradient_agrees_with_the_path_wise_one(generator: torch.Generator) -> None:
     """Every learned part of the process: what is learned must show in densities of given states."""
     sampler = random_sampler(
