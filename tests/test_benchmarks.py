@@ -55,6 +55,7 @@ def test_table_of_seeds(tmp_path: Path) -> None:
     assert rows[0]["seeds"] == "3" and rows[0]["ess"].startswith("0.500")
 
 
+@pytest.mark.slow
 def test_runs_once_and_takes_what_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.benchmarks.accuracy", "--presets", "pis", "--targets", "funnel"]
     command += ["--seeds", "0", "--folder", str(tmp_path), "--budget", "4000"]

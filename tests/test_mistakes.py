@@ -335,6 +335,7 @@ def output_of(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch, strea
     return "".join(s.getvalue() for s in streams)
 
 
+@pytest.mark.slow
 def test_no_line_is_painted_over_outside_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {key: value for key, value in SMALL.items() if key != "enable_progress_bar"}
 
@@ -415,6 +416,7 @@ class Data(Target):
         return -0.5 * (x - self.centre).square().sum(-1) / 0.25 + self.centre
 
 
+@pytest.mark.slow
 def test_a_search_of_other_data_is_made_anew() -> None:
     target = Data(1.0)
     sampler = Sampler(target)

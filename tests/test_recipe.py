@@ -191,6 +191,7 @@ def test_the_recipe_brings_its_learning_rate() -> None:
     assert SamplerModule(Sampler(correlated_gaussian()), lr=5e-4).lr == 5e-4
 
 
+@pytest.mark.slow
 def test_command_line_with_a_target_alone(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
     small = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--report.figures=false"]
     small += ["--data.batch_size=64", "--data.steps_per_epoch=20", "--data.num_test_samples=1000"]

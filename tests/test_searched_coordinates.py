@@ -45,7 +45,7 @@ def funnel() -> Target:
 
 
 # A map that narrows, the funnel's, has fast tests of its own in baseline/test_curved.py.
-BENT_AND_QUICK = [banana, heavy, pytest.param(funnel, marks=pytest.mark.slow)]
+BENT_AND_QUICK = [banana, pytest.param(heavy, marks=pytest.mark.slow), pytest.param(funnel, marks=pytest.mark.slow)]
 
 
 def with_random_networks(make: Callable[[], Target]) -> Sampler:
