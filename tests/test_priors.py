@@ -1,13 +1,16 @@
 """One battery for all priors, over the list in helpers.py."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from helpers import PRIORS, assert_mean, by_name, randomise
+from helpers import PRIORS, assert_mean, by_name, randomise, two_modes
 
-from diffsampler import InputError
+from diffsampler import InputError, Sampler
+from diffsampler.networks import FourierMLP
 from diffsampler.priors import GaussianMixturePrior, GaussianPrior, Prior
+from diffsampler.processes import VariancePreserving
 
 every_prior = pytest.mark.parametrize("case", PRIORS, ids=by_name)
 
@@ -76,3 +79,18 @@ def test_refuses_bad_arguments() -> None:
     assert prior.loc.dtype.is_floating_point
     with pytest.raises(InputError, match="scale"):
         GaussianPrior(2, scale=0.0)
+
+
+class OneNumber(GaussianPrior):
+    """A density that is one number in memory, whatever the states."""
+
+    def log_prob(self, x):
+        return self.value.expand(x.shape[:-1])
+
+
+def test_what_a_prior_returns_is_its_own() -> None:
+    prior = OneNumber(2)
+    prior.value = torch.zeros((), dtype=torch.float64)
+    sampler = Sampler(two_modes(), partial(VariancePreserving, prior=prior), FourierMLP, flow=None, grid=3)
+    first, again = (sampler.sample(5, seed=0, return_log_weights=True)[1] for _ in range(2))
+    assert torch.equal(first, again) and float(prior.value) == 0.0

@@ -60,8 +60,9 @@ def weighted_rollout(dynamics: Dynamics, n: int, generator: torch.Generator | No
         s, t = times[k], times[k + 1]
         kernel = policy.forward_kernel(s, t, here.x, here.control, here.score)
         there = dynamics.arrive(embedding[k + 1], kernel.rsample(generator), shared or k + 1 < last)
-        log_ratio += kernel.log_prob(there.x)
-        log_ratio -= dynamics.log_backward(s, t, backward[k + 1], here, there)
+        log_pb = dynamics.log_backward(s, t, backward[k + 1], here, there)
+        # Not in place: what a prior has returned is its own.
+        log_ratio = log_ratio + kernel.log_prob(there.x) - log_pb
         here = there
     log_prob = target.log_prob(here.x) if here.log_prob is None else here.log_prob
     return here.x, target.settled(here.x, log_prob) - log_ratio

@@ -14,6 +14,7 @@ from diffsampler.sampler import Sampler
 from diffsampler.spaces import Space
 from diffsampler.target import Target
 from diffsampler.training.module import SamplerModule
+from diffsampler.training.optimisation import Optimisation
 
 
 def build_module(
@@ -29,10 +30,10 @@ def build_module(
     compile: bool = False,
     checkpoint_activations: bool | None = None,
     lr: float | None = None,
-    flow_lr: float = 1e-2,
-    log_z_lr: float = 1e-1,
-    final_lr_factor: float = 0.01,
-    weight_decay: float = 0.0,
+    flow_lr: float = Optimisation.flow_lr,
+    log_z_lr: float = Optimisation.log_z_lr,
+    final_lr_factor: float = Optimisation.final_lr_factor,
+    weight_decay: float = Optimisation.weight_decay,
     max_target_evaluations: int | None = None,
     tolerance: float | None = None,
 ) -> SamplerModule:

@@ -15,13 +15,13 @@ from diffsampler.policy import Policy
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Adam's settings for the groups of parameters, as in `SamplerModule`."""
+    """Adam's settings for the groups of parameters, as in `SamplerModule`; the defaults of all who take them."""
 
     lr: float
-    flow_lr: float
-    log_z_lr: float
-    final_lr_factor: float
-    weight_decay: float
+    flow_lr: float = 1e-2
+    log_z_lr: float = 1e-1
+    final_lr_factor: float = 0.01
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("lr", "flow_lr", "log_z_lr", "final_lr_factor"):
