@@ -6,7 +6,7 @@ cheaper, `log_z` and `sample` exist where they are known exactly.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_count, check_flag
+from diffsampler.spaces import Euclidean, Space
+from diffsampler.spaces.declared import angles_among, particles_of
 from diffsampler.support import Support, read_support
 
 
@@ -40,10 +42,13 @@ class Target(nn.Module, ABC):
             each, infinite where there is no bound; or a constraint of `torch.distributions.constraints` that keeps the
             dimension, such as `positive`, `cat([positive, real], lengths=[1, 2])` or
             `diffsampler.support.declared.ordered_vector`.
+        space: None, which is R^D, or where x lives and under what `log_prob` stays the same: one of
+            `diffsampler.spaces`, such as `Circle(D)` for angles, `Particles(n, d)`, `Lattice((8, 8))`.
     """
 
     differentiable: bool = True
     support: Constraint | tuple[Any, Any] | None = None
+    space: Space | None = None
     log_z: float | None = None
     plot_range: tuple[float, float] | None = None
     plot_coordinates: tuple[int, int] = (0, 1)
@@ -94,6 +99,11 @@ class Target(nn.Module, ABC):
         """Whether `sample` is implemented."""
         return type(self).sample is not Target.sample
 
+    @property
+    def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Functions of x whose means are of interest, by name: (n) or (n, k) for x with shape (n, D)."""
+        return {}
+
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Figures of merit of samples x, with shape (n, D), that make sense for this target only (mode masses, say)."""
         return {}
@@ -110,6 +120,12 @@ class FunctionTarget(Target):
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
         differentiable: False for a function that autograd cannot follow, of arrays for one.
         support: where the density is not zero, as in `Target`: (0, 1) for a box, `constraints.positive`.
+        periodic: which coordinates are angles, of period 2 pi: True for all, or their numbers. log Z is that of one
+            period, [-pi, pi).
+        mean_free: the number n of particles, where x holds one after the other and `fn` does not know where their
+            centre is: log Z is then that of configurations of mean 0. They are taken to be identical, and `fn` to stay
+            the same when all are rotated or reflected; else give space=Particles(n, d, identical=False).
+        space: any other, as in `Target`.
 
     Example:
         >>> target = FunctionTarget(lambda x: -(x - 1).abs().sum(-1), dim=3)
@@ -126,6 +142,9 @@ class FunctionTarget(Target):
         plot_coordinates: tuple[int, int] = (0, 1),
         differentiable: bool = True,
         support: Constraint | tuple[Any, Any] | None = None,
+        periodic: bool | Sequence[int] = False,
+        mean_free: int | None = None,
+        space: Space | None = None,
     ) -> None:
         super().__init__(dim)
         if not callable(fn):
@@ -137,9 +156,43 @@ class FunctionTarget(Target):
         self.differentiable = check_flag("differentiable", differentiable)
         self.support = support
         support_of(self)
+        self.space = _declared_space(self.dim, periodic, mean_free, space)
+        space_of(self)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)
+
+
+def _declared_space(
+    dim: int, periodic: bool | Sequence[int], mean_free: int | None, space: Space | None
+) -> Space | None:
+    declared = {"periodic": periodic is not False, "mean_free": mean_free is not None, "space": space is not None}
+    given = [name for name, is_given in declared.items() if is_given]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} say the same thing in different ways: give one of them.")
+    if mean_free is not None:
+        return particles_of(mean_free, dim)
+    return angles_among(periodic, dim) if declared["periodic"] else space
+
+
+def space_of(target: Target) -> Space:
+    """Where a target lives, R^D unless it declares another space.
+
+    Raises:
+        InputError: if that is no space, or not one of D coordinates, or a support is declared beside it.
+    """
+    space, name = target.space, type(target).__name__
+    if space is None:
+        return Euclidean(target.dim)
+    if not isinstance(space, Space):
+        raise InputError(
+            f"space of {name} must be one of diffsampler.spaces, such as Circle({target.dim}), got {space!r}."
+        )
+    if space.target_dim != target.dim:
+        raise InputError(f"space of {name} must have its dimension {target.dim}, got {space!r} of {space.target_dim}.")
+    if target.support is not None:
+        raise InputError(f"{name} declares both a support and the space {space!r}: only one of them can be had.")
+    return space
 
 
 def support_of(target: Target) -> Support | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.priors.base import Prior
-from diffsampler.spaces import Circle, Space
+from diffsampler.spaces import Space
 from diffsampler.spaces.kernels import uniform_like
 
 
@@ -22,7 +22,7 @@ class UniformPrior(Prior):
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
-        if not isinstance(space, Circle):
+        if not self.space.is_periodic:
             raise InputError(f"space must be a Circle, where a uniform density can be normalised, got {space!r}.")
 
     def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:

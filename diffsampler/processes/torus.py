@@ -31,7 +31,8 @@ class Torus(Process):
     """
 
     def __init__(self, space: Space | int, sigma: float | Sequence[float] = 2.0) -> None:
-        super().__init__(Circle(as_space(space).dim), UniformPrior)
+        space = as_space(space)
+        super().__init__(space if space.is_periodic else Circle(space.dim), UniformPrior)
         self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
         if (self.sigma > MAX_WRAPPED_STD).any():
             raise InputError(f"sigma must be at most {MAX_WRAPPED_STD:g} on a torus, got {sigma!r}.")

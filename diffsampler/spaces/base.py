@@ -17,12 +17,31 @@ class Space(ABC):
 
     Attributes:
         is_euclidean: whether it is R^D, where linear functions of states make sense.
+        is_periodic: whether every coordinate is an angle.
     """
 
     is_euclidean: bool = False
+    is_periodic: bool = False
 
     def __init__(self, dim: int) -> None:
         self.dim = check_count("dim", dim)
+
+    @property
+    def target_dim(self) -> int:
+        """The dimension of x, the target's own coordinates, that states stand for."""
+        return self.dim
+
+    def to_target(self, z: Tensor) -> Tensor:
+        """x, with shape (*, target_dim), for states z with shape (*, D); an isometry."""
+        return z
+
+    def from_target(self, x: Tensor) -> Tensor:
+        """The states of points x, with shape (*, target_dim)."""
+        return x
+
+    def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Points x, with shape (n, target_dim), each moved by a random symmetry that this space declares."""
+        return x
 
     @property
     def num_features(self) -> int:

@@ -10,6 +10,8 @@ from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
 class Circle(Space):
     """D angles in [-pi, pi), with normal noise wound around."""
 
+    is_periodic = True
+
     def kernel(self, mean: Tensor, std: Tensor) -> WrappedGaussianKernel:
         return WrappedGaussianKernel(mean, std)
 

@@ -21,6 +21,7 @@ class Product(Space):
         super().__init__(sum(space.dim for space in spaces))
         self.spaces = list(spaces)
         self.is_euclidean = all(space.is_euclidean for space in spaces)
+        self.is_periodic = all(space.is_periodic for space in spaces)
 
     def kernel(self, mean: Tensor, std: Tensor) -> ProductKernel:
         stds = self._split(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
