@@ -4,7 +4,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from diffsampler.contracts import check_parts
-from diffsampler.coordinates import Coordinates, DensityInCoordinates, SupportCoordinates, check_coordinates
+from diffsampler.coordinates import (
+    Coordinates,
+    DensityInCoordinates,
+    SpaceCoordinates,
+    SupportCoordinates,
+    check_coordinates,
+)
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
 from diffsampler.networks import Control, StateFlow
@@ -12,10 +18,10 @@ from diffsampler.parts import check_initialised, make_part
 from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid, UniformGrid
-from diffsampler.recipes import Dgfs, Recipe, SearchLearnCorrect
-from diffsampler.spaces import Euclidean, Space
+from diffsampler.recipes import Dgfs, Recipe, recipe_on
+from diffsampler.spaces import Particles, Space
 from diffsampler.streams import fixed_weights
-from diffsampler.target import Target, check_log_z, support_of
+from diffsampler.target import Target, check_log_z, space_of, support_of
 
 
 class Assembly(NamedTuple):
@@ -46,14 +52,16 @@ def assemble(
     if isinstance(flow, str) and flow != "auto":
         raise InputError(f"flow must be a StateFlow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}.")
     is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
-    recipe = SearchLearnCorrect() if is_alone else Dgfs()
+    recipe = recipe_on(space_of(target)) if is_alone else Dgfs()
     usual = recipe.parts(target)
     coordinates = usual.coordinates if coordinates is None else coordinates
     if coordinates is not None:
         coordinates = make_part("coordinates", coordinates, Coordinates, target)
         if not type(coordinates).__module__.startswith("diffsampler."):
             check_coordinates(coordinates)
-    space = Euclidean(target.dim if coordinates is None else coordinates.dim)
+    elif isinstance(space_of(target), Particles):
+        coordinates = SpaceCoordinates(target)
+    space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
         process = make_part("process", _or(process, usual.process), Process, space)
     if coordinates is None and support_of(target) is not None and process.space.is_euclidean:
@@ -92,10 +100,10 @@ def _check_target(target: Target) -> None:
 
 def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
     """The target as a density of the process's states."""
-    if coordinates is not None and not process.space.is_euclidean:
+    if coordinates is not None and process.space.is_euclidean != coordinates.space.is_euclidean:
         raise InputError(
-            f"process {type(process).__name__} walks on {process.space!r}, angles of period 2 pi, which coordinates "
-            "would change: leave them out."
+            f"process {type(process).__name__} walks on {process.space!r}, but {type(coordinates).__name__} are of "
+            f"{coordinates.space!r}: leave coordinates out."
         )
     if support_of(target) is not None and not isinstance(coordinates, SupportCoordinates):
         part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError
+from diffsampler.spaces import Space
 from diffsampler.target import Target
 
 # An end point of zero density enters a loss as if its weight were exp(-10) Z; estimates use the zero itself.
@@ -214,6 +215,29 @@ class DerivedDensity(Density):
 
     def from_user(self, x: Tensor) -> Tensor:
         return self.inner.from_user(x)
+
+
+class DensityOnSpace(DerivedDensity):
+    """The density of states of a space, where the target's own points are an isometric image of them.
+
+    Arguments:
+        inner: the target.
+        space: that it declares.
+    """
+
+    def __init__(self, inner: Density | Target, space: Space) -> None:
+        super().__init__(inner, space.dim)
+        self.space = space
+
+    def from_user(self, x: Tensor) -> Tensor:
+        return self.space.from_target(self.inner.from_user(x))
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.inner.value(self.space.to_target(x))
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, score = self.inner.value_and_score(self.space.to_target(x))
+        return log_prob, self.space.from_target(score)
 
 
 def or_zero_density(log_prob: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffsampler.assembly import assemble
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
-from diffsampler.coordinates import Coordinates, SearchedCoordinates, SupportCoordinates
+from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
@@ -157,7 +157,7 @@ class Sampler(nn.Module):
     def search(
         self, seed: int = 0, progress: Callable[[float], None] | None = None, max_evaluations: int | None = None
     ) -> Annealed:
-        """Find place, scale and draws of the target, for a sampler in `SearchedCoordinates`; `fit` does it first.
+        """Find place, scale and draws of the target, for a sampler in `FoundCoordinates`; `fit` does it first.
 
         Arguments:
             seed: of the search.
@@ -167,8 +167,8 @@ class Sampler(nn.Module):
         Raises:
             InputError: if this sampler's coordinates are others, or the density is zero wherever the search looks.
         """
-        if not isinstance(self.coordinates, SearchedCoordinates):
-            raise InputError("search is for a sampler with coordinates=SearchedCoordinates.")
+        if not isinstance(self.coordinates, FoundCoordinates):
+            raise InputError("search is for a sampler with coordinates=SearchedCoordinates, or SpaceCoordinates.")
         counter = CountedTarget(self.target)
         with naming_the_target(self.target, "The search"):
             found = self.coordinates.search(counter, seed, progress, max_evaluations)
@@ -178,7 +178,7 @@ class Sampler(nn.Module):
 
     def search_is_outdated(self) -> bool:
         """Whether there was a search, and the target gives other values now than it did then."""
-        if not isinstance(self.coordinates, SearchedCoordinates) or not self.coordinates.is_found:
+        if not isinstance(self.coordinates, FoundCoordinates) or not self.coordinates.is_found:
             return False
         counter = CountedTarget(self.target)
         is_outdated = self.coordinates.is_outdated(counter)
@@ -187,13 +187,13 @@ class Sampler(nn.Module):
 
     @property
     def reference(self) -> LogZEstimate | None:
-        """What the search of `SearchedCoordinates` estimated, None before and without one."""
-        return self.coordinates.reference if isinstance(self.coordinates, SearchedCoordinates) else None
+        """What the search of `FoundCoordinates` estimated, None before and without one."""
+        return self.coordinates.reference if isinstance(self.coordinates, FoundCoordinates) else None
 
     @property
     def search_cost(self) -> int:
-        """Points at which the target was evaluated to find `SearchedCoordinates`."""
-        return self.coordinates.num_target_evaluations if isinstance(self.coordinates, SearchedCoordinates) else 0
+        """Points at which the target was evaluated to find the coordinates."""
+        return self.coordinates.num_target_evaluations if isinstance(self.coordinates, FoundCoordinates) else 0
 
     def rollback(self, x: Tensor, generator: torch.Generator | None = None) -> Path:
         """Trajectories that end in x, with shape (B, D), drawn backwards by P_B.

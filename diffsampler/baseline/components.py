@@ -135,6 +135,10 @@ class GaussianComponents:
             x[mine] = self.loc[k] + noise[mine] @ self.factor[k].T
         return x
 
+    def units(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The units of moves among weighted points, with shape (n, D): a root of their covariance, (D, D)."""
+        return GaussianComponents.fitted_to(x, weight).factor[0]
+
     @property
     def centre(self) -> Tensor:
         """A point of its support, with shape (D)."""

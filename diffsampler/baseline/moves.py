@@ -18,6 +18,7 @@ from diffsampler.spaces.kernels import noise_like, uniform_like
 
 NUM_HAMILTONIAN_MOVES, NUM_RANDOM_WALKS = 2, 12
 INDEPENDENT = 0.3
+FAR = 1e30  # where trajectories have diverged: powers of it overflow, through no fault of the target
 
 State = TypeVar("State", bound="Particles")
 
@@ -88,7 +89,7 @@ class AnnealedPath(TargetPath):
 
     def at(self, x: Tensor) -> AnnealedParticles:
         """The particles in x; those that have diverged get the density zero, without asking the target."""
-        diverged = ~x.isfinite().all(-1)
+        diverged = ~(x.abs() < FAR).all(-1)
         x = torch.where(diverged.unsqueeze(-1), self.prior.centre, x)
         if self.move.uses_score:
             found = super().at(x)
@@ -104,8 +105,8 @@ class Rung:
 
     Attributes:
         beta: in (0, 1].
-        factor: a square root of the covariance of the particles there, with shape (D, D): the units of a move. None is
-            the identity.
+        factor: a square root of the covariance of the particles there, with shape (D, D) or (): the units of a move.
+            None is the identity.
         step_size: in those units.
         walk_size: of moves that leave the prior unchanged, in (0, 1].
     """
@@ -117,11 +118,11 @@ class Rung:
 
     def in_units(self, z: Tensor) -> Tensor:
         """factor z, with shape (n, D)."""
-        return z if self.factor is None else z @ self.factor.T
+        return z if self.factor is None else z @ self.factor.T if self.factor.ndim else z * self.factor
 
     def back(self, score: Tensor) -> Tensor:
         """The gradient in z of what has this gradient in factor z, both with shape (n, D)."""
-        return score if self.factor is None else score @ self.factor
+        return score if self.factor is None else score @ self.factor if self.factor.ndim else score * self.factor
 
 
 class Move(ABC):

@@ -100,6 +100,10 @@ class Proposal:
         """A point of its support, with shape (D)."""
         return self.parts[int(self.log_weight.argmax())].map.loc
 
+    def units(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """As in `GaussianComponents`."""
+        return GaussianComponents.fitted_to(x, weight).factor[0]
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, with shape (n, D)."""
         label = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)

@@ -13,17 +13,19 @@ from diffsampler.baseline.proposal import Proposal, fit_proposal, gaussian_parts
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
 from diffsampler.baseline.search_kinds import KINDS, from_heavy_draws
+from diffsampler.baseline.tempered import tempered_reference
 from diffsampler.baseline.tempering import estimate_of_variance, generator_of, smc
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
-from diffsampler.density import or_zero_density
+from diffsampler.density import CheckedTarget, or_zero_density
 from diffsampler.errors import check_count, check_instance
 from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import share_of_heavy
 from diffsampler.repeatable import check_repeatable, points_of_all_sizes
-from diffsampler.target import Target
+from diffsampler.spaces import Euclidean
+from diffsampler.target import Target, space_of
 
 MAX_SEARCHES = 6
 SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
@@ -58,6 +60,8 @@ def reference(
     References:
         Bayesian stopping rules for multistart global optimization methods, Boender & Rinnooy Kan, 1987.
 
+    Where the target declares its space, Gaussians around modes are no use: see `tempered_reference`.
+
     Arguments:
         target: the density.
         num_particles: of each SMC run; importance weights take five times as many draws.
@@ -76,6 +80,9 @@ def reference(
     own = next(target.density.buffers(), next(target.density.parameters(), torch.empty(0)))
     generator = generator_of(seed, generator, own.device)
     tell = (lambda done: None) if progress is None else progress
+    space = space_of(target.density.user_target)
+    if isinstance(target.density, CheckedTarget) and type(space) is not Euclidean:
+        return tempered_reference(target, space, num_particles, generator, tell, max_evaluations)
     with unbounded(target) as onto:
         rounds, unseen = _searched(target, generator, tell, max_evaluations)
         found = _weighed(target, rounds, num_particles, generator, tell)

@@ -228,7 +228,7 @@ class _Climb:
         if rung is None:
             step = left if len(self.rungs) == MAX_RUNGS else step_at_ess(ratio, left, ess_threshold)
             weight = (step * (ratio - ratio.max())).exp()
-            factor = GaussianComponents.fitted_to(self.particles.x, weight).factor[0]
+            factor = self.path.prior.units(self.particles.x, weight)
             rung = Rung(1.0 if step == left else self.beta + step, factor, self.step_size, self.walk_size)
         step = rung.beta - self.beta
         self.rungs.append(rung)

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
-from diffsampler.coordinates import SearchedCoordinates
+from diffsampler.coordinates import FoundCoordinates
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path, rollback
+from diffsampler.target import space_of
 
 
 class ExpertSamples(Behaviour):
@@ -48,7 +49,10 @@ class ExpertSamples(Behaviour):
 
 
 class SearchedPoints(Behaviour):
-    """Paths rolled back from the draws that `SearchedCoordinates` were found by; no target evaluation."""
+    """Paths rolled back from the draws that coordinates were found by; no target evaluation.
+
+    Where the target declares its space, each is moved at random by the symmetries of it first.
+    """
 
     backward = True
 
@@ -60,11 +64,12 @@ class SearchedPoints(Behaviour):
         if not coordinates.is_found:
             raise InputError("SearchedPoints has no points yet: call sampler.search(seed=0), as fit does.")
         rows = torch.randint(len(coordinates.points), (n,), generator=generator, device=coordinates.points.device)
-        return rollback(dynamics, dynamics.states_at(coordinates.points[rows], generator), generator)
+        x = space_of(dynamics.target.density.user_target).image(coordinates.points[rows], generator)
+        return rollback(dynamics, dynamics.states_at(x, generator), generator)
 
     @staticmethod
-    def _coordinates(dynamics: Dynamics) -> SearchedCoordinates:
+    def _coordinates(dynamics: Dynamics) -> FoundCoordinates:
         for part in dynamics.target.density.modules():
-            if isinstance(part, SearchedCoordinates):
+            if isinstance(part, FoundCoordinates):
                 return part
         raise InputError("SearchedPoints needs coordinates=SearchedCoordinates, whose search finds the points.")

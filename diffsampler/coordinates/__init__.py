@@ -2,6 +2,8 @@
 
 from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates, ScaledCoordinates
 from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates
+from diffsampler.coordinates.found import FoundCoordinates
+from diffsampler.coordinates.on_space import SpaceCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 
@@ -9,9 +11,11 @@ __all__ = [
     "AffineCoordinates",
     "Coordinates",
     "DensityInCoordinates",
+    "FoundCoordinates",
     "LaplaceCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
+    "SpaceCoordinates",
     "SupportCoordinates",
     "check_coordinates",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
+from diffsampler.spaces import Euclidean, Space
 from diffsampler.support import score_through
 from diffsampler.target import Target
 
@@ -31,6 +32,11 @@ class Coordinates(nn.Module, ABC):
         super().__init__()
         self.dim = dim
         self.target_dim = dim if target_dim is None else target_dim
+
+    @property
+    def space(self) -> Space:
+        """Where z lives: R^d, unless a subclass says otherwise."""
+        return Euclidean(self.dim)
 
     @abstractmethod
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,22 +12,20 @@ from diffsampler.baseline import GaussianComponents, Replicates, reference
 from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import more_draws
+from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
-from diffsampler.log_z import LogZEstimate
-from diffsampler.repeatable import differ
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
 from diffsampler.target import Target
 
 BETTER = 1.2  # times the effective sample size of an affine map, for a bent one
-NUM_REMEMBERED = 16
 NUM_TRIED = 4  # maps of the search's own: in one of those it may have ended up after many rounds
 USEFUL = 0.05  # an effective sample size below which a bend is one through several pieces
 
 
-class SearchedCoordinates(SupportCoordinates):
+class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
     """The coordinates in which the target is as nearly N(0, I) as a search can tell.
 
     Until `search` they change nothing. Where the target is one bent piece (a funnel, a banana, a hierarchical model)
@@ -48,34 +46,23 @@ class SearchedCoordinates(SupportCoordinates):
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
         super().__init__(target)
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
-        self.reference: LogZEstimate | None = None
         self.bend: CurvedMap | None = None
         self.mixture: GaussianComponents | None = None
-        self._log_prob_then: list[float] | None = None
 
     def get_mixture(self) -> GaussianComponents | None:
         """What draws are made of in z, where that is several pieces."""
         return self.mixture
 
-    @property
-    def is_found(self) -> bool:
-        """Whether `search` was called, on this object or on that of a checkpoint."""
-        return self.reference is not None
-
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors."""
         return {
-            "reference": None if self.reference is None else asdict(self.reference),
-            "num_target_evaluations": self.num_target_evaluations,
-            "log_prob_then": self._log_prob_then,
+            **super().get_extra_state(),
             "mixture": None if self.mixture is None else self.mixture.to_dict(),
             "bend": None if self.bend is None else asdict(self.bend),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take back what `get_extra_state` gave."""
-        self.num_target_evaluations, self._log_prob_then = state["num_target_evaluations"], state.get("log_prob_then")
-        made = {"reference": LogZEstimate, "mixture": GaussianComponents, "bend": CurvedMap.from_dict}
+        super().set_extra_state(state)
+        made = {"mixture": GaussianComponents, "bend": CurvedMap.from_dict}
         for name, make in made.items():
             setattr(self, name, None if state.get(name) is None else make(**state[name]))
 
@@ -95,18 +82,6 @@ class SearchedCoordinates(SupportCoordinates):
         return self.bend.to(y.device).inverse(y.reshape(-1, y.shape[-1]))[0].view_as(y)
 
     @torch.no_grad()
-    def is_outdated(self, counter: CountedTarget) -> bool:
-        """Whether the target, in its own coordinates, gives other values at points of the search than it did then.
-
-        Data that have changed make it another target, for which the old reference says nothing.
-        """
-        if self._log_prob_then is None:
-            return False
-        now = counter.log_prob(self.points[-NUM_REMEMBERED:]).cpu()
-        # What other machines round otherwise is no change.
-        return differ(now, torch.tensor(self._log_prob_then, dtype=torch.float64), 1e-3, 1e-5)
-
-    @torch.no_grad()
     def search(
         self,
         counter: CountedTarget,
@@ -114,14 +89,6 @@ class SearchedCoordinates(SupportCoordinates):
         progress: Callable[[float], None] | None = None,
         max_evaluations: int | None = None,
     ) -> Replicates:
-        """Find the coordinates by `diffsampler.baseline.reference`, which is returned.
-
-        Arguments:
-            counter: the target in its own coordinates.
-            seed: of the search.
-            progress: is told the fraction of the work that is done, now and then.
-            max_evaluations: of the target, after which no further search begins.
-        """
         generator = new_generator("search", seed, device=self.loc.device)
         with unbounded(counter):
             found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
@@ -138,10 +105,7 @@ class SearchedCoordinates(SupportCoordinates):
         better = best.is_bent and ess > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None
         self.mixture = self._fitted_mixture(best if better else affine, found, y)
-        self.reference = found.estimate
-        self.points.copy_(y if self.onto is None else self.onto.forward(y)[0])
-        self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
-        self.num_target_evaluations = counter.num_evaluations
+        self.keep(counter, y if self.onto is None else self.onto.forward(y)[0], found.estimate)
         return found.in_x(self.onto)
 
     def _fitted_mixture(self, to_y: CurvedMap, found: Replicates, y: Tensor) -> GaussianComponents | None:

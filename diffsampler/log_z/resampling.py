@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-MIN_STEP = 1e-12
+MIN_STEP = 1e-24  # singular cores: of the first temperatures most pairs overlap
 
 
 def independent(log_weight: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from diffsampler.losses.detailed_balance import DetailedBalance
 from diffsampler.losses.guided_trajectory_balance import GuidedTrajectoryBalance
 from diffsampler.losses.learned_decomposition import LearnedDecomposition
 from diffsampler.losses.log_variance import LogVariance
+from diffsampler.losses.matching import Matching
 from diffsampler.losses.maximum_likelihood import MaximumLikelihood
 from diffsampler.losses.pair_balance import ChunkBalance, LengthBalance, MatrixBalance, PairBalance, laplacian
 from diffsampler.losses.reverse_kl import PathwiseReverseKL, ScoreFunctionReverseKL
@@ -21,6 +22,7 @@ __all__ = [
     "LengthBalance",
     "LogVariance",
     "MatrixBalance",
+    "Matching",
     "MaximumLikelihood",
     "Objective",
     "PairBalance",

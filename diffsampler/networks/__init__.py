@@ -1,6 +1,7 @@
 """Networks: controls (the control u of a process) and state flows, with wrappers that compose with any of them."""
 
 from diffsampler.networks.control import Control, FourierMLP
+from diffsampler.networks.convolutions import LatticeConvolutions
 from diffsampler.networks.coordinatewise import CoordinatewiseControl
 from diffsampler.networks.flow import FourierFlow, StateFlow
 from diffsampler.networks.forward_looking import ForwardLookingFlow
@@ -8,6 +9,7 @@ from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinControl
 from diffsampler.networks.learned_variance import LearnedVariance
 from diffsampler.networks.mixture_control import MixtureControl
+from diffsampler.networks.pair_forces import PairForces
 from diffsampler.networks.preconditioned import PreconditionedMLP
 from diffsampler.networks.reduced_precision import ReducedPrecision
 from diffsampler.renamed import missing_name
@@ -20,8 +22,10 @@ __all__ = [
     "FourierMLP",
     "GaussianBridgeMLP",
     "LangevinControl",
+    "LatticeConvolutions",
     "LearnedVariance",
     "MixtureControl",
+    "PairForces",
     "PreconditionedMLP",
     "ReducedPrecision",
     "StateFlow",

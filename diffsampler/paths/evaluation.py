@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from diffsampler.networks.tape import replayed
 from diffsampler.paths.dynamics import Dynamics
 from diffsampler.paths.records import Path, Trajectory
+from diffsampler.spaces.kernels import Kernel
 
 # Rows (steps x trajectories) of one piece of the batched pass: on a CPU, activations of this many stay in cache.
 CPU_CHUNK_ROWS = 6400
@@ -66,8 +67,8 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
     )
 
 
-def log_pf_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Tensor:
-    """log P_F of single transitions of a path, with shape (n) and gradients to the parameters.
+def kernel_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Kernel:
+    """P_F at the starts of single transitions of a path, of states with shape (n, 1, D), with gradients.
 
     Arguments:
         dynamics: the model, and the target.
@@ -78,14 +79,19 @@ def log_pf_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Tens
     policy = dynamics.policy
     s, t = path.times[step, None, None], path.times[step + 1, None, None]
     # As n times of one trajectory each: what kernels and networks take.
-    x, y = path.x[step, row].unsqueeze(1), path.x[step + 1, row].unsqueeze(1)
+    x = path.x[step, row].unsqueeze(1)
     score = None
     if policy.uses_score:
         with torch.no_grad():
             score = dynamics.target.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
     embedding = policy.embed(path.times[:-1])[step].unsqueeze(1)
-    kernel = policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
-    return kernel.log_prob(y).double().squeeze(1)
+    return policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
+
+
+def log_pf_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Tensor:
+    """log P_F of such transitions, with shape (n); arguments as in `kernel_of`."""
+    y = path.x[step + 1, row].unsqueeze(1)
+    return kernel_of(dynamics, path, step, row).log_prob(y).double().squeeze(1)
 
 
 def log_uncontrolled_backward(dynamics: Dynamics, path: Path) -> Tensor:

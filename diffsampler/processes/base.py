@@ -91,6 +91,13 @@ class Process(nn.Module, ABC):
         """
         return torch.ones_like(t), t
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(signal, std) of x_t = signal x_1 + std noise, which P_B makes of an end point, at times t with shape (*, 1).
+
+        None where it is no such Gaussian, or P_B learns.
+        """
+        return None
+
     @abstractmethod
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         """The log-density of the uncontrolled process at time 0 < t <= 1, with shape (*), for x with shape (*, D).

@@ -66,6 +66,28 @@ class PowerGrid(Grid):
         return 1 - (1 - _uniform_interior(self.num_steps)) ** self.power
 
 
+class GeometricGrid(Grid):
+    """1 - t_k = last^(k / (T - 1)) for k < T: each step is shorter than the one before by the same factor.
+
+    What is narrow appears in the last part of a process: of Lennard-Jones cores nearly all of the work of sampling is
+    at noise between a twentieth and a half of the particles' distance.
+
+    Arguments:
+        num_steps: the number T of steps, at least 2.
+        last: the length of the last step, in (0, 1).
+    """
+
+    def __init__(self, num_steps: int = 100, last: float = 0.01) -> None:
+        super().__init__(check_count("num_steps", num_steps, minimum=2))
+        if not 0 < last < 1:
+            raise InputError(f"last must be above 0 and below 1, got {last!r}.")
+        self.last = last
+
+    def interior(self, generator: torch.Generator | None = None) -> Tensor:
+        share = torch.arange(1, self.num_steps, dtype=torch.float64) / (self.num_steps - 1)
+        return 1 - self.last**share
+
+
 class LogSNRGrid(Grid):
     """Uniform in log(t / (1 - t)), the log signal-to-noise ratio of a Brownian bridge, at interior times
     strictly between -bound and bound.

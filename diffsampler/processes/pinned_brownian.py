@@ -51,5 +51,8 @@ class PinnedBrownian(Process):
         ratio = s / t
         return GaussianKernel(y * ratio.to(y.dtype), self.sigma * ((t - s) * ratio).sqrt())
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return t, self.sigma * (t * (1 - t)).sqrt()
+
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         return GaussianKernel(torch.zeros_like(x), self.sigma * t.sqrt()).log_prob(x)

@@ -65,6 +65,10 @@ class VariancePreserving(Process):
         signal = (2 * self.schedule.log_signal(t)).exp()
         return signal, signal
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_signal = self.schedule.log_signal(t)
+        return log_signal.exp(), self.sigma * (-torch.expm1(2 * log_signal)).sqrt()
+
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         return GaussianKernel(torch.zeros_like(x), self.sigma).log_prob(x)
 

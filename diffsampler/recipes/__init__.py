@@ -2,6 +2,20 @@
 
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.dgfs import Dgfs
+from diffsampler.recipes.of_space import recipe_on
+from diffsampler.recipes.on_angles import AnglesRecipe
+from diffsampler.recipes.on_lattice import LatticeRecipe
+from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
 
-__all__ = ["Dgfs", "Parts", "Recipe", "SearchLearnCorrect", "Training"]
+__all__ = [
+    "AnglesRecipe",
+    "Dgfs",
+    "LatticeRecipe",
+    "ParticlesRecipe",
+    "Parts",
+    "Recipe",
+    "SearchLearnCorrect",
+    "Training",
+    "recipe_on",
+]

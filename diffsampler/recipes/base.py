@@ -9,6 +9,7 @@ from diffsampler.coordinates import Coordinates
 from diffsampler.losses import Objective
 from diffsampler.networks import Control, StateFlow
 from diffsampler.processes import Process
+from diffsampler.processes.grids import Grid
 from diffsampler.spaces import Space
 from diffsampler.target import Target
 
@@ -19,7 +20,7 @@ class Parts(NamedTuple):
     process: Callable[[Space], Process]
     control: Callable[[Process], Control]
     flow: Callable[[Process], StateFlow] | None
-    grid: int
+    grid: Grid | int
     coordinates: Coordinates | None
 
 

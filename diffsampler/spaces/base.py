@@ -1,12 +1,15 @@
 """What a space is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from diffsampler.errors import check_count
 from diffsampler.spaces.kernels import Kernel
+
+Symmetry = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
 class Space(ABC):
@@ -39,8 +42,15 @@ class Space(ABC):
         """The states of points x, with shape (*, target_dim)."""
         return x
 
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        """What leaves a density on this space unchanged, by what is done: random maps of points (n, target_dim)."""
+        return {}
+
     def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Points x, with shape (n, target_dim), each moved by a random symmetry that this space declares."""
+        """Points x, with shape (n, target_dim), moved at random by all symmetries, one after the other."""
+        for symmetry in self.symmetries.values():
+            x = symmetry(x, generator)
         return x
 
     @property

@@ -1,9 +1,11 @@
 """Angles."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from diffsampler.spaces.base import Space
+from diffsampler.spaces.base import Space, Symmetry
 from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
 
 
@@ -11,6 +13,10 @@ class Circle(Space):
     """D angles in [-pi, pi), with normal noise wound around."""
 
     is_periodic = True
+
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        return {"angles go once around, by 2 pi": _once_around}
 
     def kernel(self, mean: Tensor, std: Tensor) -> WrappedGaussianKernel:
         return WrappedGaussianKernel(mean, std)
@@ -23,3 +29,8 @@ class Circle(Space):
 
     def wrap(self, x: Tensor) -> Tensor:
         return wrap(x)
+
+
+def _once_around(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    turns = torch.randint(-1, 2, x.shape, generator=generator, device=x.device)
+    return x + 2 * math.pi * turns.to(x.dtype)

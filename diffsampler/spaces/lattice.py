@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.spaces.base import Space
+from diffsampler.spaces.base import Space, Symmetry
 from diffsampler.spaces.circle import Circle
 from diffsampler.spaces.euclidean import Euclidean
 from diffsampler.spaces.kernels import Kernel
@@ -54,7 +54,11 @@ class Lattice(Space):
         fields = self.fields(x).movedim(-len(self.shape) - 1, -1)
         return self.site.features(fields).movedim(-1, -len(self.shape) - 1)
 
-    def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        return {**self.site.symmetries, "all fields are shifted along the lattice": self._shifted}
+
+    def _shifted(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         shifts = [int(torch.randint(size, (), generator=generator, device=x.device)) for size in self.shape]
         axes = tuple(range(-len(self.shape), 0))
         return self.fields(x).roll(shifts, axes).flatten(-len(self.shape) - 1)

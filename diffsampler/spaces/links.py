@@ -1,5 +1,6 @@
 """U(1) gauge fields: an angle on every link of a periodic lattice."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
+from diffsampler.spaces.base import Symmetry
 from diffsampler.spaces.circle import Circle
+from diffsampler.spaces.kernels import noise_like
 from diffsampler.spaces.lattice import Lattice
 
 
@@ -52,6 +55,16 @@ class Links(Lattice):
 
     def features(self, x: Tensor) -> Tensor:
         return self.field_features(x).flatten(-len(self.shape) - 1)
+
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        return {**super().symmetries, "links are gauge transformed": self._gauge_transformed}
+
+    def _gauge_transformed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        k = len(self.shape)
+        alpha = math.pi * noise_like(self.fields(x).select(-k - 1, 0), generator)
+        changes = torch.stack([alpha - alpha.roll(-1, axis - k) for axis in range(k)], -k - 1)
+        return (self.fields(x) + changes).flatten(-k - 1)
 
     def __repr__(self) -> str:
         return f"Links({self.shape})"

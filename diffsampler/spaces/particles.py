@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_count, check_flag
+from diffsampler.spaces.base import Symmetry
 from diffsampler.spaces.euclidean import Euclidean
 from diffsampler.spaces.kernels import noise_like, uniform_like
 
@@ -56,16 +57,29 @@ class Particles(Euclidean):
     def from_target(self, x: Tensor) -> Tensor:
         return self.flattened(x.unflatten(-1, (-1, self.dimension)))
 
-    def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        particles = x.unflatten(-1, (-1, self.dimension))
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        declared = {"all particles move alike": self._moved}
         if self.identical:
-            order = uniform_like(particles[..., 0], generator).argsort(-1).unsqueeze(-1)
-            particles = particles.gather(-2, order.expand_as(particles))
+            declared["particles are exchanged"] = self._exchanged
         if self.isotropic:
-            noise = noise_like(x.new_empty(*x.shape[:-1], self.dimension, self.dimension), generator)
-            rotation, triangle = torch.linalg.qr(noise)  # Haar, once the signs are fixed (Mezzadri, 2007)
-            particles = particles @ (rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))
-        return particles.flatten(-2)
+            declared["all particles are rotated or reflected"] = self._rotated
+        return declared
+
+    def _moved(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return x + noise_like(x[..., : self.dimension], generator).repeat(1, self.num_particles)
+
+    def _exchanged(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        particles = x.unflatten(-1, (-1, self.dimension))
+        order = uniform_like(particles[..., 0], generator).argsort(-1).unsqueeze(-1)
+        return particles.gather(-2, order.expand_as(particles)).flatten(-2)
+
+    def _rotated(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = noise_like(x.new_empty(*x.shape[:-1], self.dimension, self.dimension), generator)
+        rotation, triangle = torch.linalg.qr(noise)
+        # Haar, once the signs are fixed: Mezzadri, 2007, arXiv:math-ph/0609050.
+        rotation = rotation * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+        return (x.unflatten(-1, (-1, self.dimension)) @ rotation).flatten(-2)
 
     def _basis_like(self, z: Tensor) -> Tensor:
         if (self._basis.dtype, self._basis.device) != (z.dtype, z.device):

@@ -1,12 +1,13 @@
 """Several spaces at once: angles and reals, say."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffsampler.spaces.base import Space
+from diffsampler.spaces.base import Space, Symmetry
 from diffsampler.spaces.kernels import ProductKernel
 
 
@@ -39,6 +40,20 @@ class Product(Space):
 
     def wrap(self, x: Tensor) -> Tensor:
         return torch.cat([space.wrap(part) for space, part in self._parts(x)], -1)
+
+    @property
+    def symmetries(self) -> dict[str, Symmetry]:
+        found: dict[str, Symmetry] = {}
+        for k, space in enumerate(self.spaces):
+            for what in space.symmetries:
+                found[what] = partial(self._moved, [*found[what].args[0], k] if what in found else [k], what)
+        return found
+
+    def _moved(self, which: list[int], what: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        parts = list(self._split(x))
+        for k in which:
+            parts[k] = self.spaces[k].symmetries[what](parts[k], generator)
+        return torch.cat(parts, -1)
 
     def _parts(self, x: Tensor) -> Iterator[tuple[Space, Tensor]]:
         return zip(self.spaces, self._split(x), strict=True)

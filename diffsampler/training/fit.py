@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import read_checkpoint
-from diffsampler.coordinates import SearchedCoordinates
+from diffsampler.coordinates import FoundCoordinates
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.losses import Objective
 from diffsampler.progress import in_terminal, progress_of
@@ -148,7 +148,7 @@ def search_first(
     Raises:
         InputError: if that is less than a single search may take.
     """
-    if not isinstance(sampler.coordinates, SearchedCoordinates):
+    if not isinstance(sampler.coordinates, FoundCoordinates):
         return
     if sampler.coordinates.is_found and not sampler.search_is_outdated():
         return

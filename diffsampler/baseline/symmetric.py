@@ -1,0 +1,47 @@
+"""Whether a density has the symmetries of the space that its target declares."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.counted import CountedTarget
+from diffsampler.errors import InputError
+from diffsampler.repeatable import differ
+from diffsampler.spaces import Space
+
+NUM_LOOKED_AT = 16
+ALIKE = 1e-6  # relative to the largest value: sums in another order
+WAYS_OUT = {
+    "all particles move alike": "mean_free is for energies that do not know where the centre is: leave it out, or take "
+    "the mean of the particles off first",
+    "particles are exchanged": "give space=Particles(n, d, identical=False)",
+    "all particles are rotated or reflected": "give space=Particles(n, d, isotropic=False)",
+    "angles go once around, by 2 pi": "periodic is for coordinates of period 2 pi: give those alone, in radians",
+}
+OTHERWISE = "declare a space without this symmetry"
+
+
+def check_symmetric(counter: CountedTarget, space: Space, x: Tensor, generator: torch.Generator) -> None:
+    """Refuse a target that changes under what its space says it does not.
+
+    Arguments:
+        counter: the target, in its own coordinates.
+        space: that it declares.
+        x: points with shape (n, D), of finite density, as near to where the mass is as is known.
+        generator: the source of all noise.
+
+    Raises:
+        InputError: which names the symmetry, and what to do.
+    """
+    x = x[:NUM_LOOKED_AT].double()
+    here = counter.log_prob(x)
+    known = here.isfinite()
+    tolerance = max(ALIKE, 1e3 * counter.rounding)
+    for what, symmetry in space.symmetries.items():
+        there = counter.log_prob(symmetry(x, generator))
+        size = float(here[known].abs().max()) if known.any() else 1.0
+        if differ(here[known], there[known], tolerance * max(size, 1.0), tolerance):
+            k = int((here - there).abs()[known].argmax())
+            raise InputError(
+                f"{counter.name} declares {space!r}, but its log_prob changes when {what}: from "
+                f"{float(here[known][k]):.6g} to {float(there[known][k]):.6g}. {WAYS_OUT.get(what, OTHERWISE)}."
+            )

@@ -1,0 +1,86 @@
+"""Coordinates that a search finds, whatever they are: with the draws and the estimate that it has left."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline import Replicates
+from diffsampler.coordinates.base import Coordinates
+from diffsampler.counted import CountedTarget
+from diffsampler.log_z import LogZEstimate
+from diffsampler.repeatable import differ
+
+NUM_REMEMBERED = 16
+
+
+class FoundCoordinates(Coordinates):
+    """Coordinates that change nothing until `search`.
+
+    The draws that they were found by are kept, in checkpoints too: training can start from them.
+
+    Attributes:
+        points: the draws, in the target's own coordinates, float64, with shape (n, D).
+        reference: what the search estimated log Z to be, None before it.
+    """
+
+    points: Tensor
+    reference: LogZEstimate | None = None
+    _log_prob_then: list[float] | None = None
+
+    @abstractmethod
+    def search(
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
+    ) -> Replicates:
+        """Find the coordinates by `diffsampler.baseline.reference`, which is returned.
+
+        Arguments:
+            counter: the target in its own coordinates.
+            seed: of the search.
+            progress: is told the fraction of the work that is done, now and then.
+            max_evaluations: of the target, after which no further search begins.
+        """
+
+    @property
+    def is_found(self) -> bool:
+        """Whether `search` was called, on this object or on that of a checkpoint."""
+        return self.reference is not None
+
+    @torch.no_grad()
+    def is_outdated(self, counter: CountedTarget) -> bool:
+        """Whether the target, in its own coordinates, gives other values at points of the search than it did then.
+
+        Data that have changed make it another target, for which the old reference says nothing.
+        """
+        if self._log_prob_then is None:
+            return False
+        now = counter.log_prob(self.points[-NUM_REMEMBERED:]).cpu()
+        # What other machines round otherwise is no change.
+        return differ(now, torch.tensor(self._log_prob_then, dtype=torch.float64), 1e-3, 1e-5)
+
+    def keep(self, counter: CountedTarget, x: Tensor, estimate: LogZEstimate) -> None:
+        """Remember what a search has left: draws x, as many as there is room for, and an estimate."""
+        self.points.copy_(x)
+        self.reference = estimate
+        self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
+        self.num_target_evaluations = counter.num_evaluations
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        return {
+            "reference": None if self.reference is None else asdict(self.reference),
+            "num_target_evaluations": self.num_target_evaluations,
+            "log_prob_then": self._log_prob_then,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_extra_state` gave."""
+        self.num_target_evaluations, self._log_prob_then = state["num_target_evaluations"], state.get("log_prob_then")
+        self.reference = None if state.get("reference") is None else LogZEstimate(**state["reference"])

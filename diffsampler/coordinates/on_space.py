@@ -1,0 +1,82 @@
+"""Coordinates of a target that declares its space: centred and of unit scale, with the symmetry of the space."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline import Replicates, reference
+from diffsampler.baseline.starts import moments_on
+from diffsampler.coordinates.found import FoundCoordinates
+from diffsampler.counted import CountedTarget
+from diffsampler.errors import check_count
+from diffsampler.log_z.resampling import systematic
+from diffsampler.spaces import Space
+from diffsampler.streams import new_generator
+from diffsampler.target import Target, space_of
+
+
+class SpaceCoordinates(FoundCoordinates):
+    """x = T(loc + root z), where T maps states of the target's space to x, and root has the symmetry of the space.
+
+    Particles share one scale, sites of a lattice one mean and a covariance that depends on their distance alone; angles
+    stay what they are. Before `search` loc is 0 and root 1.
+
+    Arguments:
+        target: declares the space.
+        num_points: how many draws of the search are kept.
+    """
+
+    precise = True
+
+    def __init__(self, target: Target, num_points: int = 10_000) -> None:
+        space = space_of(target)
+        super().__init__(space.dim, target.dim)
+        self._space = space
+        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
+        self.register_buffer("loc", torch.zeros(space.dim, dtype=torch.float64))
+        self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
+        self.register_buffer("log_det", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def space(self) -> Space:
+        return self._space
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.loc + z.double() @ self.root
+        return self._space.to_target(state).to(z.dtype), self.log_det.expand(z.shape[:-1])
+
+    def score_of(self, z: Tensor, score: Tensor) -> Tensor:
+        return (self._space.from_target(score.double()) @ self.root).to(z.dtype)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        state = self._space.wrap(self._space.from_target(x.double()))
+        return torch.linalg.solve(self.root, (state - self.loc).unsqueeze(-1)).squeeze(-1).to(x.dtype)
+
+    @torch.no_grad()
+    def search(
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
+    ) -> Replicates:
+        generator = new_generator("search", seed, device=self.loc.device)
+        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
+        rows = systematic(found.log_weight, len(self.points), generator)
+        x = found.x[rows[torch.randperm(len(rows), generator=generator, device=rows.device)]]
+        if not self._space.is_periodic:
+            loc, root = moments_on(self._space, self._space.from_target(found.x))
+            self.loc.copy_(loc)
+            self.root.copy_(root if root.ndim else root * torch.eye(self.dim, device=root.device))
+            self.log_det.copy_(torch.linalg.slogdet(self.root).logabsdet)
+        self.keep(counter, x, found.estimate)
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpaceCoordinates":
+        # Follows the sampler to its device, not to its dtype.
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer.is_floating_point():
+                self._buffers[name] = buffer.double()
+        return self

@@ -1,0 +1,122 @@
+"""Forces between pairs of particles, learned: a control that knows no names of particles and no directions."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.networks.control import Control
+from diffsampler.networks.fourier import FourierTimeEmbedding
+from diffsampler.processes import Process, as_process
+from diffsampler.spaces import Particles, Space
+
+NARROW = 0.01  # as in `PreconditionedMLP`
+SOFT = 1e-6  # of distances, where they are differentiated
+
+
+class PairForces(Control):
+    """u_i = c(t) x_i + sum_j f_ij(t, all distances) (x_i - x_j), and one width of the step for all coordinates.
+
+    f_ij comes from messages between all pairs, each a perceptron on Gaussian bumps of their distance: equivariant under
+    permutations, rotations and reflections, to rounding, and dense, without scatter. Without messages (`depth=0`) it
+    is a radial force field. Outputs are scaled to the size that a control has, as in `PreconditionedMLP`; control and
+    width are zero at initialisation.
+
+    References:
+        E(n) Equivariant Graph Neural Networks, Satorras, Hoogeboom & Welling, 2021, arXiv:2102.09844.
+
+    Arguments:
+        process: that it steers, on `Particles`.
+        width: the size of each hidden layer.
+        depth: rounds of messages.
+        num_bumps: Gaussians of a distance, evenly spaced.
+        reach: the largest of them, in units of the process's scale.
+        bound: on the log of the factor on a step's width; positive.
+    """
+
+    learns_width = True
+
+    def __init__(
+        self,
+        process: Process | Space,
+        width: int = 64,
+        depth: int = 2,
+        num_bumps: int = 48,
+        reach: float = 6.0,
+        bound: float = 3.0,
+    ) -> None:
+        super().__init__()
+        process = as_process(process)
+        self.space = process.space
+        if not isinstance(self.space, Particles):
+            raise InputError(
+                f"{type(self).__name__} is for particles, but {type(process).__name__} walks on {self.space!r}: "
+                "declare the target's space, as in FunctionTarget(fn, dim, mean_free=4), or take FourierMLP."
+            )
+        check_count("width", width)
+        check_count("depth", depth, minimum=0)
+        self.bound = check_positive("bound", bound)
+        self._gaussian_control = process.gaussian_control
+        num_bumps, spacing = check_count("num_bumps", num_bumps, minimum=2), check_positive("reach", reach) / num_bumps
+        self.register_buffer("centres", torch.linspace(0, reach, num_bumps), persistent=False)
+        self.sharpness = 0.5 / spacing**2
+        self.register_buffer("scale", process.scale.detach().float().clone(), persistent=False)
+        n = self.space.num_particles
+        first, second = torch.combinations(torch.arange(n)).T
+        ends = nn.functional.one_hot(torch.stack([first, second]), n).float()
+        self.register_buffer("sums", (ends[0] + ends[1]).T.contiguous(), persistent=False)
+        self.register_buffer("differences", (ends[0] - ends[1]).T.contiguous(), persistent=False)
+        self.time = FourierTimeEmbedding(width)
+        self.bumps = nn.Linear(num_bumps, width)
+        self.pair = nn.Linear(width, width)
+        self.particle = nn.Linear(width, width)
+        self.rounds = nn.ModuleList([Messages(width) for _ in range(depth)])
+        self.force, self.log_width = (
+            nn.Linear(width, 1),
+            nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)),
+        )
+        self.of_time = nn.Linear(width, 2)
+        for layer in (self.force, self.log_width[-1], self.of_time):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def embed(self, t: Tensor) -> Tensor:
+        p, q = self._gaussian_control(t.unsqueeze(-1))
+        size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, 1)
+        return torch.cat([size, self.time(t)], -1)
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        size, time = embedding[..., :1], embedding[..., 1:]
+        particles = self.space.positions(x / self.scale.to(x.dtype))
+        apart = self.differences.T @ particles
+        distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
+        now = time.unsqueeze(-2)
+        pairs = self.bumps((-self.sharpness * (distance - self.centres).square()).exp())
+        pairs = silu(self.pair(silu(pairs + now)))
+        of_particles = silu(self.particle(self.sums @ pairs) + now)
+        for messages in self.rounds:
+            pairs, of_particles = messages(pairs, of_particles, self.sums)
+        linear, log_width = self.of_time(time).split(1, -1)
+        forces = self.differences @ (self.force(pairs) / (1 + distance) * apart) + linear.unsqueeze(-1) * particles
+        log_width = log_width + self.log_width(of_particles.mean(-2))
+        log_width = self.bound * torch.tanh(log_width / self.bound)
+        return torch.cat([size * self.space.flattened(forces), log_width.expand_as(x)], -1)
+
+
+class Messages(nn.Module):
+    """One round: pairs hear of their particles, particles of their pairs.
+
+    Arguments:
+        width: the size of each layer.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_particle, self.of_pair = nn.Linear(width, width), nn.Linear(width, width)
+        self.to_pair, self.to_particle = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, pairs: Tensor, particles: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Both anew, with shapes (*, P, width) and (*, n, width), by the incidence of pairs, (n, P)."""
+        heard = sums.T @ self.of_particle(particles) + self.of_pair(pairs)
+        pairs = silu(pairs + self.to_pair(silu(heard)))
+        return pairs, particles + silu(self.to_particle(sums @ pairs))

@@ -1,0 +1,31 @@
+"""What a target alone gets, by the space that it declares."""
+
+from functools import singledispatch
+
+from diffsampler.recipes.base import Recipe
+from diffsampler.recipes.on_angles import AnglesRecipe
+from diffsampler.recipes.on_lattice import LatticeRecipe
+from diffsampler.recipes.on_particles import ParticlesRecipe
+from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
+from diffsampler.spaces import Circle, Lattice, Particles, Space
+
+
+@singledispatch
+def recipe_on(space: Space) -> Recipe:
+    """The recipe for a space."""
+    return SearchLearnCorrect()
+
+
+@recipe_on.register
+def _(space: Circle) -> Recipe:
+    return AnglesRecipe()
+
+
+@recipe_on.register
+def _(space: Lattice) -> Recipe:
+    return AnglesRecipe() if space.is_periodic else LatticeRecipe()
+
+
+@recipe_on.register
+def _(space: Particles) -> Recipe:
+    return ParticlesRecipe()

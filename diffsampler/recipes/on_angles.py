@@ -1,0 +1,38 @@
+"""Search, learn, correct, for angles."""
+
+from functools import partial
+
+from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
+from diffsampler.coordinates import SpaceCoordinates
+from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
+from diffsampler.networks import FourierMLP, LatticeConvolutions, LearnedVariance
+from diffsampler.processes import Torus
+from diffsampler.processes.grids import GeometricGrid
+from diffsampler.recipes.base import Parts, Recipe, Training
+from diffsampler.spaces import Lattice
+from diffsampler.target import Target, space_of
+
+NUM_STEPS, LAST_STEP = 32, 0.003
+WIDTH = 128
+NUM_TRANSITIONS = 2048
+SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
+LR = 3e-3
+TOLERANCE = 0.05
+
+
+class AnglesRecipe(Recipe):
+    """Tempered SMC from the uniform density finds draws; a process on the torus is fitted to them, then sharpened.
+
+    By maximum likelihood, with learned widths, then by log-variance. Angles on a lattice get convolutions.
+    """
+
+    def parts(self, target: Target) -> Parts:
+        perceptron = partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH)
+        control = LatticeConvolutions if isinstance(space_of(target), Lattice) else perceptron
+        return Parts(Torus, control, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target))
+
+    def training(self) -> Training:
+        loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
+        sharpening = Alternation([OnPolicy(), SearchedPoints()])
+        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
+        return Training(loss, behaviour, LR, TOLERANCE)

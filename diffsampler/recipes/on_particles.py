@@ -1,0 +1,35 @@
+"""Search, learn, correct, for particles."""
+
+from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
+from diffsampler.coordinates import SpaceCoordinates
+from diffsampler.losses import LogVariance, Matching, Stages
+from diffsampler.networks import PairForces
+from diffsampler.processes import VariancePreserving
+from diffsampler.processes.grids import GeometricGrid
+from diffsampler.recipes.base import Parts, Recipe, Training
+from diffsampler.target import Target
+
+NUM_STEPS, LAST_STEP = 64, 0.02
+NUM_TRANSITIONS = 1024
+SHARE_FITTED, SHARE_SHARPENED = 0.9, 0.1
+LR = 2e-3
+TOLERANCE = 0.05
+
+
+class ParticlesRecipe(Recipe):
+    """Tempered SMC finds scale and draws; forces between pairs and widths of steps are matched to them, then sharpened.
+
+    Draws are moved by random rotations, reflections and permutations, and matched at single times: one call of the
+    network for each (`Matching`). Then log-variance, on whole trajectories.
+    """
+
+    def parts(self, target: Target) -> Parts:
+        return Parts(
+            VariancePreserving, PairForces, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target)
+        )
+
+    def training(self) -> Training:
+        loss = Stages([Matching(NUM_TRANSITIONS), LogVariance()])
+        sharpening = Alternation([OnPolicy(), SearchedPoints()])
+        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
+        return Training(loss, behaviour, LR, TOLERANCE)
