@@ -3,8 +3,17 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from diffsampler.contracts import check_parts
-from diffsampler.coordinates import Coordinates, DensityInCoordinates, SupportCoordinates, check_coordinates
+from diffsampler.coordinates import (
+    Coordinates,
+    DensityInCoordinates,
+    MeanFreeCoordinates,
+    SupportCoordinates,
+    check_coordinates,
+    check_space,
+)
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
 from diffsampler.networks import Control, StateFlow
@@ -13,9 +22,9 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid, UniformGrid
 from diffsampler.recipes import Dgfs, Recipe, SearchLearnCorrect
-from diffsampler.spaces import Euclidean, Space
+from diffsampler.spaces import Particles, Space
 from diffsampler.streams import fixed_weights
-from diffsampler.target import Target, check_log_z, support_of
+from diffsampler.target import Target, check_log_z, space_of, support_of
 
 
 class Assembly(NamedTuple):
@@ -48,12 +57,16 @@ def assemble(
     is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
     recipe = SearchLearnCorrect() if is_alone else Dgfs()
     usual = recipe.parts(target)
-    coordinates = usual.coordinates if coordinates is None else coordinates
     if coordinates is not None:
         coordinates = make_part("coordinates", coordinates, Coordinates, target)
+        check_space(coordinates, target)
         if not type(coordinates).__module__.startswith("diffsampler."):
             check_coordinates(coordinates)
-    space = Euclidean(target.dim if coordinates is None else coordinates.dim)
+    elif usual.coordinates is not None:
+        coordinates = usual.coordinates
+    elif isinstance(space_of(target), Particles):
+        coordinates = MeanFreeCoordinates(target)
+    space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
         process = make_part("process", _or(process, usual.process), Process, space)
     if coordinates is None and support_of(target) is not None and process.space.is_euclidean:
@@ -92,11 +105,14 @@ def _check_target(target: Target) -> None:
 
 def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
     """The target as a density of the process's states."""
-    if coordinates is not None and not process.space.is_euclidean:
-        raise InputError(
-            f"process {type(process).__name__} walks on {process.space!r}, angles of period 2 pi, which coordinates "
-            "would change: leave them out."
-        )
+    if coordinates is not None or target.space is not None:
+        where, space = (target, space_of(target)) if coordinates is None else (coordinates, coordinates.space)
+        if not torch.equal(process.space.angles[: space.dim], space.angles[: process.space.dim]):
+            raise InputError(
+                f"process {type(process).__name__} walks on {process.space!r}, but {type(where).__name__} is of "
+                f"{space!r}: leave process out, or take one that is made for it"
+                f"{'' if coordinates is None else ', or leave coordinates out'}."
+            )
     if support_of(target) is not None and not isinstance(coordinates, SupportCoordinates):
         part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
         raise InputError(

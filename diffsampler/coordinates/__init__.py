@@ -1,7 +1,8 @@
 """Where the sampler walks (z), and where the target lives (x)."""
 
 from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates, ScaledCoordinates
-from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates
+from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates, check_space
+from diffsampler.coordinates.mean_free import MeanFreeCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 
@@ -10,8 +11,10 @@ __all__ = [
     "Coordinates",
     "DensityInCoordinates",
     "LaplaceCoordinates",
+    "MeanFreeCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SupportCoordinates",
     "check_coordinates",
+    "check_space",
 ]

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
+from diffsampler.spaces import Euclidean, Space
 from diffsampler.support import score_through
-from diffsampler.target import Target
+from diffsampler.target import Target, space_of
 
 
 class Coordinates(nn.Module, ABC):
@@ -31,6 +32,11 @@ class Coordinates(nn.Module, ABC):
         super().__init__()
         self.dim = dim
         self.target_dim = dim if target_dim is None else target_dim
+
+    @property
+    def space(self) -> Space:
+        """Where z lives, by default R^d."""
+        return Euclidean(self.dim)
 
     @abstractmethod
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,6 +78,20 @@ class DensityInCoordinates(DerivedDensity):
 
     def _precisely(self, z: Tensor) -> Tensor:
         return z.double() if self.coordinates.precise else z
+
+
+def check_space(coordinates: Coordinates, target: Target) -> None:
+    """Raise InputError if a target declares a space of which its coordinates know nothing."""
+    space, name = space_of(target), type(coordinates).__name__
+    if space.angles.any() and not torch.equal(coordinates.space.angles, space.angles):
+        raise InputError(
+            f"{type(target).__name__} lives on {space!r}, whose angles {name} would change: leave coordinates out."
+        )
+    if space.dim < target.dim and coordinates.dim > space.dim:
+        raise InputError(
+            f"{type(target).__name__} lives on {space!r}, of {space.dim} dimensions, but {name} walk in "
+            f"{coordinates.dim}: take MeanFreeCoordinates, or leave coordinates out."
+        )
 
 
 def check_coordinates(coordinates: Coordinates) -> None:
