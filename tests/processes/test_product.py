@@ -88,8 +88,11 @@ def test_kernels_and_reference_are_products(generator: torch.Generator) -> None:
     assert p.shape == q.shape == (1, 4) and process.scale.tolist() == [1.3, 1.3, 1.0, 1.3]
 
 
-@every_process
-@pytest.mark.parametrize("control", [FourierMLP, learned_variance])
+@pytest.mark.parametrize(
+    ("reals", "control"),
+    [*((reals, FourierMLP) for reals in REALS.values()), (REALS["VariancePreserving"], learned_variance)],
+    ids=[*REALS, "learned widths"],
+)
 def test_weights_are_unbiased_untrained(reals: object, control: object, generator: torch.Generator) -> None:
     # n = 20000 weights of random networks; |z| < 4.5, 7e-6 each.
     sampler = mixed_sampler(process=partial(ProductProcess, reals=reals), control=control, flow=None)
