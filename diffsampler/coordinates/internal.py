@@ -28,7 +28,9 @@ class InternalCoordinates(Coordinates):
     linear.
 
     Relative torsions (`ZMatrix`) stay near one value by default, and torsions about an axis of their own are free.
-    `z_matrix_from_bonds` makes a Z-matrix of few free ones.
+    `z_matrix_from_bonds` makes a Z-matrix of few free ones. The scales of one reference are those of a force field at
+    300 K: in alanine dipeptide (ff96 with OBC, 60 ps) bonds have standard deviations of 0.018 to 0.029 of their length,
+    angles of 0.05 to 0.08 and relative torsions of 0.08 to 0.20.
 
     **Chirality.** Of atoms in `chiral` the relative torsion keeps the sign that it has in the reference: it is mapped
     onto (0, pi) or (-pi, 0). The mirror image of that centre has no z, and is no part of log Z; `inverse` gives NaN
@@ -71,7 +73,7 @@ class InternalCoordinates(Coordinates):
         free: Sequence[int] | None = None,
         bond_scale: float = 0.03,
         angle_scale: float = 0.1,
-        torsion_scale: float = 0.15,
+        torsion_scale: float = 0.2,
     ) -> None:
         for name, scale in (("bond_scale", bond_scale), ("angle_scale", angle_scale), ("torsion_scale", torsion_scale)):
             check_positive(name, scale)
