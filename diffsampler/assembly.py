@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from diffsampler.contracts import check_parts
 from diffsampler.coordinates import (
     Coordinates,
     DensityInCoordinates,
-    SpaceCoordinates,
+    MeanFreeCoordinates,
     SupportCoordinates,
     check_coordinates,
+    check_space,
 )
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
@@ -54,13 +57,15 @@ def assemble(
     is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
     recipe = recipe_on(space_of(target)) if is_alone else Dgfs()
     usual = recipe.parts(target)
-    coordinates = usual.coordinates if coordinates is None else coordinates
     if coordinates is not None:
         coordinates = make_part("coordinates", coordinates, Coordinates, target)
+        check_space(coordinates, target)
         if not type(coordinates).__module__.startswith("diffsampler."):
             check_coordinates(coordinates)
+    elif usual.coordinates is not None:
+        coordinates = usual.coordinates
     elif isinstance(space_of(target), Particles):
-        coordinates = SpaceCoordinates(target)
+        coordinates = MeanFreeCoordinates(target)
     space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
         process = make_part("process", _or(process, usual.process), Process, space)
@@ -100,11 +105,14 @@ def _check_target(target: Target) -> None:
 
 def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
     """The target as a density of the process's states."""
-    if coordinates is not None and process.space.is_euclidean != coordinates.space.is_euclidean:
-        raise InputError(
-            f"process {type(process).__name__} walks on {process.space!r}, but {type(coordinates).__name__} are of "
-            f"{coordinates.space!r}: leave coordinates out."
-        )
+    if coordinates is not None or target.space is not None:
+        where, space = (target, space_of(target)) if coordinates is None else (coordinates, coordinates.space)
+        if not torch.equal(process.space.angles[: space.dim], space.angles[: process.space.dim]):
+            raise InputError(
+                f"process {type(process).__name__} walks on {process.space!r}, but {type(where).__name__} is of "
+                f"{space!r}: leave process out, or take one that is made for it"
+                f"{'' if coordinates is None else ', or leave coordinates out'}."
+            )
     if support_of(target) is not None and not isinstance(coordinates, SupportCoordinates):
         part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
         raise InputError(

@@ -44,14 +44,16 @@ class Sampler(nn.Module):
         target: the density. Given alone, the rest is that of `SearchLearnCorrect` in `diffsampler.recipes`: `fit` then
             searches for place and scale first. Given with any other part, the rest is that of `Dgfs`. Every part is
             ready, or made here: by a class, or `functools.partial` of one, that takes what the part belongs to.
-        process: forward and backward kernels, made from the space of z; by default `PinnedBrownian`.
+        process: forward and backward kernels, made from the space of z; by default `PinnedBrownian`, on angles
+            `Torus`, on both `ProductProcess`.
         control: what steers the process, made from it; by default `LangevinControl`.
         flow: the state flow, made from the process; "auto" is `ForwardLookingFlow`, and none for a target
             alone; None leaves it out (losses that use one then refuse).
         grid: the time grid, or the number of steps of a uniform one; by default 100.
         coordinates: in which process and networks work, made from the target. `sample` and `rollback` speak the
             target's own coordinates either way; the states of a `Path` are in these, z. By default
-            `SupportCoordinates` where the target declares a support, else none.
+            `SupportCoordinates` where the target declares a support, `MeanFreeCoordinates` where it declares
+            `Particles`, else none.
         backward_control: the control of the backward kernel, of processes that learn one; by default made as the
             control is.
         measure: what importance weights compare a rollout with; by default the target and the process's own backward

@@ -60,12 +60,14 @@ from diffsampler.processes import (
     LinearSchedule,
     PinnedBrownian,
     Process,
+    ProductProcess,
     Torus,
     Underdamped,
     VarianceExploding,
     VariancePreserving,
 )
 from diffsampler.processes.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
+from diffsampler.spaces import Circle, Euclidean, Product
 from targets import Gaussian, GaussianMixture
 
 # Two-sided normal tail beyond 4.5 standard errors: 7e-6 for each figure, below 1e-4 for the dozen of one test.
@@ -127,6 +129,7 @@ def log_variance_by_hand(trajectory: Trajectory) -> Tensor:
     return ((log_weight - log_weight.mean()) ** 2).mean()
 
 
+ANGLE_AND_REAL = Product([Circle(1), Euclidean(1)])
 PROCESSES = [
     ProcessCase("PinnedBrownian", partial(PinnedBrownian, sigma=1.3)),
     ProcessCase("PinnedBrownian-vector", partial(PinnedBrownian, sigma=[1.1, 1.6])),
@@ -159,6 +162,10 @@ PROCESSES = [
 ]
 PROCESSES_OF_THEIR_OWN_KIND = [
     ProcessCase("Torus", partial(Torus, sigma=1.4)),
+    ProcessCase(
+        "ProductProcess",
+        lambda dim: ProductProcess(ANGLE_AND_REAL, partial(Torus, sigma=1.4), partial(VariancePreserving, sigma=1.3)),
+    ),
     ProcessCase(
         "Underdamped",
         partial(Underdamped, sigma=0.7, friction=2.0, prior=partial(GaussianPrior, loc=0.2, scale=1.4)),
@@ -293,6 +300,25 @@ def correlated_gaussian(log_z: float = 0.8, covariance: list[list[float]] = NARR
     target = FunctionTarget(lambda x: gaussian.log_prob(x) + log_z, dim=2, log_z=log_z)
     target.gaussian = gaussian  # a submodule: its buffers follow the target's device and dtype
     target.sample = gaussian.sample
+    return target
+
+
+def angle_and_real() -> Target:
+    """An angle with a von Mises density, and a real that is normal around its sine."""
+    log_z = 1.5 * math.log(2 * math.pi) + math.log(float(torch.special.i0(torch.tensor(0.8, dtype=torch.float64))))
+
+    def log_prob(x: Tensor) -> Tensor:
+        return 0.8 * x[..., 0].cos() - 0.5 * (x[..., 1] - x[..., 0].sin()) ** 2
+
+    def sample(n: int, generator: torch.Generator | None = None) -> Tensor:
+        # By rejection from the uniform density, of which a half is kept: 8 n + 64 are enough.
+        u = torch.rand(8 * n + 64, 2, generator=generator, device=None if generator is None else generator.device)
+        angle = math.pi * (2 * u[:, 0] - 1)
+        angle = angle[u[:, 1].log() < 0.8 * (angle.cos() - 1)][:n]
+        return torch.stack([angle, angle.sin() + torch.randn(n, generator=generator, device=u.device)], -1)
+
+    target = FunctionTarget(log_prob, dim=2, log_z=log_z, space=ANGLE_AND_REAL)
+    target.sample = sample
     return target
 
 

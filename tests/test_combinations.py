@@ -18,12 +18,13 @@ from helpers import (
     PROCESSES_OF_THEIR_OWN_KIND,
     UNDERDAMPED_CONTROLS,
     ProcessCase,
+    angle_and_real,
     random_sampler,
     two_modes,
 )
 from torch import nn
 
-from diffsampler import InputError
+from diffsampler import InputError, Target
 from diffsampler.behaviours import Behaviour
 from diffsampler.losses import Objective
 from diffsampler.networks import Control, StateFlow
@@ -32,8 +33,10 @@ from targets import VonMisesMixture
 
 NETWORKS = {
     "Torus": list(itertools.product(PERIODIC_CONTROLS, PERIODIC_FLOWS)),
+    "ProductProcess": list(itertools.product(PERIODIC_CONTROLS, PERIODIC_FLOWS)),
     "Underdamped": list(itertools.product(UNDERDAMPED_CONTROLS, FLOWS)),
 }
+TARGETS: dict[str, Callable[[], Target]] = {"Torus": VonMisesMixture, "ProductProcess": angle_and_real}
 USUAL_NETWORKS = list(itertools.product(CONTROLS, FLOWS))
 MAKERS: list[tuple[str, Callable[[], Objective]]] = [(case.name, case.make) for case in LOSSES]
 MAKERS += [(make.__name__, make) for make in BOUNDS]
@@ -78,7 +81,7 @@ def test_combination(
     device: torch.device,
     generator: torch.Generator,
 ) -> None:
-    target = VonMisesMixture() if process.name == "Torus" else two_modes()
+    target = TARGETS.get(process.name, two_modes)()
     name = f"{process.name}, {loss_name}, {behaviour.__name__}, {control.__name__}, {flow.__name__}"
     sampler = random_sampler(target, process=process.make(), control=control, flow=flow, grid=3).to(device)
     loss_function, source = make_loss(), behaviour()

@@ -13,6 +13,7 @@ from helpers import (
     ConstantControl,
     ExactFlow,
     ProcessCase,
+    angle_and_real,
     assert_mean,
     by_name,
     centred_gaussian,
@@ -35,9 +36,10 @@ from targets import VonMisesMixture
 
 def random_walk(case: ProcessCase, flow: object = ForwardLookingFlow, grid: int = 6) -> Sampler:
     """A sampler with this process whose networks, the flow among them, are random functions."""
-    if case.name == "Torus":
+    if case.name in ("Torus", "ProductProcess"):
+        target = VonMisesMixture(2) if case.name == "Torus" else angle_and_real()
         parts = {"control": PERIODIC_CONTROLS[0], "flow": periodic_forward_looking}
-        return random_sampler(VonMisesMixture(2), MILD, process=case.build, grid=grid, **parts)
+        return random_sampler(target, MILD, process=case.build, grid=grid, **parts)
     control = gated if case.name == "Underdamped" else FourierMLP
     return random_sampler(correlated_gaussian(), MILD, process=case.build, control=control, flow=flow, grid=grid)
 

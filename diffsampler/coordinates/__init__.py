@@ -1,21 +1,31 @@
 """Where the sampler walks (z), and where the target lives (x)."""
 
 from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates, ScaledCoordinates
-from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates
+from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates, check_space
+from diffsampler.coordinates.bonds import chiral_atoms, z_matrix_from_bonds
 from diffsampler.coordinates.found import FoundCoordinates
+from diffsampler.coordinates.internal import InternalCoordinates
+from diffsampler.coordinates.mean_free import MeanFreeCoordinates
 from diffsampler.coordinates.on_space import SpaceCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
+from diffsampler.coordinates.z_matrix import ZMatrix
 
 __all__ = [
     "AffineCoordinates",
     "Coordinates",
     "DensityInCoordinates",
     "FoundCoordinates",
+    "InternalCoordinates",
     "LaplaceCoordinates",
+    "MeanFreeCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SpaceCoordinates",
     "SupportCoordinates",
+    "ZMatrix",
     "check_coordinates",
+    "check_space",
+    "chiral_atoms",
+    "z_matrix_from_bonds",
 ]

@@ -9,7 +9,7 @@ from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
 from diffsampler.spaces import Euclidean, Space
 from diffsampler.support import score_through
-from diffsampler.target import Target
+from diffsampler.target import Target, space_of
 
 
 class Coordinates(nn.Module, ABC):
@@ -35,7 +35,7 @@ class Coordinates(nn.Module, ABC):
 
     @property
     def space(self) -> Space:
-        """Where z lives: R^d, unless a subclass says otherwise."""
+        """Where z lives, by default R^d."""
         return Euclidean(self.dim)
 
     @abstractmethod
@@ -78,6 +78,20 @@ class DensityInCoordinates(DerivedDensity):
 
     def _precisely(self, z: Tensor) -> Tensor:
         return z.double() if self.coordinates.precise else z
+
+
+def check_space(coordinates: Coordinates, target: Target) -> None:
+    """Raise InputError if a target declares a space of which its coordinates know nothing."""
+    space, name = space_of(target), type(coordinates).__name__
+    if space.angles.any() and not torch.equal(coordinates.space.angles, space.angles):
+        raise InputError(
+            f"{type(target).__name__} lives on {space!r}, whose angles {name} would change: leave coordinates out."
+        )
+    if space.dim < target.dim and coordinates.dim > space.dim:
+        raise InputError(
+            f"{type(target).__name__} lives on {space!r}, of {space.dim} dimensions, but {name} walk in "
+            f"{coordinates.dim}: take MeanFreeCoordinates, or leave coordinates out."
+        )
 
 
 def check_coordinates(coordinates: Coordinates) -> None:

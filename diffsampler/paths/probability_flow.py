@@ -45,7 +45,7 @@ class ProbabilityFlow:
         tolerance: of the solver (dopri5), relative and absolute.
 
     Raises:
-        InputError: for processes that walk in more than positions.
+        InputError: for processes that walk in more than positions, or start in one point in some coordinates alone.
     """
 
     def __init__(self, dynamics: Dynamics, num_probes: int = 16, tolerance: float = 1e-6) -> None:
@@ -54,6 +54,11 @@ class ProbabilityFlow:
             raise InputError(
                 f"process {type(policy.process).__name__} walks in momenta too, whose flow says nothing of positions "
                 "alone. Use another process, or estimates by importance weights."
+            )
+        if policy.process.prior.is_partly_point:
+            raise InputError(
+                f"process {type(policy.process).__name__} starts in one point in some coordinates and not in others, "
+                "where its flow has no density. Use another process of the former, or estimates by importance weights."
             )
         self.policy = policy
         self.target = dynamics.target

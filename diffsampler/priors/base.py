@@ -17,10 +17,12 @@ class Prior(nn.Module, ABC):
     Attributes:
         reparametrised: whether `sample` carries gradients to the parameters, which path-wise losses need.
         is_point: whether it is a single point, whose log-density counts as 0.
+        is_partly_point: whether some coordinates, but not all, are a single point.
     """
 
     reparametrised: bool = False
     is_point: bool = False
+    is_partly_point: bool = False
 
     def __init__(self, space: Space | int) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ class ProductPrior(Prior):
         self.priors = nn.ModuleList(priors)
         self.reparametrised = all(prior.reparametrised for prior in priors)
         self.is_point = all(prior.is_point for prior in priors)
+        self.is_partly_point = not self.is_point and any(prior.is_point or prior.is_partly_point for prior in priors)
 
     def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         return torch.cat([prior.draw(part, generator) for prior, part in self._parts(like)], -1)

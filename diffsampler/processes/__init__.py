@@ -5,6 +5,7 @@ from diffsampler.processes.base import Process
 from diffsampler.processes.bridge import Bridge
 from diffsampler.processes.of_space import as_process
 from diffsampler.processes.pinned_brownian import PinnedBrownian
+from diffsampler.processes.product import ProductProcess
 from diffsampler.processes.schedules import CosineSchedule, LinearSchedule, NoiseSchedule
 from diffsampler.processes.torus import Torus
 from diffsampler.processes.underdamped import Underdamped
@@ -19,6 +20,7 @@ __all__ = [
     "NoiseSchedule",
     "PinnedBrownian",
     "Process",
+    "ProductProcess",
     "Torus",
     "Underdamped",
     "VarianceExploding",

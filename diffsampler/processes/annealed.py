@@ -9,7 +9,7 @@ from diffsampler.errors import check_positive
 from diffsampler.priors import Prior
 from diffsampler.processes.base import Process
 from diffsampler.processes.knots import Annealing, interpolate
-from diffsampler.spaces import Space
+from diffsampler.spaces import Space, as_reals
 from diffsampler.spaces.scales import to_scales
 
 NUM_PIECES = 32
@@ -38,7 +38,7 @@ class AnnealedProcess(Process):
         clip: float,
         learnable: bool,
     ) -> None:
-        super().__init__(space, prior)
+        super().__init__(as_reals(type(self).__name__, space), prior)
         dim = self.position_prior.space.dim
         self.register_buffer("sigma", to_scales("sigma", sigma, dim), persistent=False)
         self.clip = check_positive("clip", clip)

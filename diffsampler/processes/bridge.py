@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
-from diffsampler.spaces import Space
+from diffsampler.spaces import Space, as_reals
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
@@ -40,7 +40,7 @@ class Bridge(Process):
         prior: Prior | Callable[[Space], Prior] = GaussianPrior,
         learnable: bool = True,
     ) -> None:
-        super().__init__(space, prior)
+        super().__init__(as_reals(type(self).__name__, space), prior)
         self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
         self.log_factor = nn.Parameter(torch.zeros(self.space.dim), learnable)
 

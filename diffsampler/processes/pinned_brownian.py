@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffsampler.priors import DiracPrior
 from diffsampler.processes.base import Process
-from diffsampler.spaces import Space
+from diffsampler.spaces import Space, as_reals
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
@@ -34,7 +34,7 @@ class PinnedBrownian(Process):
     """
 
     def __init__(self, space: Space | int, sigma: float | Sequence[float] = 1.0) -> None:
-        super().__init__(space, DiracPrior)
+        super().__init__(as_reals(type(self).__name__, space), DiracPrior)
         self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
 
     @property

@@ -11,7 +11,7 @@ from diffsampler.errors import check_positive
 from diffsampler.parts import make_part
 from diffsampler.priors import GaussianPrior, MomentumPrior, Prior, log_momentum
 from diffsampler.processes.annealed import AnnealedProcess
-from diffsampler.spaces import Euclidean, Space, as_space
+from diffsampler.spaces import Euclidean, Space, as_reals
 from diffsampler.spaces.kernels import MomentumKernel, noise_like
 from diffsampler.target import Target
 
@@ -75,7 +75,7 @@ class Underdamped(AnnealedProcess):
         clip: float = 1000.0,
         learnable: bool = True,
     ) -> None:
-        positions = make_part("prior", prior, Prior, as_space(space))
+        positions = make_part("prior", prior, Prior, as_reals(type(self).__name__, space))
         super().__init__(Euclidean(2 * positions.space.dim), sigma, MomentumPrior(positions), clip, learnable)
         self.position_dim = positions.space.dim
         self.log_friction = nn.Parameter(torch.tensor(math.log(check_positive("friction", friction))), learnable)

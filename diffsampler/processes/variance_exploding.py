@@ -9,7 +9,7 @@ from torch import Tensor
 from diffsampler.errors import InputError, check_positive
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
-from diffsampler.spaces import Space, as_space
+from diffsampler.spaces import Space, as_reals
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
@@ -45,7 +45,7 @@ class VarianceExploding(Process):
         noise_min: float = 0.1,
         prior: Prior | Callable[[Space], Prior] | None = None,
     ) -> None:
-        space = as_space(space)
+        space = as_reals(type(self).__name__, space)
         scales = to_scales("sigma", sigma, space.dim)
         check_positive("noise_max", noise_max)
         check_positive("noise_min", noise_min)

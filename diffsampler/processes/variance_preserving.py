@@ -9,7 +9,7 @@ from torch import Tensor
 from diffsampler.priors import GaussianPrior, Prior
 from diffsampler.processes.base import Process
 from diffsampler.processes.schedules import CosineSchedule, NoiseSchedule
-from diffsampler.spaces import Space
+from diffsampler.spaces import Space, as_reals
 from diffsampler.spaces.kernels import GaussianKernel
 from diffsampler.spaces.scales import to_scales
 
@@ -42,7 +42,7 @@ class VariancePreserving(Process):
         prior: Prior | Callable[[Space], Prior] | None = None,
     ) -> None:
         noise = partial(GaussianPrior, scale=sigma, learnable=False)
-        super().__init__(space, noise if prior is None else prior)
+        super().__init__(as_reals(type(self).__name__, space), noise if prior is None else prior)
         self.register_buffer("sigma", to_scales("sigma", sigma, self.space.dim), persistent=False)
         self.schedule = CosineSchedule() if schedule is None else schedule
 

@@ -30,6 +30,11 @@ class Space(ABC):
         self.dim = check_count("dim", dim)
 
     @property
+    def angles(self) -> Tensor:
+        """Which coordinates are angles, with shape (D)."""
+        return torch.full((self.dim,), self.is_periodic, device="cpu")
+
+    @property
     def target_dim(self) -> int:
         """The dimension of x, the target's own coordinates, that states stand for."""
         return self.dim

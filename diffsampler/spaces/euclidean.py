@@ -29,3 +29,14 @@ def as_space(space: Space | int) -> Space:
     if isinstance(space, bool) or not isinstance(space, int):
         raise InputError(f"space must be a Space, or the dimension of R^D as a whole number, got {space!r}.")
     return Euclidean(space)
+
+
+def as_reals(name: str, space: Space | int) -> Space:
+    """The space of a part by this name, whose formulas hold on R^D only; InputError if it is another."""
+    space = as_space(space)
+    if not space.is_euclidean:
+        raise InputError(
+            f"{name} is for states in R^D, but these live on {space!r}: take Torus for angles, ProductProcess for "
+            "angles and reals."
+        )
+    return space

@@ -38,6 +38,7 @@ class Particles(Euclidean):
         rows[:, 1:] -= torch.diag(k)
         rows /= (k * (k + 1)).sqrt().unsqueeze(-1)
         self._basis = rows
+        self._moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     @property
     def target_dim(self) -> int:
@@ -82,9 +83,12 @@ class Particles(Euclidean):
         return (x.unflatten(-1, (-1, self.dimension)) @ rotation).flatten(-2)
 
     def _basis_like(self, z: Tensor) -> Tensor:
-        if (self._basis.dtype, self._basis.device) != (z.dtype, z.device):
-            return self._basis.to(z)
-        return self._basis
+        """Copied there once, which a CUDA graph needs."""
+        key = z.device, z.dtype
+        if key not in self._moved:
+            with torch.inference_mode(False):  # gradients pass here, wherever the first call comes from
+                self._moved[key] = self._basis.to(z).clone()
+        return self._moved[key]
 
     def __repr__(self) -> str:
         return f"Particles({self.num_particles}, {self.dimension})"

@@ -24,6 +24,10 @@ class Product(Space):
         self.is_euclidean = all(space.is_euclidean for space in spaces)
         self.is_periodic = all(space.is_periodic for space in spaces)
 
+    @property
+    def angles(self) -> Tensor:
+        return torch.cat([space.angles for space in self.spaces])
+
     def kernel(self, mean: Tensor, std: Tensor) -> ProductKernel:
         stds = self._split(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
         parts = zip(self.spaces, self._split(mean), stds, strict=True)
