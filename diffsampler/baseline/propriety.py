@@ -188,8 +188,9 @@ class _Walk:
             return reasons.along(endless, reasons.named_axes(endless.v), self.highest)
         for found, others in ((self._oblique(), ""), (everywhere if len(everywhere.v) > 1 else None, " and others")):
             if found is not None:
-                where = f"along {reasons.named_direction(found.v[0])}{others}"
-                return reasons.along(found.those([0]), where, self.highest)
+                row, particles = reasons.free_particles(found.v)
+                where = f"along {reasons.named_direction(found.v[row])}{others}"
+                return reasons.along(found.those([row]), where, self.highest).with_way_out(particles)
         return self._scaling()
 
     def _scaling(self) -> Reason | None:

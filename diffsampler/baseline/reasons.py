@@ -33,6 +33,10 @@ class Reason(NamedTuple):
     what: str
     ways_out: str = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
 
+    def with_way_out(self, first: str) -> "Reason":
+        """The same, with a way out before all others, if there is one."""
+        return self._replace(ways_out=f"{first}; or {self.ways_out}") if first else self
+
     def __str__(self) -> str:
         return f"{self.what}, so that exp(log_prob) has no integral: {self.ways_out}"
 
@@ -70,7 +74,10 @@ def repeats(periods: dict[int, float]) -> Reason:
     """The coordinates of each period."""
     shared = _by_value({index: f"{period:.4g}" for index, period in periods.items()})
     parts = [f"{names} {'have' if ' and ' in names else 'has'} period {size}" for size, names in shared.items()]
-    ways_out = "use process=Torus on angles (period 2 pi), or return -inf outside of one period"
+    ways_out = (
+        "of angles in radians (period 2 pi) say so by FunctionTarget(fn, dim, periodic=True), or which they are, and log "
+        "Z is that of one period; or return -inf outside of one"
+    )
     return Reason("repeats for ever", f"{' and '.join(parts)}; {ways_out}")
 
 
@@ -80,6 +87,29 @@ def _by_value(values: dict[int, str]) -> dict[str, str]:
     for index, value in values.items():
         shared.setdefault(value, []).append(f"x[{index}]")
     return {value: _listed(names) for value, names in shared.items()}
+
+
+def free_particles(v: Tensor) -> tuple[int, str]:
+    """The row of directions v, with shape (C, D), that moves particles of the most coordinates, and how to say so.
+
+    Row 0 and nothing where none of them moves all particles alike.
+    """
+    blocks = [_block_of(row) for row in v]
+    size = max(blocks)
+    if not size:
+        return 0, ""
+    say = f"if x is {v.shape[1] // size} particles whose centre does not matter, say mean_free={v.shape[1] // size}"
+    return blocks.index(size), f"{say} in FunctionTarget"
+
+
+def _block_of(v: Tensor) -> int:
+    """d, where a direction moves every d-th coordinate alike and no other, beginning with the first; else 0."""
+    dim = len(v)
+    number = int((v == v[0]).sum())
+    if v[0] == 0 or dim % number or dim == number == 1:
+        return 0
+    is_moved = torch.arange(dim, device=v.device) % (dim // number) == 0
+    return dim // number if torch.equal(v != 0, is_moved) and dim // number < dim else 0
 
 
 def named_direction(v: Tensor) -> str:

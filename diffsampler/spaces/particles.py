@@ -60,14 +60,14 @@ class Particles(Euclidean):
 
     @property
     def symmetries(self) -> dict[str, Symmetry]:
-        declared = {"all particles move alike": self._moved}
+        declared = {"all particles move alike": self._translated}
         if self.identical:
             declared["particles are exchanged"] = self._exchanged
         if self.isotropic:
             declared["all particles are rotated or reflected"] = self._rotated
         return declared
 
-    def _moved(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _translated(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         return x + noise_like(x[..., : self.dimension], generator).repeat(1, self.num_particles)
 
     def _exchanged(self, x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -240,7 +240,7 @@ IMPROPER: dict[str, tuple[int, LogProb, str]] = {
     "two angles": (
         2,
         lambda x: 3 * (x[..., 0] - 1).cos() + 2 * (x[..., 1] + 0.5).cos() + (x[..., 0] - x[..., 1]).cos(),
-        r"x\[0\] and x\[1\] have period 6.283; use process=Torus on",
+        r"x\[0\] and x\[1\] have period 6.283; of angles .* periodic=True",
     ),
     "a sharp angle": (2, lambda x: 500 * x.cos().sum(-1), r"x\[0\] and x\[1\] have period 6.283"),
     "hours and degrees": (
@@ -267,7 +267,7 @@ IMPROPER: dict[str, tuple[int, LogProb, str]] = {
     ),
     "a half-line": (3, lambda x: where((x > 0).all(-1), normal(x[..., 1:])), r"as x\[0\] goes to infinity"),
     "a rotated ridge": (5, lambda x: normal(rotated(x)[..., :4]), r"along \(1, -0.408, 0.587, -0.157, 0.445\)"),
-    "particles": (12, lambda x: -(distances(x.unflatten(-1, (4, 3))) - 2).square().sum(-1), "translation of all"),
+    "particles": (12, lambda x: -(distances(x.unflatten(-1, (4, 3))) - 2).square().sum(-1), "say mean_free=4"),
     "particles, by axis": (12, lambda x: -(distances(x.unflatten(-1, (3, 4)).mT) - 2).square().sum(-1), "translation"),
     "particles held in a plane": (
         12,
