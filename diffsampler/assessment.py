@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ from torch import Tensor
 from diffsampler.baseline import Annealed
 from diffsampler.errors import InputError, check_instance, warn_of
 from diffsampler.log_z import LogZEstimate, Verdict, judge
+from diffsampler.log_z.estimate import KHAT_REFUSE
+from diffsampler.observables import ObservableEstimate, estimate_observable, find_observables
 from diffsampler.paths import rolled_back_log_weight
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 from diffsampler.target import Target
 
 NUM_COMPARED = 2000
+NUM_COMPONENTS = 8  # of an observable, that a table shows
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Assessment:
         draws: of the target, which the sampler was compared with, or None.
         draws_are_exact: whether they come from the target itself, not from a search or reference.
         eubo: the mean log-weight of those draws rolled back, an upper bound on log Z as far as they are exact, or None.
+        observables: weighted means, by name, with standard errors that know nothing of modes that no draw has seen.
     """
 
     estimate: LogZEstimate
@@ -41,12 +45,14 @@ class Assessment:
     draws: Tensor | None
     draws_are_exact: bool
     eubo: float | None
+    observables: dict[str, ObservableEstimate] = field(default_factory=dict)
 
     def __str__(self) -> str:
         reasons = "\n".join(f"    {reason}" for reason in self.verdict.reasons)
         table = format_table(self.estimate, self.true_log_z, self.reference)
         steps = "".join(f"\n  next: {step}" for step in self.verdict.next_steps)
-        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}{steps}"
+        means = f"\n{format_observables(self.observables, self.estimate)}" if self.observables else ""
+        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}{steps}{means}"
 
 
 def assess(
@@ -55,6 +61,7 @@ def assess(
     seed: int = 0,
     history: Sequence[dict[str, Any]] = (),
     reference: Annealed | None = None,
+    observables: Mapping[str, Callable[[Tensor], Tensor]] | Sequence[str] | None = None,
 ) -> Assessment:
     """Draw from a trained sampler, estimate log Z and judge the estimate.
 
@@ -65,16 +72,23 @@ def assess(
         history: what `fit` returned, to see whether the estimate still drifts.
         reference: an estimate without learning, by `diffsampler.baseline.reference`; by default that of the
             sampler's own search. Without any, no estimate is better than doubtful.
+        observables: functions of x, with shape (n) or (n, k), or those of `diffsampler.observables`, by name, whose
+            weighted means are reported; or names of what `observables_of(target)` offers, such as "energy". By default
+            all `Target.observables`.
 
     Raises:
-        InputError: if no draw has a usable density, or the reference is another thing.
+        InputError: if no draw has a usable density, the reference is another thing, or an observable that is asked for
+            has no finite mean.
     """
     check_instance("sampler", sampler, Sampler, "Sampler(target), after fit")
+    asked = find_observables(sampler.target, observables)
     generator = new_generator("test", seed, device=sampler.device)
     x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
     estimate = sampler.estimate_from(log_weight)
     generator = new_generator("metrics", seed, device=sampler.device)
-    return assess_draws(sampler, x, log_weight, estimate, generator, history, reference)
+    found = assess_draws(sampler, x, log_weight, estimate, generator, history, reference)
+    means = estimate_observables(sampler.target, asked, x, log_weight, must=observables is not None)
+    return replace(found, observables=means)
 
 
 def assess_draws(
@@ -124,6 +138,24 @@ def assess_draws(
     return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo)
 
 
+def estimate_observables(
+    target: Target, asked: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor, log_weight: Tensor, must: bool = False
+) -> dict[str, ObservableEstimate]:
+    """Weighted means by the draws x, with shape (n, D), and log-weights, with shape (n), beside exact ones if known.
+
+    What has failed is left out, after a warning, unless it must not.
+    """
+    found, exact = {}, target.exact_observables
+    for name, observable in asked.items():
+        try:
+            found[name] = estimate_observable(name, observable, x, log_weight, exact.get(name))
+        except Exception as error:
+            if must:
+                raise
+            warn_of(f"observable {name!r} has failed, and the report goes without", error)
+    return found
+
+
 def _exact_draws(target: Target, n: int, generator: torch.Generator) -> Tensor | None:
     """With shape (n, D); None, and a warning, where a target's own `sample` is of no use."""
     try:
@@ -135,6 +167,30 @@ def _exact_draws(target: Target, n: int, generator: torch.Generator) -> Tensor |
         error = raised
     warn_of(f"{type(target).__name__}.sample has failed, and the verdict goes without", error)
     return None
+
+
+def format_observables(found: Mapping[str, ObservableEstimate], estimate: LogZEstimate) -> str:
+    """The table of observables: values, standard errors, and errors where the truth is known."""
+    rows = []
+    for name, one in found.items():
+        values, errors = one.value.reshape(-1).tolist(), one.standard_error.reshape(-1).tolist()
+        shown = len(values) if len(values) <= NUM_COMPONENTS else NUM_COMPONENTS
+        for k in range(shown):
+            text = f"{values[k]:.5g} +- {errors[k]:.2g}"
+            if one.exact is not None:
+                exact, error, z = (float(part.reshape(-1)[k]) for part in (one.exact, one.error, one.z_score))
+                text += f"  (exact {exact:.5g}, error {error:+.2g}, z {z:+.1f})"
+            rows.append((name if one.value.ndim == 0 else f"{name}[{k}]", text))
+        if shown < len(values):
+            rows.append((name, f"{len(values) - shown} more components"))
+    width = max(len(name) for name, _ in rows)
+    lines = ["  observables, with standard errors", *(f"    {name:<{width}}  {text}" for name, text in rows)]
+    if not math.isfinite(estimate.high):
+        heavy = (
+            f"Pareto khat is {estimate.khat:.2f}, above 0.7" if estimate.khat > KHAT_REFUSE else "the weights are few"
+        )
+        lines.append(f"  warning: {heavy}: neither these values nor their errors can be relied on.")
+    return "\n".join(lines)
 
 
 def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:
