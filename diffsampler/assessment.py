@@ -52,7 +52,7 @@ class Assessment:
         table = format_table(self.estimate, self.true_log_z, self.reference)
         steps = "".join(f"\n  next: {step}" for step in self.verdict.next_steps)
         means = f"\n{format_observables(self.observables, self.estimate)}" if self.observables else ""
-        return f"{table}\n  verdict: {self.verdict.grade}\n{reasons}{steps}{means}"
+        return f"{table}{means}\n  verdict: {self.verdict.grade}\n{reasons}{steps}"
 
 
 def assess(
@@ -173,23 +173,21 @@ def format_observables(found: Mapping[str, ObservableEstimate], estimate: LogZEs
     """The table of observables: values, standard errors, and errors where the truth is known."""
     rows = []
     for name, one in found.items():
-        values, errors = one.value.reshape(-1).tolist(), one.standard_error.reshape(-1).tolist()
-        shown = len(values) if len(values) <= NUM_COMPONENTS else NUM_COMPONENTS
-        for k in range(shown):
-            text = f"{values[k]:.5g} +- {errors[k]:.2g}"
-            if one.exact is not None:
-                exact, error, z = (float(part.reshape(-1)[k]) for part in (one.exact, one.error, one.z_score))
-                text += f"  (exact {exact:.5g}, error {error:+.2g}, z {z:+.1f})"
-            rows.append((name if one.value.ndim == 0 else f"{name}[{k}]", text))
-        if shown < len(values):
-            rows.append((name, f"{len(values) - shown} more components"))
+        parts = [one.value, one.standard_error, *([] if one.exact is None else [one.exact, one.error, one.z_score])]
+        components = torch.stack([part.reshape(-1) for part in parts], 1).tolist()
+        for k, (value, error, *truth) in enumerate(components[:NUM_COMPONENTS]):
+            digits = min(max(1 - math.floor(math.log10(error)), 0), 9) if error > 0 else 4
+            text = f"{value:.{digits}f} +- {error:.{digits}f}"
+            if truth:
+                text += f"  (exact {truth[0]:.{digits}f}, error {truth[1]:+.{digits}f}, z {truth[2]:+.1f})"
+            rows.append((f"{name}[{k}]" if one.value.ndim else name, text))
+        if len(components) > NUM_COMPONENTS:
+            rows.append((name, f"{len(components) - NUM_COMPONENTS} more components"))
     width = max(len(name) for name, _ in rows)
     lines = ["  observables, with standard errors", *(f"    {name:<{width}}  {text}" for name, text in rows)]
     if not math.isfinite(estimate.high):
-        heavy = (
-            f"Pareto khat is {estimate.khat:.2f}, above 0.7" if estimate.khat > KHAT_REFUSE else "the weights are few"
-        )
-        lines.append(f"  warning: {heavy}: neither these values nor their errors can be relied on.")
+        reason = f"Pareto khat is {estimate.khat:.2f}, above 0.7" if estimate.khat > KHAT_REFUSE else "too few draws"
+        lines.append(f"  warning: {reason}: neither these values nor their errors can be relied on.")
     return "\n".join(lines)
 
 
