@@ -35,6 +35,7 @@ class Assessment:
         draws: of the target, which the sampler was compared with, or None.
         draws_are_exact: whether they come from the target itself, not from a search or reference.
         eubo: the mean log-weight of those draws rolled back, an upper bound on log Z as far as they are exact, or None.
+        num_network_evaluations: states that control networks were asked at so far, training included.
         observables: weighted means, by name, with standard errors that know nothing of modes that no draw has seen.
     """
 
@@ -45,11 +46,12 @@ class Assessment:
     draws: Tensor | None
     draws_are_exact: bool
     eubo: float | None
+    num_network_evaluations: int = 0
     observables: dict[str, ObservableEstimate] = field(default_factory=dict)
 
     def __str__(self) -> str:
         reasons = "\n".join(f"    {reason}" for reason in self.verdict.reasons)
-        table = format_table(self.estimate, self.true_log_z, self.reference)
+        table = format_table(self.estimate, self.true_log_z, self.reference, self.num_network_evaluations)
         steps = "".join(f"\n  next: {step}" for step in self.verdict.next_steps)
         means = f"\n{format_observables(self.observables, self.estimate)}" if self.observables else ""
         return f"{table}{means}\n  verdict: {self.verdict.grade}\n{reasons}{steps}"
@@ -135,7 +137,8 @@ def assess_draws(
         finite = rolled_back[rolled_back.isfinite()]
         eubo = float(finite.mean()) if len(finite) else None
     verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact)
-    return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo)
+    network = sampler.num_network_evaluations
+    return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo, network)
 
 
 def estimate_observables(
@@ -191,8 +194,13 @@ def format_observables(found: Mapping[str, ObservableEstimate], estimate: LogZEs
     return "\n".join(lines)
 
 
-def format_table(estimate: LogZEstimate, true_log_z: float | None = None, reference: LogZEstimate | None = None) -> str:
-    """The log Z table, in words: estimate, interval, bound, diagnostics, truth and reference where known, warnings."""
+def format_table(
+    estimate: LogZEstimate,
+    true_log_z: float | None = None,
+    reference: LogZEstimate | None = None,
+    num_network_evaluations: int = 0,
+) -> str:
+    """The log Z table, in words: estimate, interval, bound, diagnostics, costs, warnings; truth, reference if known."""
     rows = [
         ("log Z", f"{estimate.log_z:.4f}"),
         ("95 % interval", f"[{estimate.low:.4f}, {estimate.high:.4f}]"),
@@ -207,6 +215,8 @@ def format_table(estimate: LogZEstimate, true_log_z: float | None = None, refere
         rows.insert(-1, ("Pareto khat", f"{estimate.khat:.2f}"))
     if true_log_z is not None:
         rows.insert(1, ("true log Z", f"{true_log_z:.4f}  (error {estimate.log_z - true_log_z:+.4f})"))
+    if num_network_evaluations:
+        rows.append(("network evaluations", f"{num_network_evaluations:,}"))
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in estimate.warnings)])

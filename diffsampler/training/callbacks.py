@@ -121,14 +121,17 @@ class Report(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
         evaluated, num_invalid = module.count_evaluations()
+        network = module.count_network_evaluations()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
-        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
-        evaluated += module.sampler.num_target_evaluations - before
-        rounding = module.sampler.counter.rounding
+        sampler, n = module.sampler, trainer.datamodule.num_test_samples
+        before = sampler.num_target_evaluations, sampler.num_network_evaluations
+        x, log_weight = sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
+        evaluated += sampler.num_target_evaluations - before[0]
+        network += sampler.num_network_evaluations - before[1]
+        rounding = sampler.counter.rounding
         estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
-        self._write(trainer, module, x, log_weight, estimate)
+        self._write(trainer, module, x, log_weight, estimate, network)
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
@@ -140,10 +143,17 @@ class Report(L.Callback):
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
             self.folder = self.folder / "test"
-            self._write(trainer, module, module.test_samples, module.test_log_weight, module.test_estimate)
+            found = module.test_samples, module.test_log_weight, module.test_estimate
+            self._write(trainer, module, *found, module.test_network_evaluations)
 
     def _write(
-        self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
+        self,
+        trainer: L.Trainer,
+        module: SamplerModule,
+        x: Tensor,
+        log_weight: Tensor,
+        estimate: LogZEstimate,
+        network: int,
     ) -> None:
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +163,8 @@ class Report(L.Callback):
         apart = reference(target, seed=module.seed) if self.reference and sampler.reference is None else None
         found = assess_draws(sampler, x, log_weight, estimate, generator, module.history, apart)
         observables = find_observables(target, self.observables)
-        found = replace(found, observables=estimate_observables(target, observables, x, log_weight))
+        means = estimate_observables(target, observables, x, log_weight)
+        found = replace(found, observables=means, num_network_evaluations=network)
         bounds, distance = {}, {}
         if found.eubo is not None:
             bounds = {"eubo" if found.draws_are_exact else "eubo_approximate": found.eubo}
@@ -168,6 +179,7 @@ class Report(L.Callback):
             **estimate.to_dict(),
             "true_log_z": target.log_z,
             "target": type(target).__name__,
+            "num_network_evaluations": network,
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
