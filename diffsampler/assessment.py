@@ -148,7 +148,10 @@ def estimate_observables(
 
     What has failed is left out, after a warning, unless it must not.
     """
-    found, exact = {}, target.exact_observables
+    found, exact = {}, target.exact_observables if asked else {}
+    if not isinstance(exact, Mapping):
+        warn_of(f"{type(target).__name__}.exact_observables", TypeError(f"must be a dictionary, got {exact!r:.80}"))
+        exact = {}
     for name, observable in asked.items():
         try:
             found[name] = estimate_observable(name, observable, x, log_weight, exact.get(name))

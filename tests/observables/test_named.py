@@ -122,6 +122,15 @@ def test_an_observable_of_the_target_that_fails_leaves_the_rest() -> None:
         assess(sampler, 200, observables=["bad"])
 
 
+def test_exact_values_that_are_none_leave_the_rest() -> None:
+    class Method(Offers):
+        def exact_observables(self) -> dict:
+            return {"first": 0.0}
+
+    with pytest.warns(UserWarning, match=r"Method\.exact_observables: must be a dictionary"):
+        assert assess(exact_sampler(Method()), 200).observables["first"].exact is None
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
