@@ -17,6 +17,20 @@ MAX_ROUNDING = 1e-3  # nats
 VALIDATION = re.compile(r"Expected (?:value argument|parameter) .* distribution (\w+)\(", re.DOTALL)
 
 
+class NetworkCounter:
+    """Counts the states that control networks have been asked at, forward and backward ones alike.
+
+    Who asks says so, by shapes alone: what is compiled, or recorded as a CUDA graph, runs no Python that could count.
+    What a backward pass computes again is not counted.
+
+    Attributes:
+        num_evaluations: states so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_evaluations = 0
+
+
 class CountedTarget:
     """A density whose evaluations are counted and checked; the way the library reads a target.
 

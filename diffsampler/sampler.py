@@ -11,7 +11,7 @@ from diffsampler.assembly import assemble
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
-from diffsampler.counted import CountedTarget
+from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
 from diffsampler.fingerprint import describe, differences
@@ -104,7 +104,7 @@ class Sampler(nn.Module):
         self._given = target, parts.coordinates  # modules that the density holds already
         self.recipe, self.density, self.policy, self.grid = parts.recipe, parts.density, parts.policy, parts.grid
         self.measure = None if measure is None else check_instance("measure", measure, PathMeasure, "one of your own")
-        self.counter = CountedTarget(self.density)
+        self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
         if self.coordinates is not None:
             self.counter.num_evaluations += self.coordinates.num_target_evaluations
         is_compiled = check_flag("compile", compile)
@@ -144,6 +144,7 @@ class Sampler(nn.Module):
             self._respond,
             self._graphed,
             self.checkpoint_activations,
+            self.network_counter,
         )
 
     @property
@@ -353,11 +354,17 @@ class Sampler(nn.Module):
             raise InputError(f"{path} is of another sampler: {first_mismatch(error)}") from error
         self.counter.num_evaluations = checkpoint["num_target_evaluations"]
         self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
+        self.network_counter.num_evaluations = checkpoint.get("num_network_evaluations", 0)
 
     @property
     def num_target_evaluations(self) -> int:
         """Points at which the target was evaluated so far, training included."""
         return self.counter.num_evaluations
+
+    @property
+    def num_network_evaluations(self) -> int:
+        """States that its control networks have been asked at so far, training included."""
+        return self.network_counter.num_evaluations
 
     def weighted_draws(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n draws and their log importance weights, with shapes (n, D) and (n), made in one batch."""

@@ -101,7 +101,15 @@ class Target(nn.Module, ABC):
 
     @property
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Functions of x whose means are of interest, by name: (n) or (n, k) for x with shape (n, D)."""
+        """Functions of x whose means are of interest, by name: (n) or (n, k) for x with shape (n, D).
+
+        Those of `diffsampler.observables` are functions too: `Variance`, `Histogram`, ...
+        """
+        return {}
+
+    @property
+    def exact_observables(self) -> dict[str, float | Sequence[float]]:
+        """The means of observables that are known exactly, by name: reports then state errors."""
         return {}
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:

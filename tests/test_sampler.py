@@ -27,7 +27,7 @@ from diffsampler.behaviours import Exploration
 from diffsampler.losses import SubTrajectoryBalance
 from diffsampler.networks import ForwardLookingFlow, FourierFlow, FourierMLP, LangevinControl
 from diffsampler.paths import Path, Trajectory, evaluate, rollout
-from diffsampler.processes import PinnedBrownian
+from diffsampler.processes import Bridge, PinnedBrownian
 from diffsampler.processes.grids import JitteredGrid, PowerGrid
 from diffsampler.recipes import Dgfs
 
@@ -274,6 +274,40 @@ def test_target_evaluations(
     estimate = sampler.estimate_log_z(6)
     assert spent() == 2 * weighted
     assert estimate.num_target_evaluations == sampler.num_target_evaluations == so_far + 2 * weighted
+
+
+NETWORK_COUNTS = [
+    # process, then the states that networks are asked at by: rollout, evaluate, weighted rollout, rollback
+    (PinnedBrownian, 12, 12, 12, 0),
+    (Bridge, 12, 24, 24, 12),
+]
+
+
+@pytest.mark.parametrize(("process", "rolled_out", "evaluated", "weighted", "back"), NETWORK_COUNTS)
+def test_network_evaluations(process: type, rolled_out: int, evaluated: int, weighted: int, back: int) -> None:
+    sampler = Sampler(correlated_gaussian(), process, FourierMLP, grid=4)
+    asked = 0
+
+    def count(module: torch.nn.Module, args: tuple, output: Tensor) -> None:
+        nonlocal asked
+        asked += output[..., 0].numel()
+
+    for control in (sampler.policy.control, sampler.policy.backward_control):
+        if control is not None:
+            control.register_forward_hook(count)
+    path = rollout(sampler.dynamics, 3)
+    assert sampler.num_network_evaluations == asked == rolled_out
+    evaluate(sampler.dynamics, path)
+    assert sampler.num_network_evaluations == asked == rolled_out + evaluated
+    sampler.weighted_draws(3)
+    assert sampler.num_network_evaluations == asked == rolled_out + evaluated + weighted
+    sampler.rollback(torch.randn(3, 2))
+    assert sampler.num_network_evaluations == asked == rolled_out + evaluated + weighted + back
+    sampler.log_prob(torch.randn(3, 2))
+    assert sampler.num_network_evaluations == asked > rolled_out + evaluated + weighted + back
+    # What figures and metrics ask is no part of what a run costs.
+    rollout(sampler.dynamics.uncounted(), 3)
+    assert sampler.num_network_evaluations < asked
 
 
 # --- sample and estimate

@@ -75,8 +75,8 @@ def repeats(periods: dict[int, float]) -> Reason:
     shared = _by_value({index: f"{period:.4g}" for index, period in periods.items()})
     parts = [f"{names} {'have' if ' and ' in names else 'has'} period {size}" for size, names in shared.items()]
     ways_out = (
-        "of angles in radians (period 2 pi) say so by FunctionTarget(fn, dim, periodic=True), or which they are, and log "
-        "Z is that of one period; or return -inf outside of one"
+        "of angles in radians (period 2 pi) say so by FunctionTarget(fn, dim, periodic=True), or which they are: log Z "
+        "is then that of one period; or return -inf outside of one"
     )
     return Reason("repeats for ever", f"{' and '.join(parts)}; {ways_out}")
 

@@ -3,13 +3,13 @@
 Everything in this room is in the sampler's own coordinates.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffsampler.counted import CountedTarget
+from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.paths.cuda_graph import GraphedRollout
 from diffsampler.paths.measure import PathMeasure
 from diffsampler.paths.records import Path
@@ -54,6 +54,7 @@ class Dynamics:
         graphed: rollouts as CUDA graphs, or None.
         checkpoint_activations: whether `evaluate` computes activations twice instead of keeping them; None for: on a
             CPU, where a batch has more than a quarter of a million states.
+        network: the count of states that its control networks are asked at.
     """
 
     policy: Policy
@@ -63,10 +64,15 @@ class Dynamics:
     respond: Respond = respond
     graphed: GraphedRollout | None = None
     checkpoint_activations: bool | None = None
+    network: NetworkCounter = field(default_factory=NetworkCounter)
 
     def uncounted(self) -> "Dynamics":
-        """With a count of its own: what figures and metrics evaluate is no part of what a run costs."""
-        return replace(self, target=CountedTarget(self.target.density))
+        """With counts of its own: what figures and metrics evaluate is no part of what a run costs."""
+        return replace(self, target=CountedTarget(self.target.density), network=NetworkCounter())
+
+    def count_network(self, num_states: int) -> None:
+        """Add states that a control network was asked at."""
+        self.network.num_evaluations += num_states
 
     def times(self, generator: torch.Generator | None) -> Tensor:
         """The times of one batch of trajectories, float64, with shape (T + 1)."""
@@ -103,6 +109,8 @@ class Dynamics:
     def arrive(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
         """Come to states x with shape (B, D), at the time of a control's embedding with shape (E)."""
         state = self.ask(embedding, x, with_control)
+        if with_control:
+            self.count_network(len(x))
         if state.log_prob is not None:
             self.target.count_values(state.log_prob, state.score)
         return state
@@ -132,6 +140,8 @@ class Dynamics:
             return self.measure.log_step(s, t, x.x, y.x)
         policy = self.policy
         shared = policy.process.shares_control
+        if policy.backward_control is not None:
+            self.count_network(len(y.x))
         control = y.control if shared else policy.backward_control_at(embedding, y.x, y.score)
         backward = policy.backward_kernel(s, t, y.x, control, policy.backward_score(x.score, y.score))
         return backward.log_prob(x.x)

@@ -39,11 +39,14 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
     in_chunks = partial(_in_chunks, checkpointed=dynamics.is_checkpointed(path.x[..., 0].numel()))
     if control is None:
         asked = slice(None if policy.process.shares_control else -1)
+        if not path.tapes:  # else the rollout has computed it, and only gradients are left
+            dynamics.count_network(path.x[asked, :, 0].numel())
         with replayed(path.tapes or {}):
             control = in_chunks(policy.control, policy.embed(path.times[asked]), path.x[asked], _at(score, asked))
     forward, backward = control[: len(x)], control[1:] if policy.process.shares_control else None
     if policy.backward_control is not None and dynamics.measure is None:
         fixed = None if score_y is None else score_y.detach()
+        dynamics.count_network(y[..., 0].numel())
         backward = in_chunks(policy.backward_control, policy.embed_backward(path.times[1:]), y, fixed)
     log_flow = None
     if with_flow:
@@ -85,6 +88,7 @@ def kernel_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Kern
         with torch.no_grad():
             score = dynamics.target.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
     embedding = policy.embed(path.times[:-1])[step].unsqueeze(1)
+    dynamics.count_network(len(step))
     return policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
 
 

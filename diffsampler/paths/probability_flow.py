@@ -61,6 +61,7 @@ class ProbabilityFlow:
                 "where its flow has no density. Use another process of the former, or estimates by importance weights."
             )
         self.policy = policy
+        self.dynamics = dynamics
         self.target = dynamics.target
         self.num_probes = check_count("num_probes", num_probes, minimum=2)
         self.tolerance = check_positive("tolerance", tolerance)
@@ -101,6 +102,7 @@ class ProbabilityFlow:
         if policy.uses_score:
             score = self.target.differentiable_log_prob_and_score(x.to(policy.dtype))[1]
         control, backward_control = policy.controls(now, x.to(policy.dtype), score)
+        self.dynamics.count_network(len(x) * (1 if policy.backward_control is None else 2))
         score = None if score is None else score.double()
         forward = policy.forward_kernel(now, now + STEP, x, control.double(), score)
         backward_control = None if backward_control is None else backward_control.double()
@@ -118,6 +120,7 @@ class ProbabilityFlow:
         policy, start = self.policy, torch.zeros((), dtype=torch.float64, device=origin.device)
         score = self.target.log_prob_and_score(origin.to(policy.dtype))[1] if policy.uses_score else None
         control, _ = policy.controls(start, origin.to(policy.dtype), score)
+        self.dynamics.count_network(len(origin) * (1 if policy.backward_control is None else 2))
         return policy.forward_kernel(start, start + START, origin, control.to(origin.dtype), score)
 
     def _log_start(self, x: Tensor, first: Kernel | None) -> Tensor:

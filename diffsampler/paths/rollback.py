@@ -27,6 +27,8 @@ def rollback(
     path = dynamics.empty_path(times, len(x), policy.backward_uses_score)
     path.x[-1] = x
     embedding = policy.embed_backward(times)
+    if policy.process.shares_control or policy.backward_control is not None:
+        dynamics.count_network((len(times) - 1) * len(x))
     for k in reversed(range(len(times) - 1)):
         y, score = path.x[k + 1], None
         if path.score is not None:

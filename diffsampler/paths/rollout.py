@@ -37,6 +37,7 @@ def rollout(
             whose result can then be differentiated once: on a CPU, and where there is room for it.
     """
     times, policy = dynamics.times(generator), dynamics.policy
+    dynamics.count_network((len(times) - 1) * n)
     if keep_activations and dynamics.keeps_activations(len(times) * n):
         with taped(policy.control, len(times) - 1, n) as tapes:
             return replace(_roll_out(dynamics, n, times, generator, noise_scale), tapes=tapes)
@@ -91,6 +92,7 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
         target.count_values(log_prob, score)
         # By the target's own score, which a log_prob by hand may have without being differentiable itself.
         log_prob = torch.cat([log_prob[:-1], (log_prob[-1] + ((x - x.detach()) * score[-1]).sum(-1))[None]])
+    dynamics.count_network(len(controls) * n)
     path = Path(times, torch.stack(states), log_prob, score if asks_all else None)
     trajectory = evaluate(dynamics, path, with_flow=False, control=torch.stack(controls))
     return replace(trajectory, path=path.detach())

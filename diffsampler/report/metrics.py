@@ -21,6 +21,22 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     return float(cost[linear_sum_assignment(cost)].mean() ** 0.5)
 
 
+def energy_wasserstein2(energy: Tensor, reference: Tensor) -> float:
+    """The 2-Wasserstein distance of two sets of numbers, each with shape (n): of the sorted ones, pair by pair.
+
+    One draw of a very high energy decides it: compare with its noise floor (`with_floor`).
+
+    Raises:
+        InputError: if there are not equally many, or none.
+    """
+    if energy.shape != reference.shape or energy.ndim != 1 or not len(energy):
+        raise InputError(
+            f"energy and reference must have one shape (n), got {tuple(energy.shape)} and {tuple(reference.shape)}."
+        )
+    difference = energy.double().sort().values - reference.to(energy.device).double().sort().values
+    return float(difference.square().mean() ** 0.5)
+
+
 def eubo(
     sampler: Sampler, num_samples: int = 2000, generator: torch.Generator | None = None, batch_size: int = 2000
 ) -> float:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, WeightAveraging
 from torch import Tensor
 
-from diffsampler.assessment import assess_draws
-from diffsampler.baseline import reference
+from diffsampler.assessment import Assessment, assess_draws, estimate_observables
+from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
 from diffsampler.files import write_atomically
 from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.observables import find_observables
+from diffsampler.report.distances import MAX_DRAWS, distances_of_target
 from diffsampler.report.metrics import wasserstein2
+from diffsampler.sampler import Sampler
 from diffsampler.target import Target
 from diffsampler.training.module import SamplerModule
 
@@ -94,30 +97,41 @@ class Report(L.Callback):
         coordinates: the pair that two-dimensional figures show; by default the target's choice.
         reference: whether to estimate log Z without learning too, for the verdict, where training has not begun with
             that: some 100 000 to 500 000 further evaluations of the target.
+        observables: names of observables, each one of the target's own or of its kind of space, such as "energy", or
+            the dotted path of a function of yours, such as "my_file.f"; by default all that the target offers.
     """
 
     def __init__(
-        self, figures: bool = True, coordinates: tuple[int, int] | None = None, reference: bool = False
+        self,
+        figures: bool = True,
+        coordinates: tuple[int, int] | None = None,
+        reference: bool = False,
+        observables: list[str] | None = None,
     ) -> None:
         self.figures = figures
         self.coordinates = coordinates
         self.reference = reference
+        self.observables = observables
         self.folder: Path | None = None
 
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         self.folder = _folder_of(trainer)
+        find_observables(module.sampler.target, self.observables)  # a wrong name is said before anything is spent
 
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
         evaluated, num_invalid = module.count_evaluations()
+        network = module.count_network_evaluations()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        n, before = trainer.datamodule.num_test_samples, module.sampler.num_target_evaluations
-        x, log_weight = module.sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
-        evaluated += module.sampler.num_target_evaluations - before
-        rounding = module.sampler.counter.rounding
+        sampler, n = module.sampler, trainer.datamodule.num_test_samples
+        before = sampler.num_target_evaluations, sampler.num_network_evaluations
+        x, log_weight = sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
+        evaluated += sampler.num_target_evaluations - before[0]
+        network += sampler.num_network_evaluations - before[1]
+        rounding = sampler.counter.rounding
         estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
-        self._write(trainer, module, x, log_weight, estimate)
+        self._write(trainer, module, x, log_weight, estimate, network)
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or not trainer.is_global_zero or self.folder is None:
@@ -129,31 +143,49 @@ class Report(L.Callback):
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
             self.folder = self.folder / "test"
-            self._write(trainer, module, module.test_samples, module.test_log_weight, module.test_estimate)
+            found = module.test_samples, module.test_log_weight, module.test_estimate
+            self._write(trainer, module, *found, module.test_network_evaluations)
 
     def _write(
-        self, trainer: L.Trainer, module: SamplerModule, x: Tensor, log_weight: Tensor, estimate: LogZEstimate
+        self,
+        trainer: L.Trainer,
+        module: SamplerModule,
+        x: Tensor,
+        log_weight: Tensor,
+        estimate: LogZEstimate,
+        network: int,
     ) -> None:
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         sampler, target = module.sampler, module.sampler.target
         # One for exact draws and walks back: draws must not share their noise with the walk back.
         generator = module.new_generator("metrics")
-        found = reference(target, seed=module.seed) if self.reference and sampler.reference is None else None
-        found = assess_draws(sampler, x, log_weight, estimate, generator, module.history, found)
+        apart = reference(target, seed=module.seed) if self.reference and sampler.reference is None else None
+        found = assess_draws(sampler, x, log_weight, estimate, generator, module.history, apart)
+        observables = find_observables(target, self.observables)
+        means = estimate_observables(target, observables, x, log_weight)
+        found = replace(found, observables=means, num_network_evaluations=network)
         bounds, distance = {}, {}
         if found.eubo is not None:
             bounds = {"eubo" if found.draws_are_exact else "eubo_approximate": found.eubo}
         if found.draws_are_exact:
             distance = {"wasserstein2": wasserstein2(x[: len(found.draws)], found.draws.to(x))}
+        compared, distances = None, {}
+        if observables or target.space is not None:
+            compared = _draws_to_compare(sampler, found, apart, 2 * MAX_DRAWS, generator)
+        if compared is not None:
+            distances = distances_of_target(target, x, log_weight, compared, generator)
         results = {
             **estimate.to_dict(),
             "true_log_z": target.log_z,
             "target": type(target).__name__,
+            "num_network_evaluations": network,
             "num_invalid_evaluations": module.sampler.counter.num_invalid,
             "step": module.trained_steps,
             "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "diagnostics": {**_diagnostics(target, x), **bounds, **distance},
+            "observables": {name: one.to_dict() for name, one in found.observables.items()},
+            "distances": {name: one.to_dict() for name, one in distances.items()},
             "reference": None if found.reference is None else found.reference.to_dict(),
             "verdict": asdict(found.verdict),
             "ended": module.ended or None,
@@ -168,9 +200,12 @@ class Report(L.Callback):
         print(found)
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
+        for name, value in distances.items():
+            print(f"  {name.replace('_', ' ')}: {value}")
         print(f"Results: {folder / 'results.json'}")
         if self.figures:
             from diffsampler.report.figures import save_figures
+            from diffsampler.report.observable_figures import save_figures_of_target
 
             paths = save_figures(
                 folder,
@@ -186,7 +221,19 @@ class Report(L.Callback):
                 module.loss.uses_flow,
                 module.loss.uses_log_z,
             )
+            paths += save_figures_of_target(folder, target, observables, x, log_weight, compared, found.observables)
             print(f"Figures: {', '.join(str(path) for path in paths)}")
+
+
+def _draws_to_compare(
+    sampler: Sampler, found: Assessment, apart: Annealed | None, n: int, generator: torch.Generator
+) -> Tensor | None:
+    """Draws of the target, with shape (m, D) for some m up to n: exact ones, or those of a search; None without."""
+    if found.draws_are_exact:
+        return sampler.target.sample(n, generator)
+    if found.reference is None:
+        return None
+    return (sampler.coordinates.points if apart is None else apart.x)[-n:]
 
 
 def _diagnostics(target: Target, x: Tensor) -> dict[str, float]:

@@ -63,7 +63,8 @@ class SamplerModule(L.LightningModule):
         ended: why training ended, in words.
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
             `LogZEstimate`.
-        test_samples, test_log_weight, test_estimate: what `test` drew, over all ranks, and the estimate.
+        test_samples, test_log_weight, test_estimate, test_network_evaluations: what `test` drew, over all ranks, the
+            estimate, and what networks were asked by then.
 
     Raises:
         InputError: if the loss cannot train this sampler.
@@ -290,6 +291,7 @@ class SamplerModule(L.LightningModule):
         x, log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
         self.test_samples, self.test_log_weight = self.gather_rows(x), self.gather_rows(log_weight)
         self.test_estimate = self._estimate()
+        self.test_network_evaluations = self.count_network_evaluations()
 
     def _start_evaluation(self, stream: str) -> None:
         self.eval_generator = self.new_generator(stream)
@@ -305,6 +307,11 @@ class SamplerModule(L.LightningModule):
         counts = torch.tensor([[counter.num_evaluations, counter.num_invalid]], device=self.device)
         num_evaluations, num_invalid = self.gather_rows(counts).sum(0).tolist()
         return num_evaluations, num_invalid
+
+    def count_network_evaluations(self) -> int:
+        """States that control networks have been asked at, over all ranks; to be called on every rank."""
+        count = torch.tensor([[self.sampler.num_network_evaluations]], device=self.device)
+        return int(self.gather_rows(count).sum())
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, one after the other; to be called on every rank."""
@@ -324,6 +331,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
         checkpoint["next_try"] = self.stopping.next_try
+        checkpoint["num_network_evaluations"] = self.count_network_evaluations()
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -336,6 +344,8 @@ class SamplerModule(L.LightningModule):
         counter, ranks = self.sampler.counter, (self.trainer.world_size, self.global_rank)
         counter.num_evaluations = share_of_rank(checkpoint["num_target_evaluations"], *ranks)
         counter.num_invalid = share_of_rank(checkpoint["num_invalid_evaluations"], *ranks)
+        network = share_of_rank(checkpoint.get("num_network_evaluations", 0), *ranks)
+        self.sampler.network_counter.num_evaluations = network
 
     @property
     def trained_steps(self) -> int:
