@@ -20,7 +20,7 @@ __all__ = ["ScalarField"]
 
 NUM_NODES = 400
 NUM_BONDS = 14
-MAX_CHANGE = 1e-3
+MAX_CHANGE = 1e-3  # by the last refinement
 MAX_WIDTH = 8  # of lattices whose transfer matrix is tried
 
 
@@ -32,7 +32,12 @@ class ScalarField(Target):
     Arguments:
         shape: (L_1, ..., L_d).
         hopping, quadratic, quartic: as above; the quartic one is not negative.
+
+    Attributes:
+        without_coupling: what must hold where the quartic one is 0, in the words of a convention.
     """
+
+    without_coupling: str
 
     def __init__(self, shape: Sequence[int], hopping: float, quadratic: float, quartic: float) -> None:
         space = Lattice(shape)
@@ -40,7 +45,7 @@ class ScalarField(Target):
         self.space = space
         self.shape = space.shape
         if quartic == 0 and quadratic <= 2 * len(self.shape) * hopping:
-            raise InputError("without coupling, the squared mass must be positive: the density has no integral.")
+            raise InputError(self.without_coupling)
         self.hopping, self.quadratic, self.quartic = hopping, quadratic, quartic
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ class ScalarField(Target):
 
     @cached_property
     def log_z(self) -> float | None:
-        """In closed form without coupling, else by a transfer matrix where that settles to within 0.001; else None."""
+        """In closed form without coupling, else by a transfer matrix where that settles, else None."""
         if self.quartic == 0:
             return self._gaussian_log_z()
         length, *rest = sorted((1, *self.shape)) if len(self.shape) == 1 else sorted(self.shape)
@@ -120,7 +125,7 @@ class ScalarField(Target):
         pairs = legs[:, :, None] * legs[:, None, :]
         along = pairs / root[inside, None, None] ** 2 if neighbours == 4 else np.ones((len(legs), 1, 1))
         tensor = np.einsum("xmn,xab->mnab", pairs, along, optimize=True)
-        return Vertex(tensor, strengths, charges, 2, float(log_scale))
+        return Vertex(tensor, strengths, strengths[: tensor.shape[-1]], charges, 2, float(log_scale))
 
     def _nodes(self) -> np.ndarray:
         """Of the trapezoidal rule, until the density of a constant field has fallen by exp(-60) from its highest."""

@@ -17,9 +17,7 @@ import numpy as np
 
 __all__ = ["Settled", "Vertex", "settled_log_trace"]
 
-CUTS = range(-6, -40, -2)
 SETTLED_CHANGE, GOOD_CHANGE = 1e-6, 1e-4  # no lower cut is asked for; no other bonds are
-MAX_STATES = 20_000
 NUM_ADAPTED_TO = 1500
 
 
@@ -29,6 +27,7 @@ class Vertex(NamedTuple):
     Fields:
         tensor: V with shape (B, B, H, H): bonds below, above, left and right.
         strengths: how much each m of a bond above matters, with shape (B), descending.
+        strengths_along: the same of bonds along the row, with shape (H).
         charges: whole numbers with shape (B), of which the sum over a row is conserved.
         modulus: up to multiples of this one.
         log_scale: the log of `scale`.
@@ -36,6 +35,7 @@ class Vertex(NamedTuple):
 
     tensor: np.ndarray
     strengths: np.ndarray
+    strengths_along: np.ndarray
     charges: np.ndarray
     modulus: int
     log_scale: float = 0.0
@@ -51,25 +51,29 @@ class Settled(NamedTuple):
 def settled_log_trace(vertex: Vertex, shape: tuple[int, int]) -> Settled:
     """log Z on a lattice of this shape; where plain bonds leave it open, with bonds adapted to a 4 x 4 lattice."""
     length, power = sorted(shape)
-    plain = _lowered(vertex, length, power)
+    plain = _lowered(vertex, length, power, range(-6, -40, -2), max_states=11_000)
     if plain.change < GOOD_CHANGE:
         return plain
-    return min(plain, _lowered(_adapted(vertex), length, power), key=lambda settled: settled.change)
+    adapted = _lowered(_adapted(vertex), length, power, range(-5, -18, -1), max_states=20_000)
+    return min(plain, adapted, key=lambda settled: settled.change)
 
 
-def _lowered(vertex: Vertex, length: int, power: int) -> Settled:
-    settled = Settled(math.nan, math.inf)
-    for log_cut in CUTS:
+def _lowered(vertex: Vertex, length: int, power: int, log_cuts: range, max_states: int) -> Settled:
+    log_zs, sizes = [], None
+    for log_cut in log_cuts:
         states = _states(vertex, length, log_cut)
-        if len(states) > MAX_STATES:
+        width = int((np.log(vertex.strengths_along / vertex.strengths_along[0]) >= log_cut - 2).sum())
+        if len(states) > max_states:
             break
-        log_z = _log_trace(vertex, states, power) + length * power * vertex.log_scale
-        # The first cuts may leave out something altogether.
-        change = abs(log_z - settled.log_z) if log_cut < CUTS[1] else math.inf
-        settled = Settled(log_z, change)
-        if change < SETTLED_CHANGE:
+        if sizes == (len(states), width):  # nothing lies between the two cuts
+            continue
+        sizes = len(states), width
+        narrower = vertex._replace(tensor=vertex.tensor[:, :, :width, :width])
+        log_zs.append(_log_trace(narrower, states, power) + length * power * vertex.log_scale)
+        # From three on: a first cut may leave out something altogether.
+        if len(log_zs) > 2 and log_zs[-1] - log_zs[-2] < SETTLED_CHANGE:
             break
-    return settled
+    return Settled(log_zs[-1], abs(log_zs[-1] - log_zs[-2])) if len(log_zs) > 2 else Settled(math.nan, math.inf)
 
 
 def _states(vertex: Vertex, length: int, log_cut: float) -> np.ndarray:
@@ -158,8 +162,8 @@ def _adapted(vertex: Vertex) -> Vertex:
 
     They are the eigenvectors of the density matrix of one bond, in every charge; its eigenvalues decide what matters.
     """
-    cuts = [cut for cut in CUTS if len(_states(vertex, 4, cut)) <= NUM_ADAPTED_TO]
-    states = _states(vertex, 4, cuts[-1])
+    tried = (_states(vertex, 4, log_cut) for log_cut in range(-30, 0))
+    states = next(states for states in tried if len(states) <= NUM_ADAPTED_TO)
     matrix = _Matrix(vertex.tensor, states)
     everything = np.arange(len(states))
     full = np.stack([matrix.row(state, everything) for state in everything])
