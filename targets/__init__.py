@@ -3,12 +3,19 @@
 from targets.breast_cancer import BreastCancer
 from targets.cox_process import CoxProcess
 from targets.double_well import DoubleWell
+from targets.double_well_4 import DoubleWell4
 from targets.funnel import Funnel
 from targets.gaussian import Gaussian
 from targets.gaussian_mixture import GaussianMixture, GaussianMixture9, GaussianMixture25, GaussianMixture40
+from targets.lennard_jones import LennardJones
 from targets.logistic_regression import LogisticRegression
 from targets.many_well import ManyWell
+from targets.mueller_brown import MuellerBrown
+from targets.phi4 import Phi4
+from targets.phi4_hopping import Phi4Hopping
+from targets.u1_gauge import U1Gauge
 from targets.von_mises import VonMisesMixture
+from targets.xy_model import XYModel
 
 __all__ = [
     "BreastCancer",
@@ -23,4 +30,11 @@ __all__ = [
     "LogisticRegression",
     "ManyWell",
     "VonMisesMixture",
+    "DoubleWell4",
+    "LennardJones",
+    "MuellerBrown",
+    "Phi4",
+    "Phi4Hopping",
+    "U1Gauge",
+    "XYModel",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
 from diffsampler.target import Target
+from targets._angles import sample_von_mises
 from targets._inputs import to_tensor
 
 __all__ = ["VonMisesMixture"]
@@ -70,7 +71,7 @@ class VonMisesMixture(Target):
             return torch.empty(0, self.dim, device=device, dtype=dtype)
         component = torch.multinomial(self.weights, n * self.dim, replacement=True, generator=generator)
         component = component.reshape(n, self.dim)
-        angle = _sample_centred(self.concentrations[component], generator)
+        angle = sample_von_mises(self.concentrations[component], generator)
         x = angle + torch.gather(self.centres.expand(n, -1, -1), 2, component.unsqueeze(-1)).squeeze(-1)
         return (torch.remainder(x + math.pi, 2 * math.pi) - math.pi).to(dtype=dtype, device=device)
 
@@ -78,23 +79,3 @@ class VonMisesMixture(Target):
         """log of weight times density, and x - mu, for every component: with shape (*, D, K)."""
         difference = x.unsqueeze(-1) - self.centres.to(x.dtype)
         return self._offsets.to(x.dtype) + self.concentrations.to(x.dtype) * difference.cos(), difference
-
-
-def _sample_centred(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One von Mises draw around 0 for each concentration, by rejection from a wrapped Cauchy density."""
-    tau = 1 + (1 + 4 * concentration.square()).sqrt()
-    rho = (tau - (2 * tau).sqrt()) / (2 * concentration)
-    r = (1 + rho.square()) / (2 * rho)
-    angle = torch.zeros_like(concentration)
-    missing = torch.ones_like(concentration, dtype=torch.bool)
-    while missing.any():
-        shape = (3, *concentration.shape)
-        u = torch.rand(shape, generator=generator, dtype=concentration.dtype, device=concentration.device)
-        z = (math.pi * u[0]).cos()
-        f = (1 + r * z) / (r + z)
-        c = concentration * (r - f)
-        accepted = (c * (2 - c) - u[1] > 0) | ((c / u[1]).log() + 1 - c >= 0)
-        proposal = torch.where(u[2] < 0.5, -1.0, 1.0) * f.clamp(-1, 1).acos()
-        angle = torch.where(missing & accepted, proposal, angle)
-        missing = missing & ~accepted
-    return angle
