@@ -78,6 +78,7 @@ class ScalarField(Target):
             "action_squared": lambda x: self.action(x).square(),
         }
 
+    @property
     def exact_observables(self) -> dict[str, float]:
         """Those means of `observables` that symmetry tells."""
         return {"magnetisation": 0.0, "positive_magnetisation": 0.5}

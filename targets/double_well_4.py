@@ -59,6 +59,7 @@ class DoubleWell4(PairTarget):
         log_z, _, _ = self._by_quadrature
         return log_z
 
+    @property
     def exact_observables(self) -> dict[str, float]:
         """The means of some of `observables`, by the same quadrature: all pairs are alike."""
         _, distances, weights = self._by_quadrature

@@ -80,6 +80,7 @@ class MuellerBrown(Target):
             previous, size = log_z, 2 * size
         return None  # so cold that the wells fall between the points
 
+    @property
     def exact_observables(self) -> dict[str, float]:
         """The means of `observables` but for the share, whose edge a grid does not resolve, by the same rule."""
         points, _ = self._grid(MAX_POINTS // 2)

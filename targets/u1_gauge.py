@@ -77,6 +77,7 @@ class U1Gauge(Target):
             "no_topological_charge": lambda x: (self.topological_charge(x) == 0).to(x.dtype),
         }
 
+    @property
     def exact_observables(self) -> dict[str, float]:
         """The means of `observables`, by sums of Bessel functions."""
         ratios = bessel_ratios(self.beta)

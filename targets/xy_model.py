@@ -80,6 +80,7 @@ class XYModel(Target):
             "magnetisation_squared": self.magnetisation_squared,
         }
 
+    @property
     def exact_observables(self) -> dict[str, float]:
         """On a chain, the mean energy and the mean squared magnetisation; else nothing."""
         if len(self.shape) > 1:

@@ -96,7 +96,7 @@ def test_observables_of_phi4() -> None:
     assert values["magnetisation_squared"].tolist() == [0.25, 0.0625]
     assert values["positive_magnetisation"].tolist() == [0.0, 1.0]
     assert torch.equal(values["action"], -target.log_prob(x))
-    assert target.exact_observables().keys() < values.keys()
+    assert target.exact_observables.keys() < values.keys()
 
 
 # ---- U(1)
@@ -117,7 +117,7 @@ def test_exact_u1(
 ) -> None:
     target = U1Gauge((size, size), beta)
     assert target.log_z - target.dim * math.log(2 * math.pi) == pytest.approx(log_z, abs=1e-7)
-    exact = target.exact_observables()
+    exact = target.exact_observables
     assert exact["plaquette"] == pytest.approx(plaquette, abs=1e-8)
     assert exact["topological_charge_squared"] == pytest.approx(charge_squared, abs=1e-6)
     assert exact["no_topological_charge"] == pytest.approx(no_charge, abs=1e-6)
@@ -137,14 +137,14 @@ def test_exact_draws_of_u1(shape: tuple[int, int], beta: float, generator: torch
     target, n = U1Gauge(shape, beta), 10_000
     x = target.sample(n, generator)
     assert x.abs().max() <= math.pi
-    for name, exact in target.exact_observables().items():
+    for name, exact in target.exact_observables.items():
         values = target.observables[name](x)
         assert abs(float(values.mean()) - exact) < 6 * float(values.std()) / n**0.5, name
     # Links are uniform, plaquettes at different places alike, and E[score^2] = beta E[4 links of cos] by parts.
     assert (torch.stack([x.cos(), x.sin()]).mean(1).abs() < 6 / (2 * n) ** 0.5).all()
     plaquettes = target.space.plaquettes(x).cos().flatten(1)
     spread = 6 * plaquettes.std(0) / n**0.5
-    assert ((plaquettes.mean(0) - target.exact_observables()["plaquette"]).abs() < spread).all()
+    assert ((plaquettes.mean(0) - target.exact_observables["plaquette"]).abs() < spread).all()
     parts = target.score(x).square().sum(-1) - 4 * target.log_prob(x)
     assert abs(float(parts.mean())) < 6 * float(parts.std()) / n**0.5
 
@@ -201,12 +201,12 @@ def test_log_z_of_a_strip_by_uniform_draws(shape: tuple[int, int], beta: float, 
 def test_exact_draws_of_a_chain(size: int, beta: float, generator: torch.Generator) -> None:
     target, n = XYModel((size,), beta), 10_000
     x = target.sample(n, generator)
-    for name, exact in target.exact_observables().items():
+    for name, exact in target.exact_observables.items():
         values = target.observables[name](x)
         assert abs(float(values.mean()) - exact) < 6 * float(values.std()) / n**0.5 + 1e-12, name
     # E = -d log Z / d beta
     higher, lower = (XYModel((size,), beta + sign * 1e-4).log_z for sign in (1, -1))
-    assert target.exact_observables()["energy"] == pytest.approx(-(higher - lower) / 2e-4, abs=1e-5)
+    assert target.exact_observables["energy"] == pytest.approx(-(higher - lower) / 2e-4, abs=1e-5)
 
 
 def test_observables_of_xy() -> None:

@@ -16,7 +16,7 @@ def test_log_z_and_means_of_dw_4() -> None:
     # Found twice, independently of this code, with grids of 0.05 to 0.1 (log Z) and by differences in temperature.
     target = DoubleWell4()
     assert target.log_z == pytest.approx(29.6672322329, abs=1e-9)
-    exact = target.exact_observables()
+    exact = target.exact_observables
     assert exact["energy"] == pytest.approx(-22.541508, abs=1e-5)
     assert exact["pair_distance"] == pytest.approx(4.044987, abs=1e-6)
 
@@ -42,7 +42,7 @@ def test_exact_draws_of_dw_4_have_the_exact_means(generator: torch.Generator) ->
     target, n = DoubleWell4(), 10_000
     x = target.sample(n, generator)
     assert x.reshape(n, 4, 2).mean(1).abs().max() < 1e-12
-    for name, exact in target.exact_observables().items():
+    for name, exact in target.exact_observables.items():
         values = target.observables[name](x)
         assert abs(float(values.mean()) - exact) < 6 * float(values.std()) / n**0.5, name
     # E[x . score] = -6 in the six dimensions; particles and directions are alike.
