@@ -1,19 +1,26 @@
 """Ready-made targets, one file each. A new one is a subclass of `diffsampler.target.Target` and one line here."""
 
+from targets.alanine_dipeptide import AlanineDipeptide
+from targets.ase_target import ASETarget
 from targets.breast_cancer import BreastCancer
 from targets.cox_process import CoxProcess
 from targets.double_well import DoubleWell
+from targets.force_field_target import ForceFieldTarget
 from targets.funnel import Funnel
 from targets.gaussian import Gaussian
 from targets.gaussian_mixture import GaussianMixture, GaussianMixture9, GaussianMixture25, GaussianMixture40
 from targets.logistic_regression import LogisticRegression
 from targets.many_well import ManyWell
+from targets.openmm_target import OpenMMTarget
 from targets.von_mises import VonMisesMixture
 
 __all__ = [
+    "ASETarget",
+    "AlanineDipeptide",
     "BreastCancer",
     "CoxProcess",
     "DoubleWell",
+    "ForceFieldTarget",
     "Funnel",
     "Gaussian",
     "GaussianMixture",
@@ -22,5 +29,6 @@ __all__ = [
     "GaussianMixture9",
     "LogisticRegression",
     "ManyWell",
+    "OpenMMTarget",
     "VonMisesMixture",
 ]

@@ -58,8 +58,8 @@ def _name_the_coordinate(evaluate: Callable[[np.ndarray, bool], Evaluated], x: n
     else:
         hint = f"So do {wrong.sum()} of {len(x)} coordinates here. Is a sign, a unit or a term missing?"
     raise InputError(
-        f"forces differ from minus the differences of energy: in coordinate {i} they are {forces[i]:.6g}, but -dE/dx is "
-        f"{known[i]:.6g}. {hint}"
+        f"forces differ from minus the differences of energy: in coordinate {i} they are {forces[i]:.6g}, but -dE/dx "
+        f"is {known[i]:.6g}. {hint}"
     )
 
 
