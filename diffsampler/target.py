@@ -198,6 +198,8 @@ class FunctionTarget(Target):
             >>> target.score(torch.ones(2, 3))[0].tolist()
             [-2.0, -2.0, -2.0]
         """
+        if not callable(energy):
+            raise InputError(f"energy must be a function of configurations, got {energy!r}.")
         target = cls(energy, dim, **declarations)
         tried = _points_within(target) if points is None else torch.as_tensor(points, dtype=torch.float64)
         if tried.ndim != 2 or tried.shape[-1] != target.dim or not len(tried):

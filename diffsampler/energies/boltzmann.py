@@ -52,7 +52,7 @@ class BoltzmannWeight:
         return self._ask(x, with_forces=True)
 
     def _ask(self, x: Tensor, with_forces: bool) -> tuple[Tensor, Tensor | None]:
-        rows = np.array(x.detach().reshape(-1, x.shape[-1]).cpu(), dtype=np.float64)
+        rows = x.detach().reshape(-1, x.shape[-1]).to("cpu", torch.float64, copy=True).numpy()
         if not len(rows):
             return x.new_zeros(x.shape[:-1], dtype=torch.float64), torch.zeros_like(x, dtype=torch.float64)
         found = self._evaluate(rows, with_forces)

@@ -142,11 +142,9 @@ def read_energy(
         points: to try it with, with shape (n, D).
 
     Raises:
-        InputError: if it is no function, or returns what is no energy, or takes what `batched` says it does not.
+        InputError: if it returns what is no energy, or takes what `batched` says it does not.
         Exception: what it raises itself, where it answers nowhere.
     """
-    if not callable(energy):
-        raise InputError(f"energy must be a function of configurations, got {energy!r}.")
     if forces is True:
         form: Form = Together(energy)
     elif callable(forces):
@@ -177,7 +175,9 @@ def _first_that_answers(tries: list[Energy], points: np.ndarray) -> tuple[Energy
     # Of a function of one configuration, as many as coordinates could not be told from these.
     together = 2 if points.shape[-1] == 3 else 3
     for energy in tries:
-        for k in range(len(points) - together + 1):  # far out, or near the centre, it may fail for reasons of its own
+        for k in range(
+            max(1, len(points) - together + 1)
+        ):  # far out, or near the centre, it may fail for reasons of its own
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # torch, at NumPy code that is given tensors

@@ -74,8 +74,8 @@ def read_molecule(pdb: str, forcefield: Sequence[str], user: str) -> Molecule:
         field = app.ForceField(*files)
     except Exception as error:
         raise InputError(
-            f"forcefield must be force field files of OpenMM, such as [amber14-all.xml, implicit/obc1.xml], got {files}: "
-            f"{error}"
+            f"forcefield must be force field files of OpenMM, such as [amber14-all.xml, implicit/obc1.xml], got "
+            f"{files}: {error}"
         ) from error
     try:
         system = field.createSystem(
