@@ -65,10 +65,10 @@ class BoltzmannWeight:
         usable = np.isfinite(found.energy)
         if with_forces and self._must_check and usable.any():
             self.check_at(rows[usable])
-        log_prob = torch.from_numpy(-found.energy / self.temperature).to(x.device).reshape(x.shape[:-1])
+        log_prob = torch.from_numpy(-found.energy).to(x.device).reshape(x.shape[:-1]) / self.temperature
         if not with_forces:
             return log_prob, None
-        return log_prob, torch.from_numpy(found.forces / self.temperature).to(x.device).reshape(x.shape)
+        return log_prob, torch.from_numpy(found.forces).to(x.device).reshape(x.shape) / self.temperature
 
 
 class TorchBoltzmannWeight:

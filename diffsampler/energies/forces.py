@@ -70,7 +70,7 @@ def _settled(
     steps = STEPS * (np.abs(x).mean() or 1.0) * len(x) ** 0.5
     moves = steps[:, None] * direction
     energy = evaluate(np.concatenate([x + moves, x - moves]), False).energy.reshape(2, -1)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         slopes = (energy[0] - energy[1]) / (2 * steps)
     pairs = [
         b

@@ -103,7 +103,8 @@ class EnergyOfMany(Energy):
         self.form, self.has_forces = form, form.has_forces
 
     def evaluate(self, x: np.ndarray, with_forces: bool) -> Evaluated:
-        energy, forces = self.form(x.copy(), with_forces)
+        with np.errstate(over="ignore", invalid="ignore"):  # points far out are no doing of the user's
+            energy, forces = self.form(x.copy(), with_forces)
         energy = _as_array("energy", energy)
         if energy.shape != (len(x),):
             raise InputError(
@@ -120,7 +121,8 @@ class FunctionOfOne(EnergyOfOne):
         self.form, self.has_forces = form, form.has_forces
 
     def evaluate_one(self, x: np.ndarray, with_forces: bool) -> tuple[float, np.ndarray | None]:
-        energy, forces = self.form(x.copy(), with_forces)
+        with np.errstate(over="ignore", invalid="ignore"):  # points far out are no doing of the user's
+            energy, forces = self.form(x.copy(), with_forces)
         energy = _as_array("energy", energy)
         if energy.size != 1:
             raise InputError(

@@ -21,7 +21,7 @@ class Molecule:
     Attributes:
         system: the `openmm.System`.
         positions: in nm, float64, with shape (n, 3).
-        names: of the atoms, with residue and its number, such as "ALA2.CA"; empty where they are not known.
+        names: of the atoms, OpenMM's, with residue and its number: "ALA2.CA"; empty where they are not known.
     """
 
     system: Any
@@ -43,6 +43,12 @@ class Molecule:
             raise InputError("the system has a periodic box: make it with nonbondedMethod=NoCutoff.")
         if any(self.system.isVirtualSite(i) for i in range(n)):
             raise InputError("the system has virtual sites, which are no coordinates.")
+
+    @property
+    def bonds(self) -> list[tuple[int, int]]:
+        """Pairs of atoms that a HarmonicBondForce holds together: what internal coordinates are made from."""
+        forces = [force for force in self.system.getForces() if type(force).__name__ == "HarmonicBondForce"]
+        return [tuple(force.getBondParameters(k)[:2]) for force in forces for k in range(force.getNumBonds())]
 
     def atom(self, name: str) -> int:
         """The number of an atom, by its name."""
