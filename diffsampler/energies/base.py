@@ -45,6 +45,11 @@ class Energy(ABC):
         """Energies, and forces if asked for, of configurations x, float64 with shape (n, D), a copy."""
 
 
+def far_out() -> np.errstate:
+    """A context without NumPy's warnings of overflow: points so far out are the library's doing."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 class EnergyOfOne(Energy):
     """An energy that takes one configuration at a time; one that raises is NaN."""
 
@@ -56,14 +61,15 @@ class EnergyOfOne(Energy):
         energy = np.full(len(x), np.nan)
         forces = np.full(x.shape, np.nan) if with_forces else None
         failure = None
-        for i, one in enumerate(x):
-            try:
-                energy[i], force = self.evaluate_one(one, with_forces)
-                if with_forces:
-                    forces[i] = force
-            except InputError:  # what it returns is of the wrong kind: no matter of this configuration
-                raise
-            except Exception as error:
-                energy[i] = np.nan
-                failure = failure or error
+        with far_out():
+            for i, one in enumerate(x):
+                try:
+                    energy[i], force = self.evaluate_one(one, with_forces)
+                    if with_forces:
+                        forces[i] = force
+                except InputError:  # what it returns is of the wrong kind: no matter of this configuration
+                    raise
+                except Exception as error:
+                    energy[i] = np.nan
+                    failure = failure or error
         return Evaluated(energy, forces, failure)

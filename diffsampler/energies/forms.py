@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsampler.energies.base import Energy, EnergyOfOne, Evaluated
+from diffsampler.energies.base import Energy, EnergyOfOne, Evaluated, far_out
 from diffsampler.energies.forces import check_forces
 from diffsampler.errors import InputError
 
@@ -103,7 +103,7 @@ class EnergyOfMany(Energy):
         self.form, self.has_forces = form, form.has_forces
 
     def evaluate(self, x: np.ndarray, with_forces: bool) -> Evaluated:
-        with np.errstate(over="ignore", invalid="ignore"):  # points far out are no doing of the user's
+        with far_out():
             energy, forces = self.form(x.copy(), with_forces)
         energy = _as_array("energy", energy)
         if energy.shape != (len(x),):
@@ -121,8 +121,7 @@ class FunctionOfOne(EnergyOfOne):
         self.form, self.has_forces = form, form.has_forces
 
     def evaluate_one(self, x: np.ndarray, with_forces: bool) -> tuple[float, np.ndarray | None]:
-        with np.errstate(over="ignore", invalid="ignore"):  # points far out are no doing of the user's
-            energy, forces = self.form(x.copy(), with_forces)
+        energy, forces = self.form(x.copy(), with_forces)
         energy = _as_array("energy", energy)
         if energy.size != 1:
             raise InputError(
