@@ -17,10 +17,9 @@ PDB = resources.files("targets").joinpath("data", "alanine_dipeptide.pdb")
 class AlanineDipeptide(ForceFieldTarget):
     """exp(-E(x) / kT) of ACE-ALA-NME, 22 atoms, x in nm, in Amber ff96 with OBC solvent, without constraints.
 
-    OpenMM's amber96.xml and amber96_obc.xml, no cutoff: what the literature has as openmmtools' implicit alanine
-    dipeptide, but for what that reads of its own parameter file. The energy does not know left from right:
-    configurations of D-alanine weigh as much as those of L-alanine, from which they are separated by a barrier that is
-    not crossed at these temperatures. `chirality` says which ones are L.
+    OpenMM's amber96.xml and amber96_obc.xml, no cutoff. The literature's AlanineDipeptideImplicit of openmmtools is
+    named alike, but reads a parameter file of its own, with which this was not compared. The energy does not know left
+    from right: configurations of D-alanine weigh as much as those of L-alanine. `chirality` says which ones are L.
 
     Needs OpenMM to read files: `pip install diffsampler[molecules]`.
 

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -272,6 +274,25 @@ def test_workers_stay_and_end_with_their_target() -> None:
     while any(alive(pid) for pid in first) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(alive(pid) for pid in first)
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_owner_is_killed() -> None:
+    code = """
+import os, signal, numpy as np, torch
+from diffsampler import FunctionTarget
+energy = lambda x: float(os.getpid()) if x[0] > 0 else float(np.square(x).sum())
+target = FunctionTarget.from_energy(energy, 2, batched=False, workers=3, points=[[-1.0, 0.0]])
+print(*(-target.log_prob(torch.ones(9, 2))).long().tolist(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+    left = {int(pid) for pid in said.split()}
+    assert len(left) == 3
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in left) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(alive(pid) for pid in left)
 
 
 def alive(pid: int) -> bool:

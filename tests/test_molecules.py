@@ -264,7 +264,7 @@ def test_alanine_dipeptide_is_l_and_at_a_minimum(openmm: ModuleType) -> None:
 
 
 @pytest.mark.adapters
-def test_dihedral_angles_are_those_of_openmm(openmm: ModuleType) -> None:
+def test_atoms_bonds_and_dihedral_angles_are_those_of_openmm(openmm: ModuleType) -> None:
     target = AlanineDipeptide()
     x = near(torch.from_numpy(target.molecule.positions), 0.02, 20)
     system, force = openmm.System(), openmm.CustomTorsionForce("theta")
@@ -274,6 +274,10 @@ def test_dihedral_angles_are_those_of_openmm(openmm: ModuleType) -> None:
     system.addForce(force)
     expected = OpenMMEnergy(system).evaluate(x.numpy(), with_forces=False).energy
     torch.testing.assert_close(target.observables["phi"](x), torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+    bonded = [pair for pair in target.molecule.bonds if target.molecule.atom("ALA2.CA") in pair]
+    names = {target.molecule.names[atom] for pair in bonded for atom in pair}
+    assert names == {"ALA2.CA", "ALA2.N", "ALA2.HA", "ALA2.CB", "ALA2.C"} and len(target.molecule.bonds) == 21
+    assert "".join(target.molecule.elements) == "HCHHCONHCHCHHHCONHCHHH"
     with pytest.raises(InputError, match=r"no atom 'CA'; there are ACE1\.H1, ACE1\.CH3"):
         target.molecule.atom("CA")
 

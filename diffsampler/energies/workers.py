@@ -87,7 +87,8 @@ class Workers:
         self._end = weakref.finalize(self, _end, self._owner, self._processes, self._connections)
         for _ in range(self.num_workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(self.energy, theirs), daemon=True)
+            inherited = [*self._connections, ours] if context.get_start_method() == "fork" else []
+            process = context.Process(target=_work, args=(self.energy, theirs, inherited), daemon=True)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
                 process.start()
@@ -117,8 +118,10 @@ class Workers:
             ) from None
 
 
-def _work(energy: Energy, connection: Connection) -> None:
+def _work(energy: Energy, connection: Connection, inherited: list[Connection]) -> None:
     """What a worker does until nobody is at the other end."""
+    for end in inherited:  # the owner's: while one is open here, no worker would learn that the owner has gone
+        end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner hears of it, and ends this
     torch.set_num_threads(1)  # pools of threads do not survive a fork
     while True:

@@ -22,11 +22,13 @@ class Molecule:
         system: the `openmm.System`.
         positions: in nm, float64, with shape (n, 3).
         names: of the atoms, OpenMM's, with residue and its number: "ALA2.CA"; empty where they are not known.
+        elements: their symbols; empty where they are not known.
     """
 
     system: Any
     positions: np.ndarray
     names: tuple[str, ...] = ()
+    elements: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.system.getNumParticles()
@@ -89,8 +91,13 @@ def read_molecule(pdb: str, forcefield: Sequence[str], user: str) -> Molecule:
         )
     except Exception as error:
         raise InputError(f"{', '.join(files)} cannot describe {str(pdb)!r}: {error}") from error
-    names = tuple(f"{a.residue.name}{a.residue.id}.{a.name}" for a in structure.topology.atoms())
-    return Molecule(system, np.array(structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)), names)
+    atoms = list(structure.topology.atoms())
+    return Molecule(
+        system,
+        np.array(structure.getPositions(asNumpy=True).value_in_unit(unit.nanometer)),
+        tuple(f"{atom.residue.name}{atom.residue.id}.{atom.name}" for atom in atoms),
+        tuple(atom.element.symbol if atom.element else "" for atom in atoms),
+    )
 
 
 def boltzmann_constant(temperature: float) -> float:
