@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Python compiles what is imported, once; pip would compile all of torch.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-oldest lint format docs benchmark gpu clean
+.PHONY: demo test test-slow test-oldest test-adapters lint format docs benchmark gpu clean
 
 demo: $(VENV)/.ready
 	$(BIN)/diffsampler fit --config examples/demo.yaml
@@ -22,6 +22,10 @@ test-slow: $(VENV)/.ready
 # Python 3.10 and the oldest versions that pyproject.toml promises. On x86 pip brings torch 2.6 with gigabytes of CUDA.
 test-oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal --durations=20
+
+# With the programs of the extra `molecules`, and the pages that use them.
+test-adapters: $(VENV)-adapters/.ready
+	$(VENV)-adapters/bin/python -m pytest -m "adapters and not slow" --durations=20
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
@@ -56,5 +60,10 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(VENV)-oldest/bin/pip install --quiet --no-compile --editable ".[test]" --constraint constraints-oldest.txt
 	touch $@
 
+$(VENV)-adapters/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/pip install --quiet --no-compile --editable ".[test,molecules]" --constraint constraints.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-adapters build dist *.egg-info .pytest_cache .ruff_cache

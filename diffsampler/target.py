@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
+from diffsampler.energies import BoltzmannWeight, TorchBoltzmannWeight, read_energy
 from diffsampler.errors import InputError, check_count, check_flag
 from diffsampler.spaces import Euclidean, Space
 from diffsampler.spaces.declared import angles_among, particles_of
@@ -167,8 +168,71 @@ class FunctionTarget(Target):
         self.space = _declared_space(self.dim, periodic, mean_free, space)
         space_of(self)
 
+    @classmethod
+    def from_energy(
+        cls,
+        energy: Callable[[Any], Any],
+        dim: int,
+        forces: Callable[[Any], Any] | bool | None = None,
+        temperature: float = 1.0,
+        batched: bool = True,
+        workers: int = 0,
+        points: Any = None,
+        **declarations: Any,
+    ) -> "FunctionTarget":
+        """The density `exp(-energy(x) / temperature)` of a function of NumPy arrays or of tensors, float64.
+
+        Which of the two it takes is found out by asking it. Scores are the forces, autograd's if there are none and it
+        is written in torch; else the target is not differentiable. Forces are compared once with differences.
+
+        Arguments:
+            energy: maps configurations, with shape (n, D), to energies, with shape (n).
+            dim: the dimension D.
+            forces: maps them to -dE/dx, with shape (n, D), or as many numbers in another; True where `energy` returns
+                (energy, forces) itself.
+            temperature: kT, in units of the energy.
+            batched: False for functions of one configuration, with shape (D), at a time. One that raises is NaN:
+                counted, and of zero density. With True, what is raised ends the run.
+            workers: in how many processes to evaluate it, which stay; 0 for this one.
+            points: a few configurations, with shape (n, D), to try it and its forces with; made up by default.
+            declarations: other arguments of `FunctionTarget`, such as periodic, mean_free, space, support.
+
+        Raises:
+            InputError: if forces differ from differences of the energy, or the energy is of another kind than said.
+            Exception: what the energy raises, if it does at all points that it is tried with.
+
+        Example:
+            >>> target = FunctionTarget.from_energy(lambda x: x @ x, 3, forces=lambda x: -2 * x, batched=False)
+            >>> target.score(torch.ones(2, 3))[0].tolist()
+            [-2.0, -2.0, -2.0]
+        """
+        if not callable(energy):
+            raise InputError(f"energy must be a function of configurations, got {energy!r}.")
+        target = cls(energy, dim, **declarations)
+        tried = _points_within(target) if points is None else torch.as_tensor(points, dtype=torch.float64)
+        if tried.ndim != 2 or tried.shape[-1] != target.dim or not len(tried):
+            raise InputError(f"points must have shape (n, {target.dim}), got {tuple(tried.shape)}.")
+        found, by_autograd = read_energy(energy, forces, check_flag("batched", batched), tried.numpy())
+        weight = BoltzmannWeight(found, temperature, workers)
+        weight.check_at(tried.numpy())
+        target.fn = TorchBoltzmannWeight(energy, temperature, batched) if by_autograd and not workers else weight
+        target.differentiable = target.differentiable and found.has_forces
+        return target
+
     def log_prob(self, x: Tensor) -> Tensor:
         return self.fn(x)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        known = isinstance(self.fn, BoltzmannWeight) and self.differentiable
+        return self.fn.log_prob_and_score(x) if known else super().log_prob_and_score(x)
+
+
+def _points_within(target: Target) -> Tensor:
+    """Points near the origin and far from it, where a target may be asked, float64, with shape (8, D)."""
+    noise = torch.randn(8, target.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.logspace(-1, 1, 8, dtype=torch.float64).unsqueeze(-1) * noise
+    support, space = support_of(target), space_of(target)
+    return support.forward(z)[0] if support is not None else space.to_target(space.wrap(space.from_target(z)))
 
 
 def _declared_space(

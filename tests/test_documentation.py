@@ -7,6 +7,7 @@ import inspect
 import io
 import pkgutil
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,17 @@ def test_what_agrees() -> None:
 
 
 # The first page searches as README does, three times as long.
-SLOW = {"docs/first_log_z.md": pytest.mark.slow}
+MARKS = {
+    "docs/first_log_z.md": [pytest.mark.slow],
+    "docs/molecules.md": [
+        pytest.mark.adapters,
+        pytest.mark.skipif(not (find_spec("openmm") and find_spec("ase")), reason="needs the extra molecules"),
+    ],
+}
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(name, marks=SLOW.get(name, ())) for name, text in TEXT.items() if "```python" in text]
+    "page", [pytest.param(name, marks=MARKS.get(name, ())) for name, text in TEXT.items() if "```python" in text]
 )
 def test_python_blocks_run_and_print_what_is_shown(page: str) -> None:
     torch.set_default_dtype(torch.float32)
