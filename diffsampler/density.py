@@ -240,6 +240,34 @@ class DensityOnSpace(DerivedDensity):
         return log_prob, self.space.from_target(score)
 
 
+class DensityOfReals(DerivedDensity):
+    """The density of those states' coordinates that are no angles, where these are kept.
+
+    Arguments:
+        inner: the density.
+        space: of its points.
+        x: a point with shape (D), whose angles are kept.
+    """
+
+    def __init__(self, inner: Density, space: Space, x: Tensor) -> None:
+        is_real = ~space.angles.to(x.device)
+        super().__init__(inner, int(is_real.sum()))
+        self.register_buffer("x", x, persistent=False)
+        self.register_buffer("is_real", is_real, persistent=False)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.inner.value(self._beside(x))
+
+    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, score = self.inner.value_and_score(self._beside(x))
+        return log_prob, score[..., self.is_real]
+
+    def _beside(self, x: Tensor) -> Tensor:
+        point = self.x.to(x.dtype).expand(*x.shape[:-1], -1).clone()
+        point[..., self.is_real] = x
+        return point
+
+
 def or_zero_density(log_prob: Tensor) -> Tensor:
     """The same with what is no log-density, NaN and +inf, as a density of zero."""
     return torch.where(log_prob < math.inf, log_prob, -math.inf)

@@ -2,12 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from diffsampler.spaces import Lattice, Particles, Space
+from diffsampler.spaces import Circle, Lattice, Particles, Product, Space
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like, uniform_like
 
 
@@ -107,6 +108,38 @@ class UniformAngles(Start):
         return self
 
 
+class ProductStart(Start):
+    """Independent starts of consecutive coordinates.
+
+    Arguments:
+        space: a product, whose parts' sizes count.
+        parts: one for each of them.
+    """
+
+    def __init__(self, space: Product, parts: list[Start]) -> None:
+        self.sizes, self.parts = [part.dim for part in space.spaces], parts
+        self.space, self.centre = space, torch.cat([part.centre for part in parts])
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.cat([part.sample(n, generator) for part in self.parts], -1)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = [part.log_prob_and_score(of_part) for part, of_part in self._each(x)]
+        return sum(log_prob for log_prob, _ in found), torch.cat([score for _, score in found], -1)
+
+    def walk(self, x: Tensor, angle: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.cat([part.walk(of_part, angle, generator) for part, of_part in self._each(x)], -1)
+
+    def units(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return moments_on(self.space, x, weight)[1]
+
+    def fitted_to(self, x: Tensor, widening: float) -> "ProductStart":
+        return ProductStart(self.space, [part.fitted_to(of_part, widening) for part, of_part in self._each(x)])
+
+    def _each(self, x: Tensor) -> Iterator[tuple[Start, Tensor]]:
+        return zip(self.parts, x.split(self.sizes, -1), strict=True)
+
+
 @singledispatch
 def moments_on(space: Space, x: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and symmetric root of the covariance of points x, with shape (n, D), that have the symmetry of a space.
@@ -115,6 +148,22 @@ def moments_on(space: Space, x: Tensor, weight: Tensor | None = None) -> tuple[T
     """
     mean = _mean(x, weight)
     return mean, _root(_covariance(x - mean, weight))
+
+
+@moments_on.register
+def _(space: Circle, x: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(x[0]), torch.ones_like(x[0, 0])
+
+
+@moments_on.register
+def _(space: Product, x: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    parts = x.split([part.dim for part in space.spaces], -1)
+    means, roots = zip(
+        *(moments_on(part, of, weight) for part, of in zip(space.spaces, parts, strict=True)), strict=True
+    )
+    return torch.cat(means), torch.block_diag(
+        *(as_matrix(root, len(mean)) for mean, root in zip(means, roots, strict=True))
+    )
 
 
 @moments_on.register
@@ -148,8 +197,11 @@ def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _covariance(residual: Tensor, weight: Tensor | None) -> Tensor:
-    weighted = residual if weight is None else residual * (weight / weight.sum() * len(residual)).unsqueeze(-1)
-    return residual.T @ weighted / len(residual)
+    share = torch.full_like(residual[:, 0], 1 / len(residual)) if weight is None else weight / weight.sum()
+    covariance = residual.T @ (residual * share.unsqueeze(-1))
+    if 1 / share.square().sum() < 2 * residual.shape[-1]:  # too few to tell directions apart
+        covariance = 0.5 * (covariance + torch.diag(covariance.diagonal()))
+    return covariance
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -161,9 +213,16 @@ def _times(x: Tensor, matrix: Tensor) -> Tensor:
     return x @ matrix if matrix.ndim else x * matrix
 
 
+def as_matrix(root: Tensor, dim: int) -> Tensor:
+    """A root of a covariance with shape (D, D), where it is one already or a number."""
+    return root if root.ndim else root * torch.eye(dim, dtype=root.dtype, device=root.device)
+
+
 def widest(space: Space, scale: float, device: torch.device | str = "cpu") -> Start:
     """The start of which nothing is known but a scale."""
     if space.is_periodic:
         return UniformAngles(space.dim, device)
+    if isinstance(space, Product):
+        return ProductStart(space, [widest(part, scale, device) for part in space.spaces])
     loc = torch.zeros(space.dim, dtype=torch.float64, device=device)
     return StationaryGaussian(space, loc, torch.full_like(loc[0], scale))

@@ -18,7 +18,7 @@ from diffsampler.baseline.starts import Start, widest
 from diffsampler.baseline.symmetric import check_symmetric
 from diffsampler.baseline.tempering import Annealed, estimate_of_variance, smc
 from diffsampler.counted import CountedTarget
-from diffsampler.density import DensityOnSpace, or_zero_density
+from diffsampler.density import DensityOfReals, DensityOnSpace, or_zero_density
 from diffsampler.errors import InputError
 from diffsampler.log_z.resampling import step_at_ess
 from diffsampler.repeatable import check_repeatable
@@ -68,8 +68,7 @@ def tempered_reference(
     with counter.reading(DensityOnSpace(user_density, space)):
         move, num_moves = _moves(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ESS_THRESHOLD, generator=generator)
-        if space.is_euclidean:
-            check_proper(counter, pilot.x)
+        _check_reals(counter, space, pilot.x)
         tell(0.1)
         runs: list[Annealed] = []
         while len(runs) < MAX_RUNS:
@@ -86,6 +85,16 @@ def tempered_reference(
         found = _together(runs, counter, space)
     tell(1.0)
     return replace(found, x=space.wrap(space.to_target(found.x)))
+
+
+def _check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
+    """Refuse a density that has no integral over what is no angle."""
+    is_real = ~space.angles.to(x.device)
+    if is_real.all():
+        check_proper(counter, x)
+    elif is_real.any():
+        with counter.reading(DensityOfReals(counter.density, space, x[0])):
+            check_proper(counter, x[:, is_real])
 
 
 def _moves(counter: CountedTarget) -> tuple[Move, int]:

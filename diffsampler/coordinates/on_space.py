@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline import Replicates, reference
-from diffsampler.baseline.starts import moments_on
+from diffsampler.baseline.starts import as_matrix, moments_on
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
@@ -68,7 +68,7 @@ class SpaceCoordinates(FoundCoordinates):
         if not self._space.is_periodic:
             loc, root = moments_on(self._space, self._space.from_target(found.x))
             self.loc.copy_(loc)
-            self.root.copy_(root if root.ndim else root * torch.eye(self.dim, device=root.device))
+            self.root.copy_(as_matrix(root, self.dim))
             self.log_det.copy_(torch.linalg.slogdet(self.root).logabsdet)
         self.keep(counter, x, found.estimate)
         return found

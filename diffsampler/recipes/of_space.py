@@ -7,7 +7,7 @@ from diffsampler.recipes.on_angles import AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
-from diffsampler.spaces import Circle, Lattice, Particles, Space
+from diffsampler.spaces import Circle, Lattice, Particles, Product, Space
 
 
 @singledispatch
@@ -16,8 +16,9 @@ def recipe_on(space: Space) -> Recipe:
     return SearchLearnCorrect()
 
 
-@recipe_on.register
-def _(space: Circle) -> Recipe:
+@recipe_on.register(Circle)
+@recipe_on.register(Product)
+def _(space: Circle | Product) -> Recipe:
     return AnglesRecipe()
 
 

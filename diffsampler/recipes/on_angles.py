@@ -1,4 +1,4 @@
-"""Search, learn, correct, for angles."""
+"""Search, learn, correct, for angles, and for angles and reals."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succes
 from diffsampler.coordinates import SpaceCoordinates
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
 from diffsampler.networks import FourierMLP, LatticeConvolutions, LearnedVariance
-from diffsampler.processes import Torus
+from diffsampler.processes import ProductProcess, Torus
 from diffsampler.processes.grids import GeometricGrid
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.spaces import Lattice
@@ -29,7 +29,8 @@ class AnglesRecipe(Recipe):
     def parts(self, target: Target) -> Parts:
         perceptron = partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH)
         control = LatticeConvolutions if isinstance(space_of(target), Lattice) else perceptron
-        return Parts(Torus, control, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target))
+        process = Torus if space_of(target).is_periodic else ProductProcess
+        return Parts(process, control, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target))
 
     def training(self) -> Training:
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
