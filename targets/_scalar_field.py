@@ -119,12 +119,14 @@ class ScalarField(Target):
         log_scale = log_density.max()
         root = np.exp((log_density - log_scale) / 2)
         inside = root > 1e-13
-        log_bond = log_bond - message[:, None] - message + (log_density[:, None] + log_density) / 2 - log_scale
-        strengths, functions, charges = _even_and_odd(np.exp(log_bond))
+        log_bond = log_bond - message[:, None] - message + (log_density[:, None] + log_density) / 2
+        log_scale_of_bonds = log_bond.max()
+        strengths, functions, charges = _even_and_odd(np.exp(log_bond - log_scale_of_bonds))
         legs = (functions * np.sqrt(strengths))[inside]
         pairs = legs[:, :, None] * legs[:, None, :]
         along = pairs / root[inside, None, None] ** 2 if neighbours == 4 else np.ones((len(legs), 1, 1))
         tensor = np.einsum("xmn,xab->mnab", pairs, along, optimize=True)
+        log_scale += neighbours // 2 * (log_scale_of_bonds - log_scale)
         return Vertex(tensor, strengths, strengths[: tensor.shape[-1]], charges, 2, float(log_scale))
 
     def _nodes(self) -> np.ndarray:
