@@ -4,6 +4,7 @@ Shared by `Phi4` and `Phi4Hopping`.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -32,12 +33,7 @@ class ScalarField(Target):
     Arguments:
         shape: (L_1, ..., L_d).
         hopping, quadratic, quartic: as above; the quartic one is not negative.
-
-    Attributes:
-        without_coupling: what must hold where the quartic one is 0, in the words of a convention.
     """
-
-    without_coupling: str
 
     def __init__(self, shape: Sequence[int], hopping: float, quadratic: float, quartic: float) -> None:
         space = Lattice(shape)
@@ -47,6 +43,11 @@ class ScalarField(Target):
         if quartic == 0 and quadratic <= 2 * len(self.shape) * hopping:
             raise InputError(self.without_coupling)
         self.hopping, self.quadratic, self.quartic = hopping, quadratic, quartic
+
+    @property
+    @abstractmethod
+    def without_coupling(self) -> str:
+        """What must hold where there is no quartic term, in the words of a convention."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self._log_prob(x, self._ahead(x.unflatten(-1, self.shape)).flatten(-len(self.shape)))
