@@ -4,6 +4,7 @@ Shared by `Phi4` and `Phi4Hopping`.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -32,12 +33,7 @@ class ScalarField(Target):
     Arguments:
         shape: (L_1, ..., L_d).
         hopping, quadratic, quartic: as above; the quartic one is not negative.
-
-    Attributes:
-        without_coupling: what must hold where the quartic one is 0, in the words of a convention.
     """
-
-    without_coupling: str
 
     def __init__(self, shape: Sequence[int], hopping: float, quadratic: float, quartic: float) -> None:
         space = Lattice(shape)
@@ -47,6 +43,11 @@ class ScalarField(Target):
         if quartic == 0 and quadratic <= 2 * len(self.shape) * hopping:
             raise InputError(self.without_coupling)
         self.hopping, self.quadratic, self.quartic = hopping, quadratic, quartic
+
+    @property
+    @abstractmethod
+    def without_coupling(self) -> str:
+        """What must hold where there is no quartic term, in the words of a convention."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self._log_prob(x, self._ahead(x.unflatten(-1, self.shape)).flatten(-len(self.shape)))
@@ -120,12 +121,14 @@ class ScalarField(Target):
         log_scale = log_density.max()
         root = np.exp((log_density - log_scale) / 2)
         inside = root > 1e-13
-        log_bond = log_bond - message[:, None] - message + (log_density[:, None] + log_density) / 2 - log_scale
-        strengths, functions, charges = _even_and_odd(np.exp(log_bond))
+        log_bond = log_bond - message[:, None] - message + (log_density[:, None] + log_density) / 2
+        log_scale_of_bonds = log_bond.max()
+        strengths, functions, charges = _even_and_odd(np.exp(log_bond - log_scale_of_bonds))
         legs = (functions * np.sqrt(strengths))[inside]
         pairs = legs[:, :, None] * legs[:, None, :]
         along = pairs / root[inside, None, None] ** 2 if neighbours == 4 else np.ones((len(legs), 1, 1))
         tensor = np.einsum("xmn,xab->mnab", pairs, along, optimize=True)
+        log_scale += neighbours // 2 * (log_scale_of_bonds - log_scale)
         return Vertex(tensor, strengths, strengths[: tensor.shape[-1]], charges, 2, float(log_scale))
 
     def _nodes(self) -> np.ndarray:

@@ -42,7 +42,7 @@ class Vertex(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """log Z, and by how much the last lowering of the cut changed it; the error is less."""
+    """log Z, and by how much the last lowering of the cut changed it, a sign of the error that is left."""
 
     log_z: float
     change: float
@@ -54,16 +54,19 @@ def settled_log_trace(vertex: Vertex, shape: tuple[int, int]) -> Settled:
     plain = _lowered(vertex, length, power, range(-6, -40, -2), max_states=11_000)
     if plain.change < GOOD_CHANGE:
         return plain
-    adapted = _lowered(_adapted(vertex), length, power, range(-5, -18, -1), max_states=20_000)
+    vertex = _adapted(vertex)
+    if vertex is None:
+        return plain
+    adapted = _lowered(vertex, length, power, range(-5, -18, -1), max_states=20_000)
     return min(plain, adapted, key=lambda settled: settled.change)
 
 
 def _lowered(vertex: Vertex, length: int, power: int, log_cuts: range, max_states: int) -> Settled:
     log_zs, sizes = [], None
     for log_cut in log_cuts:
-        states = _states(vertex, length, log_cut)
+        states = _states(vertex, length, log_cut, max_states)
         width = int((np.log(vertex.strengths_along / vertex.strengths_along[0]) >= log_cut - 2).sum())
-        if len(states) > max_states:
+        if states is None:
             break
         if sizes == (len(states), width):  # nothing lies between the two cuts
             continue
@@ -76,13 +79,15 @@ def _lowered(vertex: Vertex, length: int, power: int, log_cuts: range, max_state
     return Settled(log_zs[-1], abs(log_zs[-1] - log_zs[-2])) if len(log_zs) > 2 else Settled(math.nan, math.inf)
 
 
-def _states(vertex: Vertex, length: int, log_cut: float) -> np.ndarray:
-    """Rows of bonds of which the product of strengths is above the cut, with shape (S, length)."""
+def _states(vertex: Vertex, length: int, log_cut: float, max_states: int) -> np.ndarray | None:
+    """Rows of bonds of which the product of strengths is above the cut, with shape (S, length); None if too many."""
     logs = np.log(vertex.strengths / vertex.strengths[0])
     states, weights = np.zeros((1, 0), dtype=np.int64), np.zeros(1)
     for _ in range(length):
         longer = weights[:, None] + logs
         row, bond = np.nonzero(longer >= log_cut)
+        if len(row) > max_states:
+            return None
         states, weights = np.concatenate([states[row], bond[:, None]], 1), longer[row, bond]
     return states
 
@@ -157,13 +162,16 @@ def _codes(states: np.ndarray) -> np.ndarray:
     return states @ (int(states.max()) + 1) ** np.arange(states.shape[1])
 
 
-def _adapted(vertex: Vertex) -> Vertex:
+def _adapted(vertex: Vertex) -> Vertex | None:
     """The same with bonds turned into those that have probabilities, one by one, in the middle of a 4 x 4 lattice.
 
     They are the eigenvectors of the density matrix of one bond, in every charge; its eigenvalues decide what matters.
+    None where even that lattice has too many states.
     """
-    tried = (_states(vertex, 4, log_cut) for log_cut in range(-30, 0))
-    states = next(states for states in tried if len(states) <= NUM_ADAPTED_TO)
+    tried = (_states(vertex, 4, log_cut, NUM_ADAPTED_TO) for log_cut in range(-30, -4))
+    states = next((states for states in tried if states is not None), None)
+    if states is None:
+        return None
     matrix = _Matrix(vertex.tensor, states)
     everything = np.arange(len(states))
     full = np.stack([matrix.row(state, everything) for state in everything])

@@ -70,7 +70,7 @@ class MuellerBrown(Target):
         }
 
     @cached_property
-    def log_z(self) -> float:
+    def log_z(self) -> float | None:
         previous, size = math.inf, 200
         while size <= MAX_POINTS:
             points, log_cell = self._grid(size)

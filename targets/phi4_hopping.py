@@ -13,7 +13,7 @@ class Phi4Hopping(ScalarField):
 
     **Every bond between neighbours counts once.** It is `Phi4` with a field larger by kappa^(-1/2), mass squared
     (1 - 2 coupling) / kappa - 2 d and coupling / kappa^2. log Z as there; 22.534475 for 6 x 6 at kappa 0.2. From about
-    kappa 0.28 on there are two phases, +-m.
+    kappa 0.28 on there are two phases, of magnetisations m and -m.
 
     Pawlowski & Urban, Reducing autocorrelation times in lattice simulations with generative adversarial networks, 2020,
     arXiv:1811.03533 (as a target); Montvay & Munster, Quantum fields on a lattice, 1994 (the convention).

@@ -19,6 +19,7 @@ __all__ = ["XYModel"]
 
 MAX_WIDTH = 6  # of lattices whose transfer matrix is tried
 MAX_CHANGE = 1e-4  # by the last refinement
+MAX_CURRENT = 20  # through one bond
 
 
 class XYModel(Target):
@@ -101,12 +102,14 @@ class XYModel(Target):
             return log_bessel_sum(self.beta, self.dim) + self.dim * math.log(2 * math.pi)
         if len(self.shape) > 2 or min(self.shape) > MAX_WIDTH:
             return None
-        log_z, change = settled_log_trace(self._vertex(), self.shape)
+        ratios = bessel_ratios(self.beta, tolerance=1e-12)
+        if len(ratios) > MAX_CURRENT + 1:
+            return None
+        log_z, change = settled_log_trace(self._vertex(ratios.numpy()), self.shape)
         return log_z if change < MAX_CHANGE else None
 
-    def _vertex(self) -> Vertex:
+    def _vertex(self, ratios: np.ndarray) -> Vertex:
         """Currents n of bonds, which flow through a site without loss: that is what is left of the integral over it."""
-        ratios = bessel_ratios(self.beta).numpy()
         currents = np.array([sign * n for n in range(len(ratios)) for sign in ((1, -1) if n else (1,))])
         root = np.sqrt(ratios[np.abs(currents)])
         n = currents
