@@ -1,6 +1,7 @@
 """From what a user names to parts that fit together."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -98,6 +99,8 @@ def _check_target(target: Target) -> None:
     if not hasattr(target, "dim"):
         raise InputError(f"{type(target).__name__} must call super().__init__(dim) in its own __init__.")
     check_initialised("target", target)
+    if isinstance(getattr(type(target), "log_z", None), property | cached_property):
+        return  # which may take long: asked for when it is reported
     log_z = check_log_z(type(target).__name__, target.log_z)
     if type(log_z) is not type(target.log_z):  # a tensor of one number, say
         target.log_z = log_z

@@ -7,6 +7,7 @@ is uniform or isotropic has all of them alike, and particles that cool down slow
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ GOOD_ERROR = 0.01  # nats, of the mean of all runs
 MANY_EVALUATIONS = 20_000_000
 ESS_THRESHOLD = 0.9
 NUM_PILOT = 256
+SMALLEST_BETA = 1e-6  # of which bars know
 DISAGREE = 4.0  # standard errors
 SCALES = torch.logspace(-3, 4, 57, dtype=torch.float64)
 NUM_AT_A_SCALE, NUM_POPULATIONS, EFFECTIVE = 64, 30, 0.25
@@ -73,10 +75,12 @@ def tempered_reference(
         runs: list[Annealed] = []
         while len(runs) < MAX_RUNS:
             before, fitted = counter.num_evaluations, start.fitted_to(pilot.x, WIDENINGS[len(runs) % len(WIDENINGS)])
-            share = 0.1 + 0.9 * len(runs) / NUM_RUNS if len(runs) < NUM_RUNS else 0.95
-            run = smc(counter, fitted, num_particles, num_moves, move, ESS_THRESHOLD, generator=generator)
-            runs.append(run)
-            tell(share)
+            # Three are expected; of more, none takes the bar back.
+            start_of, end_of = (0.1 + 0.85 * min(k, NUM_RUNS) / NUM_RUNS for k in (len(runs), len(runs) + 1))
+            progress = partial(_tell_within, tell, start_of, end_of)
+            runs.append(
+                smc(counter, fitted, num_particles, num_moves, move, ESS_THRESHOLD, None, None, generator, progress)
+            )
             cost = counter.num_evaluations - before
             if len(runs) >= NUM_RUNS and _mean_of(runs, counter)[1] <= GOOD_ERROR**2:
                 break
@@ -85,6 +89,11 @@ def tempered_reference(
         found = _together(runs, counter, space)
     tell(1.0)
     return replace(found, x=space.wrap(space.to_target(found.x)))
+
+
+def _tell_within(tell: Callable[[float], None], start: float, end: float, beta: float) -> None:
+    """Tell the progress of one run: temperatures fall by orders of magnitude."""
+    tell(start + (end - start) * (1 + math.log10(max(beta, SMALLEST_BETA)) / -math.log10(SMALLEST_BETA)))
 
 
 def _check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
@@ -156,12 +165,17 @@ def _together(runs: list[Annealed], counter: CountedTarget, space: Space) -> Rep
     log_prob = or_zero_density(counter.log_prob(x))
     warnings = []
     claimed = [(run.estimate.log_z, math.sqrt(run.estimate.variance)) for run in runs]
+    unseen = 0.0
+    if len(runs) == 1:
+        unseen = 1.0
+        warnings.append("There was one run of SMC alone: what it has missed is not known.")
     worst = max(abs(value - log_z) / max(error, 1e-9) for value, error in claimed)
     if math.isfinite(variance) and worst > DISAGREE:
         warnings.append(
             f"Of {len(runs)} runs of SMC one is {worst:.1f} of its standard errors from the others: they do not mix."
         )
     estimate = estimate_of_variance(log_z, variance, len(x), counter, warnings, not math.isfinite(variance))
+    estimate = replace(estimate, unseen=unseen)
     last = runs[-1]
     equal = torch.zeros_like(log_prob)
     return Replicates(estimate, x, equal, last.prior, last.ladder, last.acceptance, log_prob, tuple(claimed))

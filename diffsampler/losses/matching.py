@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
-from diffsampler.errors import InputError, check_count
+from diffsampler.errors import InputError, check_count, check_flag
 from diffsampler.losses.base import Objective
 from diffsampler.paths import Dynamics, kernel_of
 
@@ -27,8 +27,8 @@ class Matching(Objective):
 
     Arguments:
         num_transitions: of each training step; drawn from as many paths as its batch has.
-        use_score: whether the target's score is asked for at end points; else it is denoising alone, which costs no
-            evaluation of the target.
+        use_score: whether the target's score is asked for at end points, if it has one; else it is denoising alone,
+            which costs no evaluation of the target.
     """
 
     uses_log_z = False
@@ -37,7 +37,7 @@ class Matching(Objective):
     def __init__(self, num_transitions: int = 1024, use_score: bool = True) -> None:
         super().__init__()
         self.num_transitions = check_count("num_transitions", num_transitions)
-        self.use_score = use_score
+        self.use_score = check_flag("use_score", use_score)
         self.register_buffer("products", torch.zeros(0))
         self.register_buffer("squares", torch.zeros(0))
 
@@ -49,8 +49,6 @@ class Matching(Objective):
                 f"loss Matching needs a process whose backward kernel is a known Gaussian of the end point, which "
                 f"{type(process).__name__} has not. Use VariancePreserving or PinnedBrownian, or MaximumLikelihood."
             )
-        if self.use_score and not dynamics.target.differentiable:
-            raise InputError("loss Matching(use_score=True) needs a differentiable target: give use_score=False.")
 
     def adapt(self, dynamics: Dynamics) -> None:
         like = dynamics.policy.log_z.detach()
@@ -75,7 +73,7 @@ class Matching(Objective):
         of_x, of_end = (
             part.to(x.dtype) for part in (decay * next_std.square() / precision, next_signal * lost / precision)
         )
-        if self.use_score:
+        if self.use_score and dynamics.target.differentiable:
             score = dynamics.target.log_prob_and_score(path.x[-1])[1][row]
             guess = (mean.detach() - of_x * x) / of_end
             end = self._mixed(step, x, end, score, guess, *process.marginal(times))

@@ -18,8 +18,8 @@ class PairForces(Control):
     """u_i = c(t) x_i + sum_j f_ij(t, all distances) (x_i - x_j), and one width of the step for all coordinates.
 
     f_ij comes from messages between all pairs, each a perceptron on Gaussian bumps of their distance: equivariant under
-    permutations, rotations and reflections, to rounding, and dense, without scatter. Without messages (`depth=0`) it
-    is a radial force field. Outputs are scaled to the size that a control has, as in `PreconditionedMLP`; control and
+    rotations, reflections and, of identical particles, permutations, to rounding, and dense, without scatter. Without
+    messages (`depth=0`) it is a radial force field. Outputs are scaled to the size that a control has, as in `PreconditionedMLP`; control and
     width are zero at initialisation.
 
     References:
@@ -68,6 +68,8 @@ class PairForces(Control):
         self.register_buffer("differences", (ends[0] - ends[1]).T.contiguous(), persistent=False)
         self.time = FourierTimeEmbedding(width)
         self.bumps = nn.Linear(num_bumps, width)
+        # Particles that are not alike are told apart by their pairs.
+        self.names = None if self.space.identical else nn.Parameter(0.1 * torch.randn(len(first), width))
         self.pair = nn.Linear(width, width)
         self.particle = nn.Linear(width, width)
         self.rounds = nn.ModuleList([Messages(width) for _ in range(depth)])
@@ -92,6 +94,7 @@ class PairForces(Control):
         distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
         now = time.unsqueeze(-2)
         pairs = self.bumps((-self.sharpness * (distance - self.centres).square()).exp())
+        pairs = pairs if self.names is None else pairs + self.names
         pairs = silu(self.pair(silu(pairs + now)))
         of_particles = silu(self.particle(self.sums @ pairs) + now)
         for messages in self.rounds:

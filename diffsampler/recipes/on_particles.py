@@ -1,15 +1,18 @@
 """Search, learn, correct, for particles."""
 
+from functools import partial
+
 from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SpaceCoordinates
 from diffsampler.losses import LogVariance, Matching, Stages
-from diffsampler.networks import PairForces
+from diffsampler.networks import LearnedVariance, PairForces, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from diffsampler.processes.grids import GeometricGrid
 from diffsampler.recipes.base import Parts, Recipe, Training
-from diffsampler.target import Target
+from diffsampler.target import Target, space_of
 
 NUM_STEPS, LAST_STEP = 64, 0.02
+WIDTH = 128
 NUM_TRANSITIONS = 1024
 SHARE_FITTED, SHARE_SHARPENED = 0.9, 0.1
 LR = 2e-3
@@ -24,9 +27,10 @@ class ParticlesRecipe(Recipe):
     """
 
     def parts(self, target: Target) -> Parts:
-        return Parts(
-            VariancePreserving, PairForces, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target)
-        )
+        perceptron = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
+        control = PairForces if space_of(target).isotropic else perceptron
+        grid = GeometricGrid(NUM_STEPS, LAST_STEP)
+        return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
         loss = Stages([Matching(NUM_TRANSITIONS), LogVariance()])
