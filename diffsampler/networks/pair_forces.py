@@ -19,8 +19,8 @@ class PairForces(Control):
 
     f_ij comes from messages between all pairs, each a perceptron on Gaussian bumps of their distance: equivariant under
     rotations, reflections and, of identical particles, permutations, to rounding, and dense, without scatter. Without
-    messages (`depth=0`) it is a radial force field. Outputs are scaled to the size that a control has, as in `PreconditionedMLP`; control and
-    width are zero at initialisation.
+    messages (`depth=0`) it is a radial force field. Outputs are scaled to the size that a control has, as in
+    `PreconditionedMLP`; control and width are zero at initialisation.
 
     References:
         E(n) Equivariant Graph Neural Networks, Satorras, Hoogeboom & Welling, 2021, arXiv:2102.09844.

@@ -14,7 +14,8 @@ from diffsampler.target import Target, space_of
 NUM_STEPS, LAST_STEP = 64, 0.02
 WIDTH = 128
 NUM_TRANSITIONS = 1024
-SHARE_FITTED, SHARE_SHARPENED = 0.9, 0.1
+SHARE_FITTED, SHARE_SHARPENED = 0.98, 0.02  # a sharpening step takes some twenty times as long
+FEW, SMALL_WIDTH = 8, 32  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
 TOLERANCE = 0.05
 
@@ -27,8 +28,10 @@ class ParticlesRecipe(Recipe):
     """
 
     def parts(self, target: Target) -> Parts:
+        space = space_of(target)
         perceptron = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-        control = PairForces if space_of(target).isotropic else perceptron
+        forces = PairForces if space.num_particles <= FEW else partial(PairForces, width=SMALL_WIDTH, depth=1)
+        control = forces if space.isotropic else perceptron
         grid = GeometricGrid(NUM_STEPS, LAST_STEP)
         return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))
 
