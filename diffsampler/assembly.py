@@ -9,7 +9,6 @@ import torch
 from diffsampler.contracts import check_parts
 from diffsampler.coordinates import (
     Coordinates,
-    DensityInCoordinates,
     MeanFreeCoordinates,
     SupportCoordinates,
     check_coordinates,
@@ -17,12 +16,13 @@ from diffsampler.coordinates import (
 )
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
+from diffsampler.frames import DensityInCoordinates
 from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import check_initialised, make_part
 from diffsampler.policy import Policy
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid, UniformGrid
-from diffsampler.recipes import Dgfs, Recipe, recipe_on
+from diffsampler.recipes import Dgfs, Recipe, recipe_for
 from diffsampler.spaces import Particles, Space
 from diffsampler.streams import fixed_weights
 from diffsampler.target import Target, check_log_z, space_of, support_of
@@ -56,7 +56,7 @@ def assemble(
     if isinstance(flow, str) and flow != "auto":
         raise InputError(f"flow must be a StateFlow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}.")
     is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
-    recipe = recipe_on(space_of(target)) if is_alone else Dgfs()
+    recipe = recipe_for(target) if is_alone else Dgfs()
     usual = recipe.parts(target)
     if coordinates is not None:
         coordinates = make_part("coordinates", coordinates, Coordinates, target)
@@ -65,6 +65,8 @@ def assemble(
             check_coordinates(coordinates)
     elif usual.coordinates is not None:
         coordinates = usual.coordinates
+    elif target.coordinates is not None:
+        coordinates = make_part("coordinates", target.coordinates, Coordinates, target)
     elif isinstance(space_of(target), Particles):
         coordinates = MeanFreeCoordinates(target)
     space = space_of(target) if coordinates is None else coordinates.space

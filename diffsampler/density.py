@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError
-from diffsampler.spaces import Space
 from diffsampler.target import Target
 
 # An end point of zero density enters a loss as if its weight were exp(-10) Z; estimates use the zero itself.
@@ -215,57 +214,6 @@ class DerivedDensity(Density):
 
     def from_user(self, x: Tensor) -> Tensor:
         return self.inner.from_user(x)
-
-
-class DensityOnSpace(DerivedDensity):
-    """The density of states of a space, where the target's own points are an isometric image of them.
-
-    Arguments:
-        inner: the target.
-        space: that it declares.
-    """
-
-    def __init__(self, inner: Density | Target, space: Space) -> None:
-        super().__init__(inner, space.dim)
-        self.space = space
-
-    def from_user(self, x: Tensor) -> Tensor:
-        return self.space.from_target(self.inner.from_user(x))
-
-    def value(self, x: Tensor) -> Tensor:
-        return self.inner.value(self.space.to_target(x))
-
-    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_prob, score = self.inner.value_and_score(self.space.to_target(x))
-        return log_prob, self.space.from_target(score)
-
-
-class DensityOfReals(DerivedDensity):
-    """The density of those states' coordinates that are no angles, where these are kept.
-
-    Arguments:
-        inner: the density.
-        space: of its points.
-        x: a point with shape (D), whose angles are kept.
-    """
-
-    def __init__(self, inner: Density, space: Space, x: Tensor) -> None:
-        is_real = ~space.angles.to(x.device)
-        super().__init__(inner, int(is_real.sum()))
-        self.register_buffer("x", x, persistent=False)
-        self.register_buffer("is_real", is_real, persistent=False)
-
-    def value(self, x: Tensor) -> Tensor:
-        return self.inner.value(self._beside(x))
-
-    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_prob, score = self.inner.value_and_score(self._beside(x))
-        return log_prob, score[..., self.is_real]
-
-    def _beside(self, x: Tensor) -> Tensor:
-        point = self.x.to(x.dtype).expand(*x.shape[:-1], -1).clone()
-        point[..., self.is_real] = x
-        return point
 
 
 def or_zero_density(log_prob: Tensor) -> Tensor:

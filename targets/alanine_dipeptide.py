@@ -1,12 +1,15 @@
 """Alanine dipeptide in implicit solvent: the smallest molecule with a Ramachandran map."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 
 import torch
 from torch import Tensor
 
+from diffsampler.coordinates import InternalCoordinates, ZMatrix, chiral_atoms, z_matrix_from_bonds
 from diffsampler.molecules import dihedral
+from diffsampler.target import Target
 from targets.force_field_target import ForceFieldTarget
 
 __all__ = ["AlanineDipeptide"]
@@ -19,7 +22,8 @@ class AlanineDipeptide(ForceFieldTarget):
 
     OpenMM's amber96.xml and amber96_obc.xml, no cutoff. The literature's AlanineDipeptideImplicit of openmmtools is
     named alike, but reads a parameter file of its own, with which this was not compared. The energy does not know left
-    from right: configurations of D-alanine weigh as much as those of L-alanine. `chirality` says which ones are L.
+    from right: configurations of D-alanine weigh as much as those of L-alanine. In the coordinates that it declares,
+    log Z is that of L-alanine. `chirality` says which ones are L.
 
     Needs OpenMM to read files: `pip install diffsampler[molecules]`.
 
@@ -35,6 +39,7 @@ class AlanineDipeptide(ForceFieldTarget):
             super().__init__(str(path), ["amber96.xml", "amber96_obc.xml"], temperature)
         atoms = ("ACE1.C", "ALA2.N", "ALA2.CA", "ALA2.C", "NME3.N", "ALA2.CB")
         self._atoms = [self.molecule.atom(name) for name in atoms]
+        self.coordinates = self._coordinates()
         self.plot_coordinates = (3 * self._atoms[2], 3 * self._atoms[2] + 1)
 
     @property
@@ -49,6 +54,17 @@ class AlanineDipeptide(ForceFieldTarget):
 
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         return {"fraction_of_L": float(self._chirality(x).mean())}
+
+    def _coordinates(self) -> Callable[[Target], InternalCoordinates]:
+        """Of L-alanine: bonds, angles and torsions, of which all but those of the two amides turn freely."""
+        molecule = self.molecule
+        z_matrix = z_matrix_from_bonds(len(molecule.elements), molecule.bonds)
+        amides = [{molecule.atom(a), molecule.atom(b)} for a, b in (("ACE1.C", "ALA2.N"), ("ALA2.C", "NME3.N"))]
+        is_relative = ZMatrix(z_matrix).is_relative
+        free = [r[0] for k, r in enumerate(z_matrix) if k > 2 and not is_relative(k) and {*r[1:3]} not in amides]
+        chiral = chiral_atoms(z_matrix, molecule.bonds, molecule.elements)
+        reference = torch.as_tensor(molecule.positions, dtype=torch.float64).flatten()
+        return partial(InternalCoordinates, z_matrix=z_matrix, reference=reference, chiral=chiral, free=free)
 
     def _dihedral(self, x: Tensor, *atoms: int) -> Tensor:
         return dihedral(x.unflatten(-1, (-1, 3)), *atoms)

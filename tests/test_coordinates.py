@@ -8,8 +8,9 @@ import torch
 from helpers import ZeroControl, assert_mean, correlated_gaussian, randomise
 
 from diffsampler import FunctionTarget, Sampler
-from diffsampler.coordinates import AffineCoordinates, Coordinates, DensityInCoordinates, LaplaceCoordinates
+from diffsampler.coordinates import AffineCoordinates, Coordinates, LaplaceCoordinates
 from diffsampler.errors import InputError
+from diffsampler.frames import DensityInCoordinates
 from targets import Gaussian
 
 LOC, MATRIX = torch.tensor([3.0, -1.0]).double(), torch.tensor([[2.0, 0.0], [0.7, 0.5]]).double()

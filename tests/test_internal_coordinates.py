@@ -10,13 +10,13 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
 from diffsampler.coordinates import (
-    DensityInCoordinates,
     InternalCoordinates,
     ZMatrix,
     chiral_atoms,
     z_matrix_from_bonds,
 )
 from diffsampler.coordinates.z_matrix import Internal
+from diffsampler.frames import DensityInCoordinates
 from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance
 from diffsampler.processes import ProductProcess
 from diffsampler.spaces import Particles

@@ -8,7 +8,8 @@ import torch
 from helpers import MILD, assert_mean, random_sampler
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
-from diffsampler.coordinates import AffineCoordinates, DensityInCoordinates, MeanFreeCoordinates
+from diffsampler.coordinates import AffineCoordinates, MeanFreeCoordinates
+from diffsampler.frames import DensityInCoordinates
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import PinnedBrownian, Torus, VariancePreserving
 

@@ -20,12 +20,13 @@ from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, or_zero_density
 from diffsampler.errors import check_count, check_instance
+from diffsampler.frames import SpaceFrame, frame_of
 from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import share_of_heavy
 from diffsampler.repeatable import check_repeatable, points_of_all_sizes
 from diffsampler.spaces import Euclidean
-from diffsampler.target import Target, space_of
+from diffsampler.target import Target
 
 MAX_SEARCHES = 6
 SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
@@ -60,7 +61,7 @@ def reference(
     References:
         Bayesian stopping rules for multistart global optimization methods, Boender & Rinnooy Kan, 1987.
 
-    Where the target declares its space, Gaussians around modes are no use: see `tempered_reference`.
+    Where the target declares its space or coordinates, Gaussians around modes are no use: see `tempered_reference`.
 
     Arguments:
         target: the density.
@@ -80,9 +81,10 @@ def reference(
     own = next(target.density.buffers(), next(target.density.parameters(), torch.empty(0)))
     generator = generator_of(seed, generator, own.device)
     tell = (lambda done: None) if progress is None else progress
-    space = space_of(target.density.user_target)
-    if isinstance(target.density, CheckedTarget) and type(space) is not Euclidean:
-        return tempered_reference(target, space, num_particles, generator, tell, max_evaluations)
+    if isinstance(target.density, CheckedTarget):
+        frame = frame_of(target.density.user_target)
+        if not isinstance(frame, SpaceFrame) or type(frame.space) is not Euclidean:
+            return tempered_reference(target, frame, num_particles, generator, tell, max_evaluations)
     with unbounded(target) as onto:
         rounds, unseen = _searched(target, generator, tell, max_evaluations)
         found = _weighed(target, rounds, num_particles, generator, tell)

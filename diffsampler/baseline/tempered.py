@@ -19,11 +19,13 @@ from diffsampler.baseline.starts import Start, widest
 from diffsampler.baseline.symmetric import check_symmetric
 from diffsampler.baseline.tempering import Annealed, estimate_of_variance, smc
 from diffsampler.counted import CountedTarget
-from diffsampler.density import DensityOfReals, DensityOnSpace, or_zero_density
+from diffsampler.density import or_zero_density
 from diffsampler.errors import InputError
+from diffsampler.frames import DensityInCoordinates, DensityOfReals, Frame
 from diffsampler.log_z.resampling import step_at_ess
 from diffsampler.repeatable import check_repeatable
 from diffsampler.spaces import Space
+from diffsampler.target import space_of
 
 NUM_RUNS, MAX_RUNS = 3, 12
 WIDENINGS = (1.1, 1.4, 1.8)  # of starts, in turns: what all miss does not hang on one of them
@@ -39,7 +41,7 @@ NUM_AT_A_SCALE, NUM_POPULATIONS, EFFECTIVE = 64, 30, 0.25
 
 def tempered_reference(
     counter: CountedTarget,
-    space: Space,
+    frame: Frame,
     num_particles: int,
     generator: torch.Generator,
     tell: Callable[[float], None],
@@ -51,7 +53,7 @@ def tempered_reference(
 
     Arguments:
         counter: the target, in its own coordinates.
-        space: that it declares.
+        frame: in which particles walk, and which x is an image of.
         num_particles: of each run.
         generator: the source of all noise.
         tell: is told the fraction of the work that is done.
@@ -61,13 +63,14 @@ def tempered_reference(
         InputError: if the density is zero wherever the search looks, has no integral, or lacks a symmetry of its space.
     """
     limit = MANY_EVALUATIONS if max_evaluations is None else max_evaluations
-    user_density = counter.density
-    with counter.reading(DensityOnSpace(user_density, space)):
+    user_density, space = counter.density, frame.space
+    density = DensityInCoordinates(user_density, frame)
+    with counter.reading(density):
         start = _scaled(counter, space, generator)
         x = start.sample(NUM_PILOT, generator)
         check_repeatable(counter, x)
-    check_symmetric(counter, space, space.to_target(x), generator)
-    with counter.reading(DensityOnSpace(user_density, space)):
+    check_symmetric(counter, space_of(user_density.user_target), frame(x)[0], generator)
+    with counter.reading(density):
         move, num_moves = _moves(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ESS_THRESHOLD, generator=generator)
         _check_reals(counter, space, pilot.x)
@@ -86,9 +89,10 @@ def tempered_reference(
                 break
             if counter.num_evaluations + cost > limit and (len(runs) >= NUM_RUNS or max_evaluations is not None):
                 break
-        found = _together(runs, counter, space)
+        found = _together(runs, counter)
     tell(1.0)
-    return replace(found, x=space.wrap(space.to_target(found.x)))
+    x, log_det = frame(space.wrap(found.x))
+    return replace(found, x=x, log_prob=found.log_prob - log_det)
 
 
 def _tell_within(tell: Callable[[float], None], start: float, end: float, beta: float) -> None:
@@ -159,7 +163,7 @@ def _mean_of(runs: list[Annealed], counter: CountedTarget) -> tuple[float, float
     return float(log_z.logsumexp(0)) - math.log(len(runs)), float(torch.maximum(claimed.mean(), between)) / len(runs)
 
 
-def _together(runs: list[Annealed], counter: CountedTarget, space: Space) -> Replicates:
+def _together(runs: list[Annealed], counter: CountedTarget) -> Replicates:
     log_z, variance = _mean_of(runs, counter)
     x = torch.cat([run.x for run in runs])
     log_prob = or_zero_density(counter.log_prob(x))

@@ -8,7 +8,6 @@ from diffsampler.behaviours.base import Behaviour
 from diffsampler.coordinates import FoundCoordinates
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path, rollback
-from diffsampler.target import space_of
 
 
 class ExpertSamples(Behaviour):
@@ -64,7 +63,7 @@ class SearchedPoints(Behaviour):
         if not coordinates.is_found:
             raise InputError("SearchedPoints has no points yet: call sampler.search(seed=0), as fit does.")
         rows = torch.randint(len(coordinates.points), (n,), generator=generator, device=coordinates.points.device)
-        x = space_of(dynamics.target.density.user_target).image(coordinates.points[rows], generator)
+        x = coordinates.image(coordinates.points[rows], generator)
         return rollback(dynamics, dynamics.states_at(x, generator), generator)
 
     @staticmethod

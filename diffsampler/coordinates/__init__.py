@@ -1,7 +1,7 @@
 """Where the sampler walks (z), and where the target lives (x)."""
 
 from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates, ScaledCoordinates
-from diffsampler.coordinates.base import Coordinates, DensityInCoordinates, check_coordinates, check_space
+from diffsampler.coordinates.base import Coordinates, check_coordinates, check_space
 from diffsampler.coordinates.bonds import chiral_atoms, z_matrix_from_bonds
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.internal import InternalCoordinates
@@ -14,7 +14,6 @@ from diffsampler.coordinates.z_matrix import ZMatrix
 __all__ = [
     "AffineCoordinates",
     "Coordinates",
-    "DensityInCoordinates",
     "FoundCoordinates",
     "InternalCoordinates",
     "LaplaceCoordinates",

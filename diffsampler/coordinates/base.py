@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from diffsampler.density import Density, DerivedDensity
 from diffsampler.errors import InputError
 from diffsampler.spaces import Euclidean, Space
 from diffsampler.support import score_through
@@ -52,32 +51,6 @@ class Coordinates(nn.Module, ABC):
         That of log |det dx/dz| is part of it. By autograd, unless a subclass has a closed form.
         """
         return score_through(self, z, score)
-
-
-class DensityInCoordinates(DerivedDensity):
-    """A density of x as one of z: log R(x(z)) + log |det dx/dz|; same normalising constant."""
-
-    def __init__(self, inner: Density | Target, coordinates: Coordinates) -> None:
-        if coordinates.target_dim != inner.dim:
-            raise InputError(f"coordinates must have the target's dimension {inner.dim}, got {coordinates.target_dim}.")
-        super().__init__(inner, coordinates.dim)
-        self.coordinates = coordinates
-
-    def from_user(self, x: Tensor) -> Tensor:
-        return self.coordinates.inverse(self.inner.from_user(x))
-
-    def value(self, x: Tensor) -> Tensor:
-        point, log_det = self.coordinates(self._precisely(x))
-        return self.inner.value(point) + log_det
-
-    def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z = self._precisely(x)
-        point, log_det = self.coordinates(z)
-        log_prob, score = self.inner.value_and_score(point)
-        return log_prob + log_det, self.coordinates.score_of(z, score)
-
-    def _precisely(self, z: Tensor) -> Tensor:
-        return z.double() if self.coordinates.precise else z
 
 
 def check_space(coordinates: Coordinates, target: Target) -> None:

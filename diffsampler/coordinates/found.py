@@ -48,6 +48,10 @@ class FoundCoordinates(Coordinates):
             max_evaluations: of the target, after which no further search begins.
         """
 
+    def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Points x, with shape (n, D), moved at random by what leaves the target unchanged: as likely as before."""
+        return x
+
     @property
     def is_found(self) -> bool:
         """Whether `search` was called, on this object or on that of a checkpoint."""

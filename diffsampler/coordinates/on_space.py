@@ -10,14 +10,17 @@ from diffsampler.baseline.starts import as_matrix, moments_on
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
+from diffsampler.frames import SpaceFrame, frame_of
 from diffsampler.log_z.resampling import systematic
 from diffsampler.spaces import Space
 from diffsampler.streams import new_generator
-from diffsampler.target import Target, space_of
+from diffsampler.target import Target
 
 
 class SpaceCoordinates(FoundCoordinates):
     """x = T(loc + root z), where T maps states of the target's space to x, and root has the symmetry of the space.
+
+    T is that of the coordinates which the target declares, if it does.
 
     Particles share one scale, sites of a lattice one mean and a covariance that depends on their distance alone; angles
     stay what they are. Before `search` loc is 0 and root 1.
@@ -30,9 +33,10 @@ class SpaceCoordinates(FoundCoordinates):
     precise = True
 
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
-        space = space_of(target)
+        frame = frame_of(target)
+        space = frame.space
         super().__init__(space.dim, target.dim)
-        self._space = space
+        self.frame, self._space = frame, space
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.register_buffer("loc", torch.zeros(space.dim, dtype=torch.float64))
         self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
@@ -43,15 +47,22 @@ class SpaceCoordinates(FoundCoordinates):
         return self._space
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        state = self.loc + z.double() @ self.root
-        return self._space.to_target(state).to(z.dtype), self.log_det.expand(z.shape[:-1])
+        x, log_det = self.frame(self._state(z))
+        return x.to(z.dtype), self.log_det + log_det
 
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
-        return (self._space.from_target(score.double()) @ self.root).to(z.dtype)
+        return (self.frame.score_of(self._state(z), score.double()) @ self.root).to(z.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        state = self._space.wrap(self._space.from_target(x.double()))
+        state = self.frame.inverse(x.double())
         return torch.linalg.solve(self.root, (state - self.loc).unsqueeze(-1)).squeeze(-1).to(x.dtype)
+
+    def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        # Coordinates that a target declares leave out what changes nothing.
+        return self._space.image(x, generator) if isinstance(self.frame, SpaceFrame) else x
+
+    def _state(self, z: Tensor) -> Tensor:
+        return self.loc + z.double() @ self.root
 
     @torch.no_grad()
     def search(
@@ -66,7 +77,7 @@ class SpaceCoordinates(FoundCoordinates):
         rows = systematic(found.log_weight, len(self.points), generator)
         x = found.x[rows[torch.randperm(len(rows), generator=generator, device=rows.device)]]
         if not self._space.is_periodic:
-            loc, root = moments_on(self._space, self._space.from_target(found.x))
+            loc, root = moments_on(self._space, self.frame.inverse(found.x))
             self.loc.copy_(loc)
             self.root.copy_(as_matrix(root, self.dim))
             self.log_det.copy_(torch.linalg.slogdet(self.root).logabsdet)

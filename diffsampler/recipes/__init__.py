@@ -2,7 +2,7 @@
 
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.dgfs import Dgfs
-from diffsampler.recipes.of_space import recipe_on
+from diffsampler.recipes.of_space import recipe_for, recipe_on
 from diffsampler.recipes.on_angles import AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
@@ -17,5 +17,6 @@ __all__ = [
     "Recipe",
     "SearchLearnCorrect",
     "Training",
+    "recipe_for",
     "recipe_on",
 ]

@@ -2,12 +2,22 @@
 
 from functools import singledispatch
 
+from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
 from diffsampler.recipes.on_angles import AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
 from diffsampler.spaces import Circle, Lattice, Particles, Product, Space
+from diffsampler.target import Target
+
+
+def recipe_for(target: Target) -> Recipe:
+    """What a target alone gets."""
+    frame = frame_of(target)
+    recipe = recipe_on(frame.space)
+    # Declared coordinates are searched by tempered SMC, whatever their space.
+    return AnglesRecipe() if target.coordinates is not None and type(recipe) is SearchLearnCorrect else recipe
 
 
 @singledispatch

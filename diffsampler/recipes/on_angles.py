@@ -10,7 +10,7 @@ from diffsampler.processes import ProductProcess, Torus
 from diffsampler.processes.grids import GeometricGrid
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.spaces import Lattice
-from diffsampler.target import Target, space_of
+from diffsampler.target import Target
 
 NUM_STEPS, LAST_STEP = 32, 0.003
 WIDTH = 128
@@ -27,10 +27,12 @@ class AnglesRecipe(Recipe):
     """
 
     def parts(self, target: Target) -> Parts:
+        coordinates = SpaceCoordinates(target)
+        space, grid = coordinates.space, GeometricGrid(NUM_STEPS, LAST_STEP)
+        process = Torus if space.is_periodic else ProductProcess
         perceptron = partial(LearnedVariance, network=partial(FourierMLP, width=WIDTH), width=WIDTH)
-        control = LatticeConvolutions if isinstance(space_of(target), Lattice) else perceptron
-        process = Torus if space_of(target).is_periodic else ProductProcess
-        return Parts(process, control, None, GeometricGrid(NUM_STEPS, LAST_STEP), SpaceCoordinates(target))
+        control = LatticeConvolutions if isinstance(space, Lattice) else perceptron
+        return Parts(process, control, None, grid, coordinates)
 
     def training(self) -> Training:
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
