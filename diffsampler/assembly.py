@@ -10,6 +10,7 @@ from diffsampler.coordinates import (
     Coordinates,
     DensityInCoordinates,
     MeanFreeCoordinates,
+    SpaceCoordinates,
     SupportCoordinates,
     check_coordinates,
     check_space,
@@ -66,6 +67,8 @@ def assemble(
         coordinates = usual.coordinates
     elif isinstance(space_of(target), Particles):
         coordinates = MeanFreeCoordinates(target)
+    elif space_of(target).dim < target.dim:  # particles beside others
+        coordinates = SpaceCoordinates(target)
     space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
         process = make_part("process", _or(process, usual.process), Process, space)
