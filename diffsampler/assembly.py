@@ -10,6 +10,7 @@ from diffsampler.contracts import check_parts
 from diffsampler.coordinates import (
     Coordinates,
     MeanFreeCoordinates,
+    SpaceCoordinates,
     SupportCoordinates,
     check_coordinates,
     check_space,
@@ -69,6 +70,8 @@ def assemble(
         coordinates = make_part("coordinates", target.coordinates, Coordinates, target)
     elif isinstance(space_of(target), Particles):
         coordinates = MeanFreeCoordinates(target)
+    elif space_of(target).dim < target.dim:  # particles beside others
+        coordinates = SpaceCoordinates(target)
     space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
         process = make_part("process", _or(process, usual.process), Process, space)

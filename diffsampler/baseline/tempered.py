@@ -5,6 +5,7 @@ is uniform or isotropic has all of them alike, and particles that cool down slow
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -69,11 +70,13 @@ def tempered_reference(
         start = _scaled(counter, space, generator)
         x = start.sample(NUM_PILOT, generator)
         check_repeatable(counter, x)
+        _check_somewhere(counter, counter.log_prob(x), "")
     check_symmetric(counter, space_of(user_density.user_target), frame(x)[0], generator)
     with counter.reading(density):
+        # Before any tempering, which up a density without an integral takes hundreds of rungs.
+        _check_reals(counter, space, x)
         move, num_moves = _moves(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ESS_THRESHOLD, generator=generator)
-        _check_reals(counter, space, pilot.x)
         tell(0.1)
         runs: list[Annealed] = []
         while len(runs) < MAX_RUNS:
@@ -106,8 +109,13 @@ def _check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
     if is_real.all():
         check_proper(counter, x)
     elif is_real.any():
-        with counter.reading(DensityOfReals(counter.density, space, x[0])):
-            check_proper(counter, x[:, is_real])
+        highest = x[or_zero_density(counter.log_prob(x)).argmax()]
+        try:
+            with counter.reading(DensityOfReals(counter.density, space, highest)):
+                check_proper(counter, x[:, is_real])
+        except InputError as error:
+            names = is_real.nonzero().flatten().tolist()
+            raise InputError(re.sub(r"x\[(\d+)\]", lambda one: f"x[{names[int(one[1])]}]", str(error))) from None
 
 
 def _moves(counter: CountedTarget) -> tuple[Move, int]:
@@ -127,11 +135,8 @@ def _scaled(counter: CountedTarget, space: Space, generator: torch.Generator) ->
     heights = [or_zero_density(counter.log_prob(one.sample(NUM_AT_A_SCALE, generator))) for one in starts]
     # An integral by draws of each scale: of what has singular cores the mean is of those that keep apart.
     masses = torch.stack([_log_mass(start, height) for start, height in zip(starts, heights, strict=True)])
-    if masses.isneginf().all():
-        raise InputError(
-            f"No log Z: {counter.name}.log_prob is zero density, or no number, at all points that were tried, from the "
-            f"scale {float(SCALES[0]):g} to {float(SCALES[-1]):g}. Rescale x, so that its mass is within."
-        )
+    tried = f", from the scale {float(SCALES[0]):g} to {float(SCALES[-1]):g}: rescale x, so that its mass is within"
+    _check_somewhere(counter, masses, tried)
     start = starts[int(masses.argmax())]
     for _ in range(NUM_POPULATIONS):
         x = start.sample(NUM_AT_A_SCALE * 4, generator)
@@ -147,6 +152,14 @@ def _scaled(counter: CountedTarget, space: Space, generator: torch.Generator) ->
             return narrower
         start = narrower
     return start
+
+
+def _check_somewhere(counter: CountedTarget, log_prob: Tensor, tried: str) -> None:
+    """Refuse a density that is zero, or no number, at all points."""
+    if or_zero_density(log_prob).isneginf().all():
+        raise InputError(
+            f"No log Z: {counter.name}.log_prob is zero density, or no number, at all points that were tried{tried}."
+        )
 
 
 def _log_mass(start: Start, log_prob: Tensor) -> Tensor:
@@ -174,7 +187,9 @@ def _together(runs: list[Annealed], counter: CountedTarget) -> Replicates:
         unseen = 1.0
         warnings.append("There was one run of SMC alone: what it has missed is not known.")
     worst = max(abs(value - log_z) / max(error, 1e-9) for value, error in claimed)
-    if math.isfinite(variance) and worst > DISAGREE:
+    if not math.isfinite(variance):
+        warnings.append("In a run of SMC all particles descend from too few for an interval. Use more particles.")
+    elif worst > DISAGREE:
         warnings.append(
             f"Of {len(runs)} runs of SMC one is {worst:.1f} of its standard errors from the others: they do not mix."
         )

@@ -70,9 +70,9 @@ class Matching(Objective):
         # The mean of y given x and the end point, as y is given the end point and x given y.
         decay, lost = back.mean.double(), back.std.square()
         precision = decay.square() * next_std.square() + lost
-        of_x, of_end = (
-            part.to(x.dtype) for part in (decay * next_std.square() / precision, next_signal * lost / precision)
-        )
+        is_start = precision == 0  # a Dirac, which says nothing of where y is
+        of_x = torch.where(is_start, 0.0, decay * next_std.square() / precision).to(x.dtype)
+        of_end = torch.where(is_start, next_signal, next_signal * lost / precision).to(x.dtype)
         if self.use_score and dynamics.target.differentiable:
             score = dynamics.target.log_prob_and_score(path.x[-1])[1][row]
             guess = (mean.detach() - of_x * x) / of_end
@@ -89,7 +89,8 @@ class Matching(Objective):
         signal, variance = signal.to(x.dtype), std.square().to(x.dtype)
         excess = end - (x + variance * score / signal) / signal
         excess = torch.where(excess.isfinite().all(-1, keepdim=True), excess, 0.0)
+        # As earlier steps have it: a share that fits the noise of these points would bias their mean.
+        share = (self.products / self.squares.clamp(min=1e-300)).clamp(0, 1)[step]
         for sums, values in ((self.products, (end - guess) * excess), (self.squares, excess.square())):
             sums.mul_(1 - FORGOTTEN).index_add_(0, step, values.double().sum(-1))
-        share = (self.products / self.squares.clamp(min=1e-300)).clamp(0, 1)[step]
         return end - share.unsqueeze(-1).to(x.dtype) * excess

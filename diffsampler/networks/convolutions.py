@@ -8,6 +8,7 @@ from torch.nn.functional import silu
 
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
+from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Lattice, Links, Space
@@ -54,6 +55,7 @@ class LatticeConvolutions(Control):
                 f"{type(self).__name__} is for fields on a lattice of one to three dimensions, but process "
                 f"{type(process).__name__} walks on {space!r}: declare the target's space, such as Lattice((8, 8))."
             )
+        check_one_scale(type(self).__name__, process)
         check_count("width", width)
         check_count("depth", depth, minimum=0)
         if check_count("reach", reach, minimum=0) > min(space.shape):

@@ -6,6 +6,7 @@ from torch.nn.functional import silu
 
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
+from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
@@ -53,6 +54,7 @@ class PairForces(Control):
                 f"{type(self).__name__} is for particles, but {type(process).__name__} walks on {self.space!r}: "
                 "declare the target's space, as in FunctionTarget(fn, dim, mean_free=4), or take FourierMLP."
             )
+        check_one_scale(type(self).__name__, process)
         check_count("width", width)
         check_count("depth", depth, minimum=0)
         self.bound = check_positive("bound", bound)

@@ -11,7 +11,7 @@ from diffsampler.processes.grids import GeometricGrid
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.target import Target, space_of
 
-NUM_STEPS, LAST_STEP = 64, 0.02
+NUM_STEPS, LAST_STEP = 128, 0.015
 WIDTH = 128
 NUM_TRANSITIONS = 1024
 SHARE_FITTED, SHARE_SHARPENED = 0.98, 0.02  # a sharpening step takes some twenty times as long

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from numbers import Integral
 
 from diffsampler.errors import InputError
 from diffsampler.spaces.base import Space
@@ -20,8 +21,9 @@ def angles_among(periodic: bool | Sequence[int], dim: int) -> Space:
     if isinstance(periodic, bool):
         return Circle(dim) if periodic else Euclidean(dim)
     try:
-        named = {int(index) for index in periodic}
-        known = len(named) == len(list(periodic)) and named == {i for i in periodic if 0 <= i < dim}
+        given = list(periodic.tolist() if hasattr(periodic, "tolist") else periodic)
+        named = {int(index) for index in given if not isinstance(index, bool)}  # no masks
+        known = len(named) == len(given) and named == {index for index in given if 0 <= index < dim}
     except (TypeError, ValueError):
         known = False
     if not known:
@@ -40,9 +42,9 @@ def particles_of(mean_free: int, dim: int) -> Particles:
     Raises:
         InputError: if D is no multiple of their number.
     """
-    if isinstance(mean_free, bool) or not isinstance(mean_free, int) or mean_free < 2 or dim % mean_free:
+    if isinstance(mean_free, bool) or not isinstance(mean_free, Integral) or mean_free < 2 or dim % mean_free:
         raise InputError(
             f"mean_free must be the number of particles, at least 2, of which dim = {dim} is a multiple, got "
             f"{mean_free!r}."
         )
-    return Particles(mean_free, dim // mean_free)
+    return Particles(int(mean_free), dim // mean_free)

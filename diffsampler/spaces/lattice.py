@@ -24,7 +24,7 @@ class Lattice(Space):
     """
 
     def __init__(self, shape: Sequence[int], site: Space | None = None) -> None:
-        if isinstance(shape, int) or not len(shape):
+        if not hasattr(shape, "__len__") or not len(shape):
             raise InputError(f"shape must be the numbers of sites, such as (6, 6), got {shape!r}.")
         self.shape = tuple(check_count("shape", size) for size in shape)
         self.site = Euclidean(1) if site is None else site
@@ -59,9 +59,13 @@ class Lattice(Space):
         return {**self.site.symmetries, "all fields are shifted along the lattice": self._shifted}
 
     def _shifted(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        shifts = [int(torch.randint(size, (), generator=generator, device=x.device)) for size in self.shape]
-        axes = tuple(range(-len(self.shape), 0))
-        return self.fields(x).roll(shifts, axes).flatten(-len(self.shape) - 1)
+        # Each point by itself: of one shift for all, one in V is none at all.
+        fields, row = self.fields(x), torch.arange(len(x), device=x.device).unsqueeze(-1)
+        for axis, size in enumerate(self.shape, start=2):
+            shift = torch.randint(size, (len(x), 1), generator=generator, device=x.device)
+            site = (torch.arange(size, device=x.device) + shift) % size
+            fields = fields.movedim(axis, 1)[row, site].movedim(1, axis)
+        return fields.flatten(1)
 
     def __repr__(self) -> str:
         return f"Lattice({self.shape}, {self.site!r})"

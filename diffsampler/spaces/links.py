@@ -25,7 +25,7 @@ class Links(Lattice):
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        if isinstance(shape, int) or len(shape) < 2:
+        if not hasattr(shape, "__len__") or len(shape) < 2:
             raise InputError(f"shape of links must have at least two dimensions, such as (8, 8), got {shape!r}.")
         super().__init__(shape, Circle(len(shape)))
 

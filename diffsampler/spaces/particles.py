@@ -68,7 +68,9 @@ class Particles(Euclidean):
         return declared
 
     def _translated(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return x + noise_like(x[..., : self.dimension], generator).repeat(1, self.num_particles)
+        # By about as much as they are apart: by much more, float32 would no longer know how far that is.
+        size = x.abs().amax(-1, keepdim=True)
+        return x + (size * noise_like(x[..., : self.dimension], generator)).repeat(1, self.num_particles)
 
     def _exchanged(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         particles = x.unflatten(-1, (-1, self.dimension))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffsampler.errors import check_instance
 from diffsampler.spaces.base import Space, Symmetry
 from diffsampler.spaces.kernels import ProductKernel
 
@@ -19,14 +20,25 @@ class Product(Space):
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
-        super().__init__(sum(space.dim for space in spaces))
-        self.spaces = list(spaces)
+        self.spaces = [check_instance("spaces", space, Space, "Circle(2)") for space in spaces]
+        super().__init__(sum(space.dim for space in self.spaces))
         self.is_euclidean = all(space.is_euclidean for space in spaces)
         self.is_periodic = all(space.is_periodic for space in spaces)
 
     @property
     def angles(self) -> Tensor:
         return torch.cat([space.angles for space in self.spaces])
+
+    @property
+    def target_dim(self) -> int:
+        return sum(space.target_dim for space in self.spaces)
+
+    def to_target(self, z: Tensor) -> Tensor:
+        return torch.cat([space.to_target(part) for space, part in self._parts(z)], -1)
+
+    def from_target(self, x: Tensor) -> Tensor:
+        parts = zip(self.spaces, self._split_target(x), strict=True)
+        return torch.cat([space.from_target(part) for space, part in parts], -1)
 
     def kernel(self, mean: Tensor, std: Tensor) -> ProductKernel:
         stds = self._split(std.expand(*std.shape[:-1], self.dim) if std.ndim else std.expand(self.dim))
@@ -54,7 +66,7 @@ class Product(Space):
         return found
 
     def _moved(self, which: list[int], what: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        parts = list(self._split(x))
+        parts = list(self._split_target(x))
         for k in which:
             parts[k] = self.spaces[k].symmetries[what](parts[k], generator)
         return torch.cat(parts, -1)
@@ -64,6 +76,9 @@ class Product(Space):
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.split([space.dim for space in self.spaces], -1)
+
+    def _split_target(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split([space.target_dim for space in self.spaces], -1)
 
     def __repr__(self) -> str:
         return f"Product({self.spaces})"
