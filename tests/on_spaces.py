@@ -25,10 +25,9 @@ def centred(x: Tensor, num_particles: int) -> Tensor:
 
 
 def springs(n: int = 3, d: int = 2, scale: float = 1.0, **declared: object) -> FunctionTarget:
-    """-1/2 sum_{i<j} |x_i - x_j|^2 / scale^2 = -n/2 |z|^2 / scale^2, of identical particles unless declared."""
+    """-1/2 sum_{i<j} |x_i - x_j|^2 / scale^2 = -n/2 |x - mean|^2 / scale^2, of identical particles if not declared."""
 
     def log_prob(x: Tensor) -> Tensor:
-        # The sum over pairs by hand: no root of a distance, which has no gradient at 0.
         return -0.5 * n * (centred(x, n) / scale).square().sum((-1, -2))
 
     log_z = 0.5 * (n - 1) * d * (LOG_TWO_PI - math.log(n) + 2 * math.log(scale))

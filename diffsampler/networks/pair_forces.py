@@ -62,10 +62,10 @@ class PairForces(Control):
         num_bumps, spacing = check_count("num_bumps", num_bumps, minimum=2), check_positive("reach", reach) / num_bumps
         self.register_buffer("centres", torch.linspace(0, reach, num_bumps), persistent=False)
         self.sharpness = 0.5 / spacing**2
-        self.register_buffer("scale", process.scale.detach().float().clone(), persistent=False)
+        self.register_buffer("scale", process.scale.detach().clone(), persistent=False)
         n = self.space.num_particles
         first, second = torch.combinations(torch.arange(n)).T
-        ends = nn.functional.one_hot(torch.stack([first, second]), n).float()
+        ends = nn.functional.one_hot(torch.stack([first, second]), n).to(torch.get_default_dtype())
         self.register_buffer("sums", (ends[0] + ends[1]).T.contiguous(), persistent=False)
         self.register_buffer("differences", (ends[0] - ends[1]).T.contiguous(), persistent=False)
         self.time = FourierTimeEmbedding(width)
