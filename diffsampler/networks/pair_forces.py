@@ -7,7 +7,7 @@ from torch.nn.functional import silu
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
-from diffsampler.networks.fourier import FourierTimeEmbedding
+from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
 
@@ -18,10 +18,10 @@ SOFT = 1e-6  # of distances, where they are differentiated
 class PairForces(Control):
     """u_i = c(t) x_i + sum_j f_ij(t, all distances) (x_i - x_j), and one width of the step for all coordinates.
 
-    f_ij comes from messages between all pairs, each a perceptron on Gaussian bumps of their distance: equivariant under
-    rotations, reflections and, of identical particles, permutations, to rounding, and dense, without scatter. Without
-    messages (`depth=0`) it is a radial force field. Outputs are scaled to the size that a control has, as in
-    `PreconditionedMLP`; control and width are zero at initialisation.
+    f_ij is a radial force, bumps of the distance times coefficients of time, which is as sharp as cores are, and what
+    messages between all pairs add to it, each a perceptron on the bumps: equivariant under rotations, reflections and,
+    of identical particles, permutations, to rounding, and dense, without scatter. Outputs are scaled to the size that a
+    control has, as in `PreconditionedMLP`; control and width are zero at initialisation.
 
     References:
         E(n) Equivariant Graph Neural Networks, Satorras, Hoogeboom & Welling, 2021, arXiv:2102.09844.
@@ -42,7 +42,7 @@ class PairForces(Control):
         process: Process | Space,
         width: int = 64,
         depth: int = 2,
-        num_bumps: int = 48,
+        num_bumps: int = 96,
         reach: float = 6.0,
         bound: float = 3.0,
     ) -> None:
@@ -80,6 +80,7 @@ class PairForces(Control):
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)),
         )
         self.of_time = nn.Linear(width, 2)
+        self.radial = TimeFunction(num_bumps, width)
         for layer in (self.force, self.log_width[-1], self.of_time):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -87,22 +88,24 @@ class PairForces(Control):
     def embed(self, t: Tensor) -> Tensor:
         p, q = self._gaussian_control(t.unsqueeze(-1))
         size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, 1)
-        return torch.cat([size, self.time(t)], -1)
+        return torch.cat([size, self.radial(t), self.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        size, time = embedding[..., :1], embedding[..., 1:]
+        size, radial, time = embedding.tensor_split([1, 1 + len(self.centres)], -1)
         particles = self.space.positions(x / self.scale.to(x.dtype))
         apart = self.differences.T @ particles
         distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
         now = time.unsqueeze(-2)
-        pairs = self.bumps((-self.sharpness * (distance - self.centres).square()).exp())
+        bumps = (-self.sharpness * (distance - self.centres).square()).exp()
+        pairs = self.bumps(bumps)
         pairs = pairs if self.names is None else pairs + self.names
         pairs = silu(self.pair(silu(pairs + now)))
         of_particles = silu(self.particle(self.sums @ pairs) + now)
         for messages in self.rounds:
             pairs, of_particles = messages(pairs, of_particles, self.sums)
         linear, log_width = self.of_time(time).split(1, -1)
-        forces = self.differences @ (self.force(pairs) / (1 + distance) * apart) + linear.unsqueeze(-1) * particles
+        force = bumps @ radial.unsqueeze(-1) + self.force(pairs)
+        forces = self.differences @ (force / (1 + distance) * apart) + linear.unsqueeze(-1) * particles
         log_width = log_width + self.log_width(of_particles.mean(-2))
         log_width = self.bound * torch.tanh(log_width / self.bound)
         return torch.cat([size * self.space.flattened(forces), log_width.expand_as(x)], -1)

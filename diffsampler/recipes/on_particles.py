@@ -14,7 +14,7 @@ from diffsampler.target import Target, space_of
 NUM_STEPS, LAST_STEP = 128, 0.015
 WIDTH = 128
 NUM_TRANSITIONS = 1024
-SHARE_FITTED, SHARE_SHARPENED = 0.98, 0.02  # a sharpening step takes some twenty times as long
+SHARE_FITTED, SHARE_SHARPENED = 0.99, 0.01  # a sharpening step takes some twenty times as long
 FEW, SMALL_WIDTH = 8, 32  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
 TOLERANCE = 0.05
