@@ -66,7 +66,7 @@ from diffsampler.processes import (
     VarianceExploding,
     VariancePreserving,
 )
-from diffsampler.processes.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
+from diffsampler.processes.grids import GeometricGrid, Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 from diffsampler.spaces import Circle, Euclidean, Product
 from targets import Gaussian, GaussianMixture
 
@@ -280,6 +280,8 @@ GRIDS: list[tuple[str, Callable[[int], Grid]]] = [
     ("UniformGrid", UniformGrid),
     ("PowerGrid", PowerGrid),
     ("PowerGrid-0.5", lambda num_steps: PowerGrid(num_steps, power=0.5)),
+    ("GeometricGrid", GeometricGrid),
+    ("GeometricGrid-0.5", lambda num_steps: GeometricGrid(num_steps, last=0.5)),
     ("LogSNRGrid", LogSNRGrid),
     ("JitteredGrid", JitteredGrid),
     ("JitteredGrid-0.99", lambda num_steps: JitteredGrid(num_steps, jitter=0.99)),

@@ -7,7 +7,7 @@ import torch
 from helpers import GRIDS, by_name
 
 from diffsampler import InputError
-from diffsampler.processes.grids import Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
+from diffsampler.processes.grids import GeometricGrid, Grid, JitteredGrid, LogSNRGrid, PowerGrid, UniformGrid
 
 Case = tuple[str, Callable[[int], Grid]]
 
@@ -15,6 +15,10 @@ Case = tuple[str, Callable[[int], Grid]]
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 49, 100, 997])
 @pytest.mark.parametrize("case", GRIDS, ids=by_name)
 def test_partition_of_the_unit_interval(case: Case, num_steps: int, generator: torch.Generator) -> None:
+    if num_steps == 1 and case[0].startswith("GeometricGrid"):
+        with pytest.raises(InputError, match="num_steps must be a whole number of at least 2"):
+            case[1](1)
+        return
     times = case[1](num_steps).times(generator)
     assert times.dtype == torch.float64 and times.device.type == "cpu", case[0]
     assert times.shape == (num_steps + 1,), case[0]
@@ -48,6 +52,18 @@ def test_power_above_one_is_fine_at_the_target() -> None:
     assert (PowerGrid(50, 0.5).times().diff().diff() > 0).all()
 
 
+def test_geometric_by_hand() -> None:
+    torch.testing.assert_close(GeometricGrid(3, 0.04).times(), torch.tensor([0, 1 - 0.2, 1 - 0.04, 1]))
+    torch.testing.assert_close(GeometricGrid(2, 0.3).times(), torch.tensor([0, 0.7, 1]))
+
+
+def test_geometric_steps_shrink_by_one_factor_to_the_last() -> None:
+    steps = GeometricGrid(64, 0.02).times().diff()
+    ratio = steps[1:-1] / steps[:-2]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.02 ** (1 / 63)))
+    assert float(steps[-1]) == pytest.approx(0.02)
+
+
 def test_log_snr_is_uniform() -> None:
     times = LogSNRGrid(21, bound=4.0).times()[1:-1]
     steps = torch.logit(times).diff()
@@ -68,6 +84,9 @@ def test_jitter_moves_within_its_cell_and_is_fresh(generator: torch.Generator) -
     [
         (lambda: PowerGrid(10, power=0.0), "power"),
         (lambda: PowerGrid(10, power=-1.0), "power"),
+        (lambda: GeometricGrid(10, last=0.0), "last"),
+        (lambda: GeometricGrid(10, last=1.0), "last"),
+        (lambda: GeometricGrid(10, last=float("nan")), "last"),
         (lambda: LogSNRGrid(10, bound=0.0), "bound"),
         (lambda: LogSNRGrid(10, bound=float("inf")), "bound"),
         (lambda: JitteredGrid(10, jitter=1.0), "jitter"),
@@ -81,7 +100,12 @@ def test_refuses_bad_shapes_of_grid(make: Callable[[], Grid], name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("make", "name"), [(lambda: PowerGrid(997, 6.0), "(?i)power"), (lambda: LogSNRGrid(100, 40.0), "LogSNR|bound")]
+    ("make", "name"),
+    [
+        (lambda: PowerGrid(997, 6.0), "(?i)power"),
+        (lambda: LogSNRGrid(100, 40.0), "LogSNR|bound"),
+        (lambda: GeometricGrid(997, 1e-17), "GeometricGrid has steps too short"),
+    ],
 )
 def test_refuses_grids_that_float64_cannot_resolve(make: Callable[[], Grid], name: str) -> None:
     # (1 / 997)^6 and exp(-40) vanish next to 1: two times would coincide.

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 import torch
+from on_spaces import angles_beside_a_real, centred, pair_distances, springs, two_angles
 from torch import Tensor
 
-from diffsampler import FunctionTarget, InputError, Sampler, fit
+from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
 from diffsampler.baseline import reference
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.coordinates import ScaledCoordinates
@@ -17,7 +18,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.losses import LogVariance
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import Torus
-from targets import VonMisesMixture
+from targets import DoubleWell4, LennardJones, U1Gauge, VonMisesMixture, XYModel
 
 LogProb = Callable[[Tensor], Tensor]
 MAX_EVALUATIONS = 8000
@@ -297,6 +298,57 @@ def test_names_what_has_no_end(name: str, differentiable: bool) -> None:
         message = reason(log_prob, scattered(dim, kind), differentiable)
         assert message is not None and re.search(expected, message), f"{kind}: {message}"
         assert message.startswith("FunctionTarget.log_prob ") and ". " not in message, "one sentence"
+
+
+def undeclared(target: Target) -> tuple[int, LogProb]:
+    """The density of a target that forgets to say where it lives."""
+    return target.dim, target.log_prob
+
+
+def coulomb(x: Tensor) -> Tensor:
+    """Six charges in the plane in a trap around their mean."""
+    return -3 * (1 / pair_distances(x, 6)).sum(-1) - 0.5 * centred(x, 6).square().sum((-1, -2))
+
+
+def chain(x: Tensor) -> Tensor:
+    """Five beads in space, each bound to the next."""
+    return -50 * (x.unflatten(-1, (5, 3)).diff(dim=-2).norm(dim=-1) - 1).square().sum(-1)
+
+
+MEAN_FREE = r"if x is {0} particles whose centre does not matter, say mean_free={0} in FunctionTarget; or add a prior"
+PERIODIC = (
+    r"have period 6.283; of angles in radians \(period 2 pi\) say so by FunctionTarget\(fn, dim, periodic=True\), or"
+)
+UNDECLARED: dict[str, tuple[tuple[int, LogProb], str]] = {
+    "DW-4": (undeclared(DoubleWell4()), MEAN_FREE.format(4)),
+    "LJ-7": (undeclared(LennardJones(7)), MEAN_FREE.format(7)),
+    "LJ-2 on a line": (undeclared(LennardJones(2, 1)), MEAN_FREE.format(2)),
+    "springs in the plane": (undeclared(springs(3, 2)), MEAN_FREE.format(3)),
+    "springs on a line": (undeclared(springs(6, 1)), MEAN_FREE.format(6)),
+    "charges": ((12, coulomb), MEAN_FREE.format(6)),
+    "a chain": ((15, chain), MEAN_FREE.format(5)),
+    "U(1)": (undeclared(U1Gauge((2, 2))), PERIODIC),
+    "XY": (undeclared(XYModel((3, 3))), PERIODIC),
+    "two angles": (undeclared(two_angles()), rf"x\[0\] and x\[1\] {PERIODIC}"),
+    "angles and a real": (undeclared(angles_beside_a_real()), rf"x\[0\] and x\[2\] {PERIODIC}"),
+}
+
+
+@pytest.mark.parametrize("name", UNDECLARED)
+def test_says_what_physicists_forget_to_declare(name: str) -> None:
+    (dim, log_prob), expected = UNDECLARED[name]
+    for kind in ("near", "at all distances"):
+        for differentiable in (True, False):
+            message = reason(log_prob, scattered(dim, kind), differentiable)
+            assert message is not None and re.search(expected, message), f"{kind}: {message}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNDECLARED)
+def test_the_search_says_it_too(name: str) -> None:
+    (dim, log_prob), expected = UNDECLARED[name]
+    with pytest.raises(InputError, match=expected):
+        reference(FunctionTarget(log_prob, dim), seed=0)
 
 
 def test_draws_of_others_do_not_change() -> None:

@@ -1,0 +1,199 @@
+"""Matching: the gradient of maximum likelihood in expectation, with less noise, at one network call an end point."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from helpers import Z_BOUND, CountingTarget, assert_mean, correlated_gaussian, random_sampler
+from torch import Tensor
+
+from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
+from diffsampler.behaviours import ExpertSamples, OnPolicy
+from diffsampler.losses import Matching, MaximumLikelihood, Objective
+from diffsampler.networks import Control, FourierMLP, LangevinControl, LearnedVariance
+from diffsampler.processes import (
+    AnnealedLangevin,
+    Bridge,
+    PinnedBrownian,
+    Process,
+    Torus,
+    Underdamped,
+    VarianceExploding,
+    VariancePreserving,
+)
+from targets import Gaussian, VonMisesMixture
+
+PROCESSES = {
+    "VariancePreserving": partial(VariancePreserving, sigma=1.3),
+    "VariancePreserving, a scale each": partial(VariancePreserving, sigma=[0.8, 1.6]),
+    "PinnedBrownian": partial(PinnedBrownian, sigma=1.4),
+}
+every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+NUM_DRAWS = 200
+
+
+def gradients(loss: Objective, sampler: Sampler, num_draws: int = NUM_DRAWS, seed: int = 5) -> Tensor:
+    """Of the control's output layers, by independent steps of a loss, with shape (draws, parameters)."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [value for name, value in sampler.policy.control.named_parameters() if "output" in name]
+    loss.adapt(sampler.dynamics)
+    found = []
+    for _ in range(num_draws):
+        step = loss.step(sampler.dynamics, ExpertSamples(), 32, generator, 0.0)
+        found.append(torch.cat([one.flatten() for one in torch.autograd.grad(step, layers)]))
+    return torch.stack(found)
+
+
+def small(process: Callable[[int], Process], **options: object) -> Sampler:
+    network = partial(LearnedVariance, network=partial(FourierMLP, width=4, depth=1), width=4)
+    options = {"control": network, "flow": None, "grid": 5, **options}
+    return random_sampler(correlated_gaussian(), process=process, **options)
+
+
+@every_process
+@pytest.mark.parametrize("use_score", [True, False], ids=["mixed", "denoising"])
+def test_the_gradient_has_the_mean_of_maximum_likelihood(process: Callable[[int], Process], use_score: bool) -> None:
+    # Of means and widths. Steps of matching share the running variances, but given those each is unbiased. Fifty
+    # differences of means of 200 draws, each beyond 5 standard errors with a chance of 6e-7: 3e-5.
+    sampler = small(process)
+    one, other = (gradients(loss, sampler) for loss in (Matching(64, use_score), MaximumLikelihood(64)))
+    error = ((one.var(0) + other.var(0)) / NUM_DRAWS).sqrt()
+    assert one.isfinite().all() and ((one.mean(0) - other.mean(0)).abs() < 5 * error).all()
+    # Enough to tell: the mean is many of its errors for most parameters.
+    assert (other.mean(0).abs() > 10 * error).double().mean() > 0.3
+
+
+MEAN, VARIANCE, NUM_STEPS = [0.7, -0.4], 0.6, 12
+
+
+class Exact(Control):
+    """The mean of every step to a target N(MEAN, VARIANCE), in closed form, and parameters that leave it."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self.process_of = lambda: process  # no submodule
+        self.output = torch.nn.Linear(2, 2)
+        torch.nn.init.zeros_(self.output.weight)
+        torch.nn.init.zeros_(self.output.bias)
+
+    def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        process, s, t = self.process_of(), embedding, embedding + 1 / NUM_STEPS
+        signal, std = process.marginal(t)
+        back = process.backward_kernel(s, t, torch.ones_like(x))
+        mean, variance = signal * torch.tensor(MEAN), signal.square() * VARIANCE + std.square()
+        # Of y = x_t, given x = x_s ~ N(decay y, back.std^2).
+        gain = (variance * back.mean / (back.mean.square() * variance + back.std.square())).nan_to_num(0.0)
+        wanted = mean + gain * (x - back.mean * mean)
+        without, unit = (process.forward_kernel(s, t, x, u * torch.ones_like(x)).mean for u in (0.0, 1.0))
+        return (wanted - without) / (unit - without) + self.output(x)
+
+
+@pytest.mark.parametrize("process", [partial(VariancePreserving, sigma=1.2), partial(PinnedBrownian, sigma=1.4)])
+def test_of_a_normal_target_scores_leave_no_noise_at_all(process: Callable[[int], Process]) -> None:
+    # An end point and what its score says are off by multiples of one number, once running means know of which: the
+    # first step. What is left is rounding, where denoising alone and maximum likelihood have noise of mean 0.
+    sampler = Sampler(Gaussian(MEAN, VARIANCE), process, Exact, None, NUM_STEPS)
+    denoised, likely = (
+        gradients(loss, sampler, 60) for loss in (Matching(128, use_score=False), MaximumLikelihood(128))
+    )
+    mixed = gradients(Matching(128), sampler, 10)[1:]
+    # From the origin there is no score to speak of: that first step shows in the two biases alone.
+    mixed = mixed[:, :4] if process.func is PinnedBrownian else mixed
+    assert mixed.abs().max() < 1e-9 < 1e-3 < denoised.std(0).min()
+    # Six figures each beyond 5.5 standard errors of 60 draws, by Student's t: 1e-5.
+    for noisy in (denoised, likely):
+        assert (noisy.mean(0).abs() < 5.5 * noisy.std(0) / 60**0.5).all()
+
+
+def test_shares_are_of_the_score_near_the_target_and_of_the_end_point_far_from_it() -> None:
+    sampler = small(PROCESSES["VariancePreserving"], grid=16)
+    loss = Matching(1024)
+    gradients(loss, sampler, 40)
+    share = loss.products / loss.squares
+    # For a target of variance v the best is 1 / (1 + std^2 / (signal^2 v)): from nothing to nearly one.
+    signal, std = sampler.policy.process.marginal(torch.arange(16).double()[:, None] / 16)
+    expected = [(1 / (1 + std.square() / (signal.square() * v))).squeeze() for v in (0.4, 1.1)]
+    assert (share > expected[0] - 0.15).all() and (share < expected[1] + 0.15).all()
+    assert share[0] < 0.05 and share[-1] > 0.9
+
+
+def test_it_costs_one_evaluation_an_end_point_or_none() -> None:
+    for use_score, expected in ((True, 32), (False, 0)):
+        target = CountingTarget(correlated_gaussian())
+        target.sample = target.target.sample
+        sampler = random_sampler(target, process=VariancePreserving, control=FourierMLP, flow=None, grid=5)
+        loss = Matching(64, use_score)
+        loss.adapt(sampler.dynamics)
+        loss.step(sampler.dynamics, ExpertSamples(), 32, torch.Generator(), 0.0)
+        assert target.count == sampler.num_target_evaluations == expected
+        assert sampler.network_counter.num_evaluations == 64
+
+
+def test_scores_that_are_no_number_are_left_out() -> None:
+    def in_half(broken: float) -> Target:
+        gaussian = Gaussian([0.4, -0.3], 0.5)
+
+        class Half(FunctionTarget):
+            def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                log_prob, score = gaussian.log_prob_and_score(x)
+                return log_prob, torch.where(x[..., :1] > 0.4, broken, score)
+
+        target = Half(gaussian.log_prob, 2)
+        target.sample = gaussian.sample
+        return target
+
+    for broken in (math.nan, math.inf):
+        for process in PROCESSES.values():
+            sampler = random_sampler(in_half(broken), process=process, control=FourierMLP, flow=None, grid=5)
+            found = gradients(Matching(64), sampler, 3)
+            assert found.isfinite().all() and found.abs().max() > 0
+            assert sampler.counter.num_invalid > 0
+
+
+@pytest.mark.parametrize(
+    ("process", "control"),
+    [(VariancePreserving, LangevinControl), (PinnedBrownian, partial(LearnedVariance, network=LangevinControl))],
+    ids=["VariancePreserving", "PinnedBrownian, widths"],
+)
+def test_it_trains_with_a_control_that_takes_the_score(process: Callable[[int], Process], control: object) -> None:
+    sampler = Sampler(Gaussian([0.6, -0.4], [[0.5, 0.2], [0.2, 0.4]]), process, control, None, 16)
+    before = sampler.estimate_log_z(2000, seed=1)
+    options = {"batch_size": 64, "steps_per_epoch": 60, "num_eval_samples": 100, "enable_progress_bar": False}
+    fit(sampler, max_steps=60, lr=5e-3, loss=Matching(256), behaviour=ExpertSamples(), accelerator="cpu", **options)
+    after = sampler.estimate_log_z(2000, seed=1)
+    assert after.ess > min(2 * before.ess, 0.8) and abs(after.log_z) < Z_BOUND * (after.high - after.low) / 3.92
+
+
+def test_weights_are_unbiased_whatever_it_has_learned() -> None:
+    sampler = small(PROCESSES["PinnedBrownian"])
+    log_weight = sampler.sample(5000, seed=2, return_log_weights=True)[1]
+    assert_mean((log_weight - 0.8).exp(), 1.0, "E[w] / Z, 7e-6")
+
+
+@pytest.mark.parametrize(
+    "process", [VarianceExploding, AnnealedLangevin, Bridge, Underdamped], ids=lambda process: process.__name__
+)
+def test_refuses_processes_without_a_marginal(process: Callable[[int], Process]) -> None:
+    sampler = Sampler(correlated_gaussian(), process, FourierMLP, None, 5)
+    with pytest.raises(InputError, match=f"loss Matching needs a process .* which {process.__name__} has not. Use Var"):
+        Matching().check(sampler.dynamics, ExpertSamples())
+
+
+def test_refuses_what_it_cannot_work_with() -> None:
+    angles = Sampler(VonMisesMixture(2), Torus, FourierMLP, None, 5)
+    with pytest.raises(InputError, match="which Torus has not"):
+        Matching().check(angles.dynamics, ExpertSamples())
+    sampler = Sampler(correlated_gaussian(), VariancePreserving, FourierMLP, None, 5)
+    with pytest.raises(InputError, match="Matching needs paths rolled back from points.*OnPolicy rolls out"):
+        Matching().check(sampler.dynamics, OnPolicy())
+    with pytest.raises(InputError, match="num_transitions must be a whole number of at least 1, got 0"):
+        Matching(0)
+    without = FunctionTarget(lambda x: -x.square().sum(-1), 2, differentiable=False)
+    without.sample = Gaussian([0.0, 0.0], 0.5).sample
+    sampler = Sampler(without, VariancePreserving, FourierMLP, None, 5)
+    with pytest.raises(InputError, match="needs a differentiable target: give use_score=False"):
+        Matching().check(sampler.dynamics, ExpertSamples())
+    Matching(use_score=False).check(sampler.dynamics, ExpertSamples())
+    assert gradients(Matching(64, use_score=False), sampler, 2).isfinite().all()
