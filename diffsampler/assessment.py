@@ -12,7 +12,7 @@ from torch import Tensor
 from diffsampler.baseline import Annealed
 from diffsampler.errors import InputError, check_instance, warn_of
 from diffsampler.log_z import LogZEstimate, Verdict, judge
-from diffsampler.log_z.estimate import KHAT_REFUSE
+from diffsampler.log_z.estimate import KHAT_REFUSE, in_nats
 from diffsampler.observables import ObservableEstimate, estimate_observable, find_observables
 from diffsampler.paths import rolled_back_log_weight
 from diffsampler.sampler import Sampler
@@ -20,7 +20,8 @@ from diffsampler.streams import new_generator
 from diffsampler.target import Target
 
 NUM_COMPARED = 2000
-NUM_COMPONENTS = 8  # of an observable, that a table shows
+NUM_COMPONENTS = 8  # of an observable, at most, that a table shows
+ROUNDED = 1e-9  # of a value, below which an error says nothing of its digits
 
 
 @dataclass(frozen=True)
@@ -181,14 +182,15 @@ def format_observables(found: Mapping[str, ObservableEstimate], estimate: LogZEs
     for name, one in found.items():
         parts = [one.value, one.standard_error, *([] if one.exact is None else [one.exact, one.error, one.z_score])]
         components = torch.stack([part.reshape(-1) for part in parts], 1).tolist()
-        for k, (value, error, *truth) in enumerate(components[:NUM_COMPONENTS]):
-            digits = min(max(1 - math.floor(math.log10(error)), 0), 9) if error > 0 else 4
+        if len(components) > NUM_COMPONENTS:
+            rows.append((name, f"{len(components)} numbers, not shown"))
+            continue
+        for k, (value, error, *truth) in enumerate(components):
+            digits = min(max(1 - math.floor(math.log10(error)), 0), 9) if error > ROUNDED * abs(value) else 4
             text = f"{value:.{digits}f} +- {error:.{digits}f}"
             if truth:
                 text += f"  (exact {truth[0]:.{digits}f}, error {truth[1]:+.{digits}f}, z {truth[2]:+.1f})"
             rows.append((f"{name}[{k}]" if one.value.ndim else name, text))
-        if len(components) > NUM_COMPONENTS:
-            rows.append((name, f"{len(components) - NUM_COMPONENTS} more components"))
     width = max(len(name) for name, _ in rows)
     lines = ["  observables, with standard errors", *(f"    {name:<{width}}  {text}" for name, text in rows)]
     if not math.isfinite(estimate.high):
@@ -211,7 +213,7 @@ def format_table(
         ("target evaluations", f"{estimate.num_target_evaluations:,}"),
     ]
     if estimate.elbo < estimate.log_z:  # SMC's own estimate is its bound
-        rows.insert(2, ("ELBO", f"{estimate.elbo:.4f}"))
+        rows.insert(2, ("ELBO", in_nats(estimate.elbo)))
     if reference is not None:
         rows.insert(2, ("reference", f"{reference.log_z:.4f} [{reference.low:.4f}, {reference.high:.4f}]"))
     if not math.isnan(estimate.khat):

@@ -135,9 +135,7 @@ def test_every_target_has_a_config():
         (c["class_path"] if isinstance(c := yaml.safe_load(path.read_text())["model"]["target"], dict) else c)
         for path in EXAMPLES.glob("*.yaml")
     }
-    assert (
-        set(targets.__all__) <= configured | {"CoxProcess", "DoubleWell4", "LennardJones"} | molecules
-    )  # examples/cox_process.py
+    assert set(targets.__all__) <= configured | {"CoxProcess"} | molecules  # examples/cox_process.py
 
 
 @pytest.mark.parametrize(

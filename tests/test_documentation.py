@@ -49,6 +49,7 @@ def test_what_agrees() -> None:
 # The first page searches as README does, three times as long.
 MARKS = {
     "docs/first_log_z.md": [pytest.mark.slow],
+    "docs/particles.md": [pytest.mark.slow],
     "docs/molecules.md": [
         pytest.mark.adapters,
         pytest.mark.skipif(not (find_spec("openmm") and find_spec("ase")), reason="needs the extra molecules"),

@@ -268,6 +268,22 @@ def test_estimates_stand_on_one_axis():
     figure.canvas.draw()
 
 
+def test_what_is_far_below_does_not_flatten_the_rest():
+    # As the ELBO of particles that overlap.
+    deep = torch.cat([torch.linspace(-3, 0, 90), torch.full((10,), -1e12)])
+    estimate = estimate_log_z(deep)
+    low, high = plot_log_weights(deep, estimate).axes[0].get_xlim()
+    assert high - low < 2000
+    figure = plot_estimates({"weights": estimate}, {"ELBO": estimate.elbo, "EUBO": 3.0})
+    low, high = figure.axes[0].get_xlim()
+    assert low < estimate.log_z < 3 < high < 10 and low > -10
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["weights", "EUBO", "ELBO"]
+    assert "-1e+11, out of view" in [text.get_text() for text in figure.axes[0].texts]
+    figure = plot_training([entry(k, elbo=-1e15) for k in range(3)])
+    low, high = figure.axes[0].get_ylim()
+    assert high - low < 2000 and "far below left out" in title(figure)
+
+
 # --- balance
 
 

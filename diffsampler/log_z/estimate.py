@@ -17,6 +17,13 @@ UNSEEN_MASS = 0.01  # beyond which searches go on, and what they say is doubtful
 NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
+MANY_NATS = 1e6  # of which no decimals say anything
+
+
+def in_nats(value: float, digits: int = 4) -> str:
+    """A number with so many decimals, or in powers of ten where it is that large."""
+    return f"{value:.{digits}f}" if abs(value) < MANY_NATS else f"{value:.3g}"
+
 
 @dataclass(frozen=True)
 class LogZEstimate:

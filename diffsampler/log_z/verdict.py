@@ -17,6 +17,7 @@ from diffsampler.log_z.estimate import (
     UNSEEN_MASS,
     LogZEstimate,
     estimate_log_z,
+    in_nats,
     interval_variance,
 )
 from diffsampler.log_z.resampling import systematic
@@ -162,7 +163,7 @@ def _weights(estimate: LogZEstimate) -> list[Finding]:
         found.append((level, f"Only {effective:.0f} samples are effective.", step))
     gap = estimate.log_z - estimate.elbo
     if gap > WIDE_GAP:
-        found.append((1, f"The ELBO is {gap:.1f} nats below log Z: the sampler is far from the target.", TRAIN))
+        found.append((1, f"The ELBO is {in_nats(gap, 1)} nats below log Z: the sampler is far from the target.", TRAIN))
     return found or [(0, f"The weights are good: {khat}, {effective:.0f} effective samples.", "")]
 
 
@@ -229,7 +230,7 @@ def _rolled_back(estimate: LogZEstimate, log_weight: Tensor, rolled_back: Tensor
         return
     found, expected, error = share_of_heavy(usable, log_weight)
     heavier = float((usable > log_weight.max()).double().mean())
-    sandwich = f"ELBO {estimate.elbo:.3f}, EUBO {float(usable.mean()):.3f}"
+    sandwich = f"ELBO {in_nats(estimate.elbo, 3)}, EUBO {in_nats(float(usable.mean()), 3)}"
     if heavier > MANY_HEAVIER:
         said = f"{heavier:.0%} of the draws of the target, rolled back, weigh more than any of the sampler's own"
         yield 2, f"Modes or tails are missing: {said} ({sandwich}).", TRAIN

@@ -6,7 +6,7 @@ from diffsampler.observables.cumulants import HeatCapacity, Susceptibility, Vari
 from diffsampler.observables.estimate import ObservableEstimate, estimate_observable
 from diffsampler.observables.histogram import Histogram
 from diffsampler.observables.named import find_observables, observables_of
-from diffsampler.observables.of_spaces import energy, magnetisation, pair_distances
+from diffsampler.observables.of_spaces import energy, histograms_of, magnetisation, pair_distances
 
 __all__ = [
     "Angles",
@@ -19,6 +19,7 @@ __all__ = [
     "energy",
     "estimate_observable",
     "find_observables",
+    "histograms_of",
     "magnetisation",
     "observables_of",
     "pair_distances",

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.observables.cumulants import HeatCapacity, Susceptibility
-from diffsampler.observables.histogram import Histogram
-from diffsampler.observables.of_spaces import absolute_magnetisation, distances_of, energy, magnetisation
-from diffsampler.spaces import Lattice, Links, Particles
+from diffsampler.observables.of_spaces import absolute_magnetisation, energy, histograms_of, magnetisation
+from diffsampler.spaces import Lattice, Links
 from diffsampler.target import Target
 
 Observables = dict[str, Callable[[Tensor], Tensor]]
@@ -22,13 +21,12 @@ def observables_of(target: Target) -> Observables:
     own, of_target = dict(target.observables), energy(target)
     found: Observables = {"energy": of_target, "heat_capacity": HeatCapacity(of_target)}
     space = target.space
-    if isinstance(space, Particles):
-        found["pair_distances"] = Histogram(distances_of(space), low=0.0, label="distance of a pair")
     if isinstance(space, Lattice) and not isinstance(space, Links):  # what a gauge transformation changes has no mean
         m = partial(magnetisation, space=space)
         found["magnetisation"] = m
         found["absolute_magnetisation"] = partial(absolute_magnetisation, space=space)
         found["susceptibility"] = Susceptibility(m, prod(space.shape))
+    found.update(histograms_of(space))
     return {**own, **{name: f for name, f in found.items() if name not in own}}
 
 

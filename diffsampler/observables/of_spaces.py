@@ -1,14 +1,17 @@
 """What every target of a kind of space has: energies, distances of pairs, magnetisations."""
 
+import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, singledispatch
 
 import torch
 from torch import Tensor
 
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import check_instance
-from diffsampler.spaces import Lattice, Particles
+from diffsampler.observables.histogram import Histogram
+from diffsampler.spaces import Lattice, Links, Particles, Space
+from diffsampler.spaces.kernels import wrap
 from diffsampler.target import Target
 
 
@@ -46,6 +49,38 @@ def absolute_magnetisation(x: Tensor, space: Lattice) -> Tensor:
     return m.abs() if m.ndim == 1 else m.norm(dim=-1)
 
 
-def distances_of(space: Particles) -> Callable[[Tensor], Tensor]:
-    """`pair_distances` as a function of x."""
-    return partial(pair_distances, space=space)
+def plaquette_angles(x: Tensor, space: Links) -> Tensor:
+    """The angles of all plaquettes, in [-pi, pi), with shape (n, P), for x with shape (n, D)."""
+    return wrap(space.plaquettes(x)).flatten(1)
+
+
+def angles_to_neighbours(x: Tensor, space: Lattice) -> Tensor:
+    """How far angles turn from each site to its neighbours ahead, in [-pi, pi), with shape (n, k D)."""
+    fields = space.fields(x)
+    axes = range(-len(space.shape), 0)
+    return wrap(torch.stack([fields.roll(-1, axis) - fields for axis in axes], 1)).flatten(1)
+
+
+@singledispatch
+def histograms_of(space: Space | None) -> dict[str, Histogram]:
+    """What tells more of draws than single coordinates do, by name; nothing where these tell all."""
+    return {}
+
+
+@histograms_of.register
+def _(space: Particles) -> dict[str, Histogram]:
+    return {"pair_distances": Histogram(partial(pair_distances, space=space), low=0.0, label="distance of a pair")}
+
+
+@histograms_of.register
+def _(space: Lattice) -> dict[str, Histogram]:
+    if not space.is_periodic:
+        return {"fields": Histogram(lambda x: x, label="field at a site")}
+    f = partial(angles_to_neighbours, space=space)
+    return {"neighbours": Histogram(f, -math.pi, math.pi, label="angle between neighbours (rad)")}
+
+
+@histograms_of.register
+def _(space: Links) -> dict[str, Histogram]:
+    f = partial(plaquette_angles, space=space)
+    return {"plaquettes": Histogram(f, -math.pi, math.pi, label="angle of a plaquette (rad)")}

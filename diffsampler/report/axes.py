@@ -12,6 +12,8 @@ from torch import Tensor
 
 from diffsampler.report import style
 
+DEEP = 1000.0  # nats
+
 
 def draw_histogram(ax: Axes, values: np.ndarray, view: tuple[float, float], weight: np.ndarray, **look: Any) -> float:
     """The density of all values, those out of view included; returns the highest."""
@@ -25,6 +27,12 @@ def mark_truth(draw: Callable[..., Any], log_z: float | None) -> None:
     """By a line, if it is known."""
     if log_z is not None:
         draw(log_z, label=f"true log Z = {log_z:.4g}", **style.TRUTH)
+
+
+def not_too_deep(values: np.ndarray) -> np.ndarray:
+    """The finite values but for those so far below the highest that a view with them would show nothing else."""
+    values = values[np.isfinite(values)]
+    return values[values >= values.max(initial=-np.inf) - DEEP]
 
 
 def weights(log_weight: Tensor) -> np.ndarray:

@@ -20,11 +20,13 @@ from torch import Tensor
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import InputError, warn_of
 from diffsampler.log_z import LogZEstimate
+from diffsampler.observables import histograms_of
 from diffsampler.paths import Trajectory, evaluate, rollout
 from diffsampler.report import style
-from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, to_numpy, weights
+from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, not_too_deep, to_numpy, weights
 from diffsampler.report.log_z_figures import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
+from diffsampler.spaces import Links, Particles
 from diffsampler.target import Target, support_of
 
 LEVELS = [-12.5, -8.0, -4.5, -2.0, -0.5]  # nats below the maximum: 5, 4, .. 1 sigma of a Gaussian
@@ -114,7 +116,7 @@ def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
     note = f"{len(trajectory.log_prob)} trajectories" + f", {num_zero} of which end at density zero" * (num_zero > 0)
     if trajectory.log_flow is None:
         residual = to_numpy(trajectory.balance_ends[1] - trajectory.balance_ends[0])
-        view = interval(np.append(residual, 0.0), tail=0.005)
+        view = interval(not_too_deep(np.append(residual, 0.0)), tail=0.005)
         draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **style.FILLED)
         ax.axvline(0, color=style.BLACK, lw=1)
         ax.set(xlim=view, xlabel="log-weight minus log Z (nats)", ylabel="probability density")
@@ -145,6 +147,8 @@ def save_figures(
 ) -> list[Path]:
     """Write all figures as PNG files and return their paths; `seed` is of the trajectories in that of balance.
 
+    Samples and marginals are left out where single coordinates tell nothing, as those of particles.
+
     `reference` and `bounds` stand beside the estimate in that of all estimates. What no loss has trained, `with_flow`
     and `with_log_z` leave out of that of balance.
     """
@@ -166,6 +170,11 @@ def save_figures(
     }
     if not history:
         del drawn["training"]
+    # Of particles and gauge fields single coordinates tell nothing, of lattices all sites the same: histograms do.
+    if isinstance(target.space, Particles | Links) and coordinates is None:
+        del drawn["samples"]
+    if histograms_of(target.space):
+        del drawn["marginals"]
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in drawn.items():

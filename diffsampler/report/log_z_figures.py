@@ -9,7 +9,17 @@ from torch import Tensor
 
 from diffsampler.log_z import LogZEstimate
 from diffsampler.report import style
-from diffsampler.report.axes import draw_histogram, finish, interval, mark_truth, new_figure, to_numpy, weights
+from diffsampler.report.axes import (
+    DEEP,
+    draw_histogram,
+    finish,
+    interval,
+    mark_truth,
+    new_figure,
+    not_too_deep,
+    to_numpy,
+    weights,
+)
 
 
 def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = None) -> Figure:
@@ -36,13 +46,16 @@ def plot_training(history: Sequence[dict[str, Any]], true_log_z: float | None = 
     half, truth = len(step) // 2, np.array([true_log_z], dtype=float)
     # A few late bounds may be as far away as the early ones: the lowest quarter does not count.
     bounds = np.sort(elbo[half:])[(len(step) - half) // 4 :]
-    late = interval(np.concatenate([log_z[half:], low[half:], high[half:], bounds, truth]))
-    whole = interval(np.concatenate([log_z, low, high, elbo, truth]))
+    recent = np.concatenate([log_z[half:], low[half:], high[half:], bounds, truth])
+    late, whole = interval(not_too_deep(recent)), interval(np.concatenate([log_z, low, high, elbo, truth]))
     clipped = whole[1] - whole[0] > 2 * (late[1] - late[0])
+    too_deep = recent[np.isfinite(recent)].min(initial=np.inf) < late[0]
     ax.set(ylim=late if clipped else whole, ylabel="nats")
     ess_ax.plot(step, 100 * ess, color=style.GREEN, **marker)
     ess_ax.set(ylim=(0, 110 * np.nanmax(ess, initial=0) or 1), xlabel="training step", ylabel="effective\nsamples (%)")
-    return finish(figure, ax, "Training" + ", view clipped to the second half of the run" * clipped)
+    left_out = "what is far below left out" if too_deep else "view clipped to the second half of the run"
+    title = f"Training, {left_out}" if clipped else "Training"
+    return finish(figure, ax, title)
 
 
 def plot_log_weights(
@@ -53,7 +66,7 @@ def plot_log_weights(
     finite = values[np.isfinite(values)]
     marks = [true_log_z] if estimate is None else [true_log_z, estimate.log_z, estimate.high]
     # The right tail decides the estimate and is always shown; the left one may be thousands of nats long.
-    view = interval(np.append(np.sort(finite)[len(finite) // 50 :], np.array(marks, dtype=float)))
+    view = interval(not_too_deep(np.append(np.sort(finite)[len(finite) // 50 :], np.array(marks, dtype=float))))
     figure, (ax,) = new_figure(7.2, 4.4)
     if len(finite):
         draw_histogram(ax, values, view, np.isfinite(values).astype(float), label="samples", **style.FILLED)
@@ -77,12 +90,15 @@ def plot_estimates(
 
     Arguments:
         estimates: by name, the first at the top; an interval without upper end is an arrow.
-        bounds: by name, lower or upper.
+        bounds: by name, lower or upper; those a thousand nats away are numbers.
         true_log_z: if it is known.
     """
     figure, (ax,) = new_figure(7.2, 1.4 + 0.42 * (len(estimates) + len(bounds)))
     ends = [value for e in estimates.values() for value in (e.log_z, e.low, e.high)]
-    view = interval(np.array([*ends, *bounds.values(), true_log_z], dtype=float), padding=0.1)
+    first = next(iter(estimates.values())).log_z
+    near = {name: value for name, value in bounds.items() if abs(value - first) < DEEP}
+    far = {name: value for name, value in bounds.items() if name not in near}
+    view = interval(np.array([*ends, *near.values(), true_log_z], dtype=float), padding=0.1)
     mark_truth(ax.axvline, true_log_z)
     for row, estimate in enumerate(estimates.values()):
         ax.plot(estimate.log_z, row, "o", color=style.BLUE, ms=7, label="" if row else "estimate and 95 % interval")
@@ -90,9 +106,12 @@ def plot_estimates(
         line = {"color": style.BLUE, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
         arrow = "|-|,widthA=0.25,widthB=0.25" if np.isfinite(estimate.high) else "->"
         ax.annotate("", (end, row), (estimate.low, row), arrowprops={"arrowstyle": arrow, **line})
-    for row, value in enumerate(bounds.values(), len(estimates)):
+    for row, value in enumerate(near.values(), len(estimates)):
         ax.plot(value, row, "D", color=style.ORANGE, ms=6, label="" if row > len(estimates) else "bound")
-    names = [*estimates, *bounds]
+    look = {"color": style.ORANGE, "ha": "center", "va": "center", "transform": ax.get_yaxis_transform()}
+    for row, value in enumerate(far.values(), len(estimates) + len(near)):
+        ax.text(0.5, row, f"{value:.3g}, out of view", **look)
+    names = [*estimates, *near, *far]
     ax.set(xlim=view, ylim=(len(names) - 0.5, -0.5), xlabel="log Z (nats)")
     ax.set_yticks(range(len(names)), names)
     return finish(figure, ax, "What is known of log Z")

@@ -21,6 +21,7 @@ from diffsampler.observables import (
     Observable,
     ObservableEstimate,
     estimate_observable,
+    histograms_of,
     observables_of,
 )
 from diffsampler.report import style
@@ -52,6 +53,10 @@ def plot_scalar(ax: Axes, values: np.ndarray, weight: np.ndarray, reference: np.
         label = f"weighted draws (ESS {1 / np.square(weight).sum():,.0f})"
         # A few dominant weights make spikes that would flatten everything else.
         top = max(top, min(2 * top, draw_histogram(ax, values, view, weight, label=label, **style.STEP)))
+    out = ((values < view[0]) | (values > view[1])).mean()
+    if out > RARE:
+        note = f"{100 * out:.{0 if out > 0.1 else 1}f} % of draws out of view"
+        ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=style.GREY)
     if reference is not None:
         look = {**style.EXACT, "label": "reference"}
         top = max(top, draw_histogram(ax, reference, view, np.ones(len(reference)), **look))
@@ -261,7 +266,7 @@ def save_figures_of_target(
     if not observables and target.space is None:
         return []
     known = observables_of(target)
-    more = {name: known[name] for name in ("energy", "pair_distances") if name in known}
+    more = {name: known[name] for name in ("energy", *histograms_of(target.space))}
     return save_observable_figures(folder, {**more, **observables}, x, log_weight, reference, estimates)
 
 

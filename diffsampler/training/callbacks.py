@@ -24,7 +24,8 @@ from diffsampler.observables import find_observables
 from diffsampler.report.distances import MAX_DRAWS, distances_of_target
 from diffsampler.report.metrics import wasserstein2
 from diffsampler.sampler import Sampler
-from diffsampler.target import Target
+from diffsampler.spaces import Euclidean
+from diffsampler.target import Target, space_of
 from diffsampler.training.module import SamplerModule
 
 LAST_EVALUATIONS = 5
@@ -168,7 +169,7 @@ class Report(L.Callback):
         bounds, distance = {}, {}
         if found.eubo is not None:
             bounds = {"eubo" if found.draws_are_exact else "eubo_approximate": found.eubo}
-        if found.draws_are_exact:
+        if found.draws_are_exact and type(space_of(target)) is Euclidean:  # else no distance of x that means anything
             distance = {"wasserstein2": wasserstein2(x[: len(found.draws)], found.draws.to(x))}
         compared, distances = None, {}
         if observables or target.space is not None:

@@ -1,5 +1,6 @@
 """Figures of observables: what is drawn, not only that something is."""
 
+import json
 import math
 import warnings
 from functools import partial
@@ -11,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from diffsampler import FunctionTarget, InputError
+from diffsampler.cli import main
 from diffsampler.observables import Angles, Histogram, Variance, estimate_observable, pair_distances
 from diffsampler.report.observable_figures import (
     plot_angle_map,
@@ -129,3 +131,23 @@ def test_a_space_brings_figures_and_r_d_does_not(tmp_path: Path, generator: torc
     assert sorted(names) == ["energies.png", "pair_distances.png"]
     plain = FunctionTarget(lambda x: -x.square().sum(-1), 6)
     assert save_figures_of_target(tmp_path, plain, {}, x, torch.zeros(50)) == []
+
+
+def test_histograms_take_the_place_of_single_coordinates(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    warnings.simplefilter("default")  # of Lightning and of its command line
+    small = ["--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    small += ["--data.steps_per_epoch=2", "--data.batch_size=8", "--data.num_eval_samples=50", "--model.grid=4"]
+    small += ["--data.num_test_samples=300"]
+    shape = ["--model.target.shape=[3,3]"]
+    for target, more, there, not_there in (
+        ("DoubleWell4", [], {"pair_distances"}, {"samples", "marginals"}),
+        ("DoubleWell4", ["--report.coordinates=[0,2]"], {"pair_distances", "samples"}, {"marginals"}),
+        ("U1Gauge", shape, {"plaquettes"}, {"samples", "marginals"}),
+        ("Phi4Hopping", shape, {"fields", "samples"}, {"marginals"}),
+        ("XYModel", shape, {"neighbours", "samples"}, {"marginals"}),
+    ):
+        main(["fit", f"--model.target={target}", *small, *more])
+        run = max(Path(f"runs/{target}").iterdir(), key=lambda folder: folder.name)
+        written = {path.stem for path in run.glob("*.png")}
+        assert written >= there | {"energies", "training"} and not written & not_there, target
+        assert "wasserstein2" not in json.loads((run / "results.json").read_text())["diagnostics"]
