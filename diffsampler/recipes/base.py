@@ -25,12 +25,13 @@ class Parts(NamedTuple):
 
 
 class Training(NamedTuple):
-    """How it is trained; as in `SamplerModule`."""
+    """How it is trained; as in `SamplerModule`, and how many steps from Python lie between validations."""
 
     loss: Objective
     behaviour: Behaviour
     lr: float
     tolerance: float
+    steps_per_epoch: int = 50
 
 
 class Recipe(ABC):

@@ -18,6 +18,7 @@ SHARE_FITTED, SHARE_SHARPENED = 0.99, 0.01  # a sharpening step takes some twent
 FEW, SMALL_WIDTH = 8, 32  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
 TOLERANCE = 0.05
+STEPS_PER_EPOCH = 200  # a validation takes as long
 
 
 class ParticlesRecipe(Recipe):
@@ -39,4 +40,4 @@ class ParticlesRecipe(Recipe):
         loss = Stages([Matching(NUM_TRANSITIONS), LogVariance()])
         sharpening = Alternation([OnPolicy(), SearchedPoints()])
         behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
-        return Training(loss, behaviour, LR, TOLERANCE)
+        return Training(loss, behaviour, LR, TOLERANCE, STEPS_PER_EPOCH)

@@ -64,7 +64,8 @@ def fit(
             likelihood, then `LogVariance()`.
         behaviour: by default that of the recipe: `OnPolicy()`, or the points that the search has found.
         batch_size: trajectories of a step.
-        steps_per_epoch: steps between validations; by default 100, or 50 where a tolerance may end training.
+        steps_per_epoch: steps between validations; by default 100, or where a tolerance may end training that of the recipe, 50
+            for most targets.
         num_eval_samples: draws of a validation.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
@@ -86,7 +87,7 @@ def fit(
     of_module = {name: options.pop(name) for name in OF_MODULE & options.keys()}
     module = SamplerModule(sampler, loss, behaviour, seed=seed, **of_module)
     if steps_per_epoch is None:
-        steps_per_epoch = 50 if module.tolerance else 100
+        steps_per_epoch = sampler.recipe.training().steps_per_epoch if module.tolerance else 100
     callbacks = options.pop("callbacks", None) or []
     callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), ExponentialMovingAverage(ema_decay)]
     bar = options.get("enable_progress_bar")
