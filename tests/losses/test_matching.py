@@ -31,7 +31,7 @@ PROCESSES = {
     "PinnedBrownian": partial(PinnedBrownian, sigma=1.4),
 }
 every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
-NUM_DRAWS = 200
+NUM_DRAWS = 150
 
 
 def gradients(loss: Objective, sampler: Sampler, num_draws: int = NUM_DRAWS, seed: int = 5) -> Tensor:
@@ -56,7 +56,7 @@ def small(process: Callable[[int], Process], **options: object) -> Sampler:
 @pytest.mark.parametrize("use_score", [True, False], ids=["mixed", "denoising"])
 def test_the_gradient_has_the_mean_of_maximum_likelihood(process: Callable[[int], Process], use_score: bool) -> None:
     # Of means and widths. Steps of matching share the running variances, but given those each is unbiased. Fifty
-    # differences of means of 200 draws, each beyond 5 standard errors with a chance of 6e-7: 3e-5.
+    # differences of means of 150 draws, each beyond 5 standard errors with a chance of 6e-7: 3e-5.
     sampler = small(process)
     one, other = (gradients(loss, sampler) for loss in (Matching(64, use_score), MaximumLikelihood(64)))
     error = ((one.var(0) + other.var(0)) / NUM_DRAWS).sqrt()
