@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from diffsampler import InputError
-from examples.benchmarks import accuracy, calibration, step_time, time_to_accuracy
+from examples.benchmarks import accuracy, calibration, physics, step_time, time_to_accuracy
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
+from targets import U1Gauge
 
 ROOT = Path(__file__).parents[1]
 
@@ -213,3 +214,48 @@ def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeyp
     monkeypatch.setattr("sys.argv", [*arguments[:-3], "tb", "--seeds", "0", *small, "--tolerance", "1e-9"])
     time_to_accuracy.main()
     assert "not within 12 steps" in capsys.readouterr().out
+
+
+def test_physics_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "new" / "physics.jsonl"
+    monkeypatch.setattr(physics, "CASES", {"small": lambda: U1Gauge((2, 2), 1.0)})
+    arguments = ["physics", "--seeds", "0", "--max_steps", "2", "--num_draws", "300", "--file", str(file)]
+    monkeypatch.setattr("sys.argv", arguments)
+    physics.main()
+    first = capsys.readouterr().out
+    (found,) = map(json.loads, file.read_text().splitlines())
+    assert found["steps"] == 2 and found["truth_is"] == "exact" and found["sampler"]["num_samples"] == 300
+    # 5 standard errors of the search, 6e-7.
+    assert abs(found["search"]["error"]) < 5 * (found["search"]["high"] - found["search"]["low"]) / 3.92
+    assert (
+        found["sampler"]["eubo_is_exact"]
+        and found["num_target_evaluations"] > found["search"]["num_target_evaluations"]
+    )
+    assert found["cpu_seconds"]["all"] >= found["cpu_seconds"]["search"] + found["cpu_seconds"]["training"]
+    assert found["observables"]["topological_charge_squared"].keys() >= {"value", "standard_error", "exact"}
+    assert found["distances"]["energy_wasserstein2"]["floor"] > 0
+    assert "| small | 0 | 15.7233 |" in first and "| small | 0 | plaquette |" in first
+    with file.open("a") as lines:
+        lines.write('{"case": "small", "se')  # as a run that was killed while it wrote
+    physics.main()
+    assert capsys.readouterr().out == first
+    physics.append(file, {**found, "seed": 1, "failed": "It has no integral."})
+    assert len(physics.read(file)) == 2
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "1"])
+    physics.main()
+    said = capsys.readouterr().out
+    assert "| small | 1 |" in said and "- small, seed 1: It has no integral." in said
+    for wrong in (["--minutes", "0"], ["--cases", "none"]):
+        monkeypatch.setattr("sys.argv", [*arguments, *wrong])
+        with pytest.raises(SystemExit):
+            physics.main()
+
+
+def test_physics_takes_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(physics, "CASES", {"small": lambda: U1Gauge((2, 2), 1.0)})
+    monkeypatch.setattr(physics, "TRIAL_STEPS", 5)
+    found = physics.perform(physics.Run("small", 0, minutes=0.2, num_draws=300))
+    # A machine that is busy may take longer than the 12 seconds; it must have had the trial, and some steps.
+    assert found["steps"] >= 1 and found["num_network_evaluations"] > 0 and found["wall_seconds"] < 60
