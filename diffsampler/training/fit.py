@@ -64,8 +64,8 @@ def fit(
             likelihood, then `LogVariance()`.
         behaviour: by default that of the recipe: `OnPolicy()`, or the points that the search has found.
         batch_size: trajectories of a step.
-        steps_per_epoch: steps between validations; by default 100; where a tolerance may end training, what the recipe says, 50
-            for most targets.
+        steps_per_epoch: steps between validations; by default 100; where a tolerance may end training, what the recipe
+            says, 50 for most targets.
         num_eval_samples: draws of a validation.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
