@@ -4,7 +4,7 @@ from functools import singledispatch
 
 from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
-from diffsampler.recipes.on_angles import AnglesRecipe
+from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
@@ -34,7 +34,7 @@ def _(space: Circle | Product) -> Recipe:
 
 @recipe_on.register
 def _(space: Lattice) -> Recipe:
-    return AnglesRecipe() if space.is_periodic else LatticeRecipe()
+    return AngleLatticeRecipe() if space.is_periodic else LatticeRecipe()
 
 
 @recipe_on.register

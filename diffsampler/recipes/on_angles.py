@@ -14,8 +14,6 @@ from diffsampler.target import Target
 
 NUM_STEPS, LAST_STEP = 32, 0.003
 WIDTH = 128
-NUM_TRANSITIONS = 2048
-SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
 LR = 3e-3
 TOLERANCE = 0.05
 
@@ -26,6 +24,9 @@ class AnglesRecipe(Recipe):
     By maximum likelihood, with learned widths, then by log-variance. Angles on a lattice get convolutions.
     """
 
+    num_transitions = 2048
+    shares = 0.75, 0.25  # of steps that fit, and that sharpen
+
     def parts(self, target: Target) -> Parts:
         coordinates = SpaceCoordinates(target)
         space, grid = coordinates.space, GeometricGrid(NUM_STEPS, LAST_STEP)
@@ -35,7 +36,14 @@ class AnglesRecipe(Recipe):
         return Parts(process, control, None, grid, coordinates)
 
     def training(self) -> Training:
-        loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
+        loss = Stages([MaximumLikelihood(self.num_transitions), LogVariance()])
         sharpening = Alternation([OnPolicy(), SearchedPoints()])
-        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
+        behaviour = Succession([SearchedPoints(), sharpening], [*self.shares])
         return Training(loss, behaviour, LR, TOLERANCE)
+
+
+class AngleLatticeRecipe(AnglesRecipe):
+    """The same where a step of sharpening, by convolutions on whole trajectories, takes some ten times as long."""
+
+    num_transitions = 1024
+    shares = 0.95, 0.05
