@@ -15,6 +15,8 @@ from diffsampler.spaces.kernels import ProductKernel
 class Product(Space):
     """States whose first coordinates live in the first space, the next in the second, and so on.
 
+    Of x too: particles take as many of its coordinates as they have, with their centre.
+
     Arguments:
         spaces: in the order of their coordinates.
     """

@@ -115,6 +115,15 @@ def test_forces_of_particles_move_with_them(space: Particles, depth: int, genera
     assert (log_width == log_width[:, :1]).all() and log_width.std() > 1e-6
 
 
+def test_without_forces_between_pairs_a_control_is_a_multiple_of_the_state() -> None:
+    network, x = forces(Particles(4, 2)), states(Particles(4, 2))
+    randomise(network.of_time, 0.3)
+    control, log_width = network(network.embed(torch.tensor(0.6)), x).chunk(2, -1)
+    ratio = control / x
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
+    assert ratio.abs().min() > 1e-3 and log_width.abs().max() > 1e-3
+
+
 def test_particles_that_coincide_have_a_control_and_a_gradient() -> None:
     space = Particles(4, 2)
     network, z = at_random(forces, space), torch.zeros(2, 6, requires_grad=True)
