@@ -159,7 +159,7 @@ def test_tables_of_methods_name_every_class() -> None:
     rooms = ("processes", "priors", "spaces", "coordinates", "networks", "losses", "behaviours")
     families = [importlib.import_module(f"diffsampler.{room}") for room in rooms]
     families += [importlib.import_module("diffsampler.processes.grids"), targets]
-    apart = {"CosineSchedule", "LinearSchedule"}
+    apart = {"DensityInCoordinates", "CosineSchedule", "LinearSchedule"}
     for family in families:
         for name in getattr(family, "__all__", [name for name in vars(family) if name.endswith("Grid")]):
             part = getattr(family, name)

@@ -10,10 +10,12 @@ from diffsampler.coordinates.on_space import SpaceCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 from diffsampler.coordinates.z_matrix import ZMatrix
+from diffsampler.frames import DensityInCoordinates
 
 __all__ = [
     "AffineCoordinates",
     "Coordinates",
+    "DensityInCoordinates",
     "FoundCoordinates",
     "InternalCoordinates",
     "LaplaceCoordinates",

@@ -8,7 +8,7 @@ from diffsampler.processes import VariancePreserving
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.target import Target
 
-NUM_STEPS = 32
+NUM_STEPS = 64
 NUM_TRANSITIONS = 1024
 SHARE_FITTED, SHARE_SHARPENED = 0.95, 0.05  # a sharpening step takes some ten times as long
 LR = 3e-3
