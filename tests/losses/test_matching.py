@@ -193,7 +193,8 @@ def test_refuses_what_it_cannot_work_with() -> None:
     without = FunctionTarget(lambda x: -x.square().sum(-1), 2, differentiable=False)
     without.sample = Gaussian([0.0, 0.0], 0.5).sample
     sampler = Sampler(without, VariancePreserving, FourierMLP, None, 5)
-    with pytest.raises(InputError, match="needs a differentiable target: give use_score=False"):
-        Matching().check(sampler.dynamics, ExpertSamples())
-    Matching(use_score=False).check(sampler.dynamics, ExpertSamples())
-    assert gradients(Matching(64, use_score=False), sampler, 2).isfinite().all()
+    with pytest.raises(InputError, match="use_score must be True or False, got 'auto'"):
+        Matching(use_score="auto")
+    for use_score in (True, False):  # without a score it is denoising alone
+        Matching(use_score=use_score).check(sampler.dynamics, ExpertSamples())
+        assert gradients(Matching(64, use_score=use_score), sampler, 2).isfinite().all()
