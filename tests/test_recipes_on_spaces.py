@@ -17,7 +17,7 @@ from diffsampler.coordinates import MeanFreeCoordinates, SpaceCoordinates
 from diffsampler.losses import LogVariance, Matching, MaximumLikelihood, Stages, TrajectoryBalance
 from diffsampler.networks import FourierMLP, LangevinControl, LatticeConvolutions, LearnedVariance, PairForces
 from diffsampler.processes import PinnedBrownian, ProductProcess, Torus, VariancePreserving
-from diffsampler.recipes import AnglesRecipe, Dgfs, LatticeRecipe, ParticlesRecipe, Recipe
+from diffsampler.recipes import AngleLatticeRecipe, AnglesRecipe, Dgfs, LatticeRecipe, ParticlesRecipe, Recipe
 from diffsampler.training.module import SamplerModule
 from targets import U1Gauge, XYModel
 
@@ -51,8 +51,8 @@ CASES: dict[str, tuple[Callable[[], Target], type[Recipe], type, type, float]] =
     "periodic=True": (two_angles, AnglesRecipe, Torus, LearnedVariance, 0.1),
     "periodic=[0]": (mixed, AnglesRecipe, ProductProcess, LearnedVariance, 0.3),
     "Lattice": (two_fields, LatticeRecipe, VariancePreserving, LatticeConvolutions, 0.6),
-    "Lattice of angles": (rotators, AnglesRecipe, Torus, LatticeConvolutions, 0.1),
-    "Links": (gauge, AnglesRecipe, Torus, LatticeConvolutions, 0.1),
+    "Lattice of angles": (rotators, AngleLatticeRecipe, Torus, LatticeConvolutions, 0.1),
+    "Links": (gauge, AngleLatticeRecipe, Torus, LatticeConvolutions, 0.1),
 }
 every_recipe = pytest.mark.parametrize("name", CASES)
 
@@ -84,7 +84,7 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    first = MaximumLikelihood if recipe is AnglesRecipe else Matching
+    first = MaximumLikelihood if issubclass(recipe, AnglesRecipe) else Matching
     assert isinstance(module.loss, Stages) and isinstance(module.loss.losses[0], first)
     assert isinstance(module.loss.losses[1], LogVariance) and isinstance(module.behaviour, Succession)
     # The same parts by name are no recipe: what is not given is that of DGFS, and nothing is searched.
@@ -107,7 +107,10 @@ def test_a_few_steps_from_a_target_alone_to_the_exact_log_z(name: str) -> None:
     assert x.shape == (50, make().dim) and make().log_prob(x).isfinite().all()
 
 
-@every_recipe
+# Those that share their parts with one of these are resumed in the slow suite.
+@pytest.mark.parametrize(
+    "name", [n if n in {"mean_free", "Links"} else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(name: str, tmp_path: Path) -> None:
     # Six steps in both stages, from the checkpoint of the second: bitwise.
     options = {"max_steps": 6, "steps_per_epoch": 2, "enable_checkpointing": True, **OPTIONS}

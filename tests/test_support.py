@@ -123,7 +123,7 @@ EDGES = {
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name, marks=pytest.mark.slow if name in {"half-normal", "gamma"} else ())
+        pytest.param(case, id=name, marks=pytest.mark.slow if name in {"half-normal", "gamma", "box"} else ())
         for name, case in EDGES.items()
     ],
 )

@@ -59,7 +59,7 @@ class LatticeConvolutions(Control):
         check_count("width", width)
         check_count("depth", depth, minimum=0)
         if check_count("reach", reach, minimum=0) > min(space.shape):
-            raise InputError(f"reach must be at most the lattice's smallest size, {min(space.shape)}, got {reach}.")
+            raise InputError(f"reach must be at most {min(space.shape)} on {space!r}, got {reach!r}.")
         self.bound = check_positive("bound", bound)
         self._gaussian_control = process.gaussian_control
         self.of_links = isinstance(space, Links)

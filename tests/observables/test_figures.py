@@ -133,6 +133,7 @@ def test_a_space_brings_figures_and_r_d_does_not(tmp_path: Path, generator: torc
     assert save_figures_of_target(tmp_path, plain, {}, x, torch.zeros(50)) == []
 
 
+@pytest.mark.slow
 def test_histograms_take_the_place_of_single_coordinates(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
     warnings.simplefilter("default")  # of Lightning and of its command line
     small = ["--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
