@@ -28,7 +28,7 @@ from diffsampler.report import style
 from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, to_numpy, weights
 from diffsampler.target import Target
 
-MAX_PANELS, MAX_INTEGERS, RARE = 12, 40, 1e-3
+MAX_PANELS, MAX_INTEGERS, RARE, NOTABLE = 12, 40, 1e-3, 0.01
 DRAWS_PER_BIN, BINS_OF_ANGLES, DEEPEST = 2, (12, 60), 10.0  # nats, for the last
 
 
@@ -54,9 +54,9 @@ def plot_scalar(ax: Axes, values: np.ndarray, weight: np.ndarray, reference: np.
         # A few dominant weights make spikes that would flatten everything else.
         top = max(top, min(2 * top, draw_histogram(ax, values, view, weight, label=label, **style.STEP)))
     out = ((values < view[0]) | (values > view[1])).mean()
-    if out > RARE:
-        note = f"{100 * out:.{0 if out > 0.1 else 1}f} % of draws out of view"
-        ax.text(0.98, 0.98, note, transform=ax.transAxes, ha="right", va="top", fontsize=8, color=style.GREY)
+    if out > NOTABLE:
+        look = {"ha": "right", "va": "top", "fontsize": 8, "bbox": {"color": "white", "alpha": 0.8, "pad": 1}}
+        ax.text(0.99, 0.99, f"{out:.0%} of draws out of view", transform=ax.transAxes, **look)
     if reference is not None:
         look = {**style.EXACT, "label": "reference"}
         top = max(top, draw_histogram(ax, reference, view, np.ones(len(reference)), **look))
