@@ -118,6 +118,7 @@ def plot_balance(trajectory: Trajectory, times: Tensor) -> Figure:
         residual = to_numpy(trajectory.balance_ends[1] - trajectory.balance_ends[0])
         view = interval(not_too_deep(np.append(residual, 0.0)), tail=0.005)
         draw_histogram(ax, residual, view, np.ones(len(residual)), label="trajectories", **style.FILLED)
+        note += f", {(residual < view[0]).sum()} left of the view" * bool((residual < view[0]).any())
         ax.axvline(0, color=style.BLACK, lw=1)
         ax.set(xlim=view, xlabel="log-weight minus log Z (nats)", ylabel="probability density")
         return finish(figure, ax, f"Balance of the two ends of {note}")

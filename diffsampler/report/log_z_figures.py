@@ -68,6 +68,7 @@ def plot_log_weights(
     # The right tail decides the estimate and is always shown; the left one may be thousands of nats long.
     view = interval(not_too_deep(np.append(np.sort(finite)[len(finite) // 50 :], np.array(marks, dtype=float))))
     figure, (ax,) = new_figure(7.2, 4.4)
+    hidden = ""
     if len(finite):
         draw_histogram(ax, values, view, np.isfinite(values).astype(float), label="samples", **style.FILLED)
         draw_histogram(ax, values, view, weights(log_weight), label="their part in the estimate of Z", **style.STEP)
@@ -80,7 +81,12 @@ def plot_log_weights(
     mark_truth(ax.axvline, true_log_z)
     ax.set(xlim=view, xlabel="log importance weight (nats)", ylabel="probability density")
     zero, below = len(values) - len(finite), (finite < view[0]).sum()
-    return finish(figure, ax, f"{len(values):,} log-weights: {zero:,} of weight zero, {below:,} left of the view")
+    return finish(
+        figure,
+        ax,
+        f"{len(values):,} log-weights: {zero:,} of weight zero, {below:,} left of the view",
+        2 if hidden else 3,
+    )
 
 
 def plot_estimates(
