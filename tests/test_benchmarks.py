@@ -187,6 +187,7 @@ def test_the_need_of_a_step_is_that_of_its_products() -> None:
     assert Need(10, 6).seconds(Ceilings(5.0, 3.0)) == 2.0 + 4.0
 
 
+@pytest.mark.slow
 def test_step_times_and_their_need(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["step_time", "--presets", "dgfs", "pis_lp", "vargrad_lp_ls", "--targets", "funnel", "--json"]
     monkeypatch.setattr("sys.argv", [*arguments, "--repeats", "2", "--threads", "1", "--batch_size", "8"])
@@ -253,6 +254,7 @@ def test_physics_runs_and_resumes(
             physics.main()
 
 
+@pytest.mark.slow
 def test_physics_takes_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(physics, "CASES", {"small": lambda: U1Gauge((2, 2), 1.0)})
     monkeypatch.setattr(physics, "TRIAL_STEPS", 5)

@@ -50,6 +50,8 @@ def test_what_agrees() -> None:
 MARKS = {
     "docs/first_log_z.md": [pytest.mark.slow],
     "docs/particles.md": [pytest.mark.slow],
+    "docs/lattices_and_angles.md": [pytest.mark.slow],
+    "docs/without_learning.md": [pytest.mark.slow],
     "docs/molecules.md": [
         pytest.mark.adapters,
         pytest.mark.skipif(not (find_spec("openmm") and find_spec("ase")), reason="needs the extra molecules"),

@@ -55,6 +55,11 @@ CASES: dict[str, tuple[Callable[[], Target], type[Recipe], type, type, float]] =
     "Links": (gauge, AngleLatticeRecipe, Torus, LatticeConvolutions, 0.1),
 }
 every_recipe = pytest.mark.parametrize("name", CASES)
+# The others share their parts with these, and are trained in the slow suite.
+TRAINED = {"mean_free", "periodic=[0]", "Links"}
+representative = pytest.mark.parametrize(
+    "name", [name if name in TRAINED else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +98,7 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert chosen.sample(3, seed=0).shape == (3, make().dim)
 
 
-@every_recipe
+@representative
 def test_a_few_steps_from_a_target_alone_to_the_exact_log_z(name: str) -> None:
     make, *_, least = CASES[name]
     sampler = searched(name)
@@ -107,10 +112,7 @@ def test_a_few_steps_from_a_target_alone_to_the_exact_log_z(name: str) -> None:
     assert x.shape == (50, make().dim) and make().log_prob(x).isfinite().all()
 
 
-# Those that share their parts with one of these are resumed in the slow suite.
-@pytest.mark.parametrize(
-    "name", [n if n in {"mean_free", "Links"} else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
-)
+@representative
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(name: str, tmp_path: Path) -> None:
     # Six steps in both stages, from the checkpoint of the second: bitwise.
     options = {"max_steps": 6, "steps_per_epoch": 2, "enable_checkpointing": True, **OPTIONS}
