@@ -88,7 +88,7 @@ def tempered_reference(
                 smc(counter, fitted, num_particles, num_moves, move, ESS_THRESHOLD, None, None, generator, progress)
             )
             cost = counter.num_evaluations - before
-            if len(runs) >= NUM_RUNS and _mean_of(runs, counter)[1] <= GOOD_ERROR**2:
+            if len(runs) >= NUM_RUNS and _mean_of(runs)[1] <= GOOD_ERROR**2:
                 break
             if counter.num_evaluations + cost > limit and (len(runs) >= NUM_RUNS or max_evaluations is not None):
                 break
@@ -168,7 +168,7 @@ def _log_mass(start: Start, log_prob: Tensor) -> Tensor:
     return best - start.log_prob_and_score(start.centre[None])[0][0]
 
 
-def _mean_of(runs: list[Annealed], counter: CountedTarget) -> tuple[float, float]:
+def _mean_of(runs: list[Annealed]) -> tuple[float, float]:
     """The log of the mean of all Z, and its variance: between runs and within."""
     log_z = torch.tensor([run.estimate.log_z for run in runs], dtype=torch.float64)
     claimed = torch.tensor([run.estimate.variance for run in runs], dtype=torch.float64)
@@ -177,7 +177,7 @@ def _mean_of(runs: list[Annealed], counter: CountedTarget) -> tuple[float, float
 
 
 def _together(runs: list[Annealed], counter: CountedTarget) -> Replicates:
-    log_z, variance = _mean_of(runs, counter)
+    log_z, variance = _mean_of(runs)
     x = torch.cat([run.x for run in runs])
     log_prob = or_zero_density(counter.log_prob(x))
     warnings = []

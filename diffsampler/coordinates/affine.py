@@ -4,18 +4,16 @@ A sampler that walks in coordinates where the target is centred and of unit scal
 The normalising constant does not change: the log-density in z carries log |det matrix|.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from diffsampler.coordinates.base import Coordinates
+from diffsampler.coordinates.base import DoubleCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_positive
 from diffsampler.target import Target
 
 
-class AffineCoordinates(Coordinates):
+class AffineCoordinates(DoubleCoordinates):
     """x = loc + matrix z.
 
     Arguments:
@@ -37,14 +35,6 @@ class AffineCoordinates(Coordinates):
         self.register_buffer("log_det", torch.linalg.slogdet(self.matrix).logabsdet)
         if not self.log_det.isfinite():
             raise InputError("matrix must be invertible, got a singular one.")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AffineCoordinates":
-        # Follows the sampler to its device, not to its dtype.
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer.is_floating_point():
-                self._buffers[name] = buffer.double()
-        return self
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         exactly = z.double() if self.precise else z

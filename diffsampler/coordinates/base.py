@@ -1,6 +1,7 @@
 """What coordinates are: the only thing that knows both z, where the sampler walks, and x, where the target lives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,17 @@ class Coordinates(nn.Module, ABC):
         That of log |det dx/dz| is part of it. By autograd, unless a subclass has a closed form.
         """
         return score_through(self, z, score)
+
+
+class DoubleCoordinates(Coordinates):
+    """Coordinates whose tensors stay float64: they follow the sampler to its device, not to its dtype."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DoubleCoordinates":
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer.is_floating_point():
+                self._buffers[name] = buffer.double()
+        return self
 
 
 def check_space(coordinates: Coordinates, target: Target) -> None:

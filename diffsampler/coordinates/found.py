@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline import Replicates
-from diffsampler.coordinates.base import Coordinates
+from diffsampler.coordinates.base import DoubleCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.log_z import LogZEstimate
 from diffsampler.repeatable import differ
@@ -17,7 +17,7 @@ from diffsampler.repeatable import differ
 NUM_REMEMBERED = 16
 
 
-class FoundCoordinates(Coordinates):
+class FoundCoordinates(DoubleCoordinates):
     """Coordinates that change nothing until `search`.
 
     The draws that they were found by are kept, in checkpoints too: training can start from them.

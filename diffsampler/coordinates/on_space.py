@@ -83,11 +83,3 @@ class SpaceCoordinates(FoundCoordinates):
             self.log_det.copy_(torch.linalg.slogdet(self.root).logabsdet)
         self.keep(counter, x, found.estimate)
         return found
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpaceCoordinates":
-        # Follows the sampler to its device, not to its dtype.
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer.is_floating_point():
-                self._buffers[name] = buffer.double()
-        return self

@@ -10,10 +10,10 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
+from diffsampler.networks.preconditioned import size_of_control
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Lattice, Links, Space
 
-NARROW = 0.01  # as in `PreconditionedMLP`
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -79,8 +79,7 @@ class LatticeConvolutions(Control):
         nn.init.zeros_(self.output.bias)
 
     def embed(self, t: Tensor) -> Tensor:
-        p, q = self._gaussian_control(t.unsqueeze(-1))
-        size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, 1)
+        size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
         return torch.cat([size, self.log_width(t), self.filters(t), self.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:

@@ -8,10 +8,10 @@ from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
+from diffsampler.networks.preconditioned import size_of_control
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
 
-NARROW = 0.01  # as in `PreconditionedMLP`
 SOFT = 1e-6  # of distances, where they are differentiated
 
 
@@ -86,8 +86,7 @@ class PairForces(Control):
             nn.init.zeros_(layer.bias)
 
     def embed(self, t: Tensor) -> Tensor:
-        p, q = self._gaussian_control(t.unsqueeze(-1))
-        size = (p / (1 - q + NARROW)).sqrt().to(t.dtype).expand(*t.shape, 1)
+        size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
         return torch.cat([size, self.radial(t), self.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """A perceptron whose output is scaled to the size that a control has at every time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,14 @@ from diffsampler.processes import Process
 
 # Of the target's variance along its narrowest mode, in units of the process: narrower ones are for training to learn.
 NARROW = 0.01
+
+
+def size_of_control(
+    gaussian_control: Callable[[Tensor], tuple[Tensor, Tensor]], t: Tensor, narrow: float | Tensor = NARROW
+) -> Tensor:
+    """(p / (1 - q + narrow))^(1/2), with shape (*, 1) or (*, D), of a process's `gaussian_control` at times t, (*)."""
+    p, q = gaussian_control(t.unsqueeze(-1))
+    return (p / (1 - q + narrow)).sqrt().to(t.dtype)
 
 
 class PreconditionedMLP(FourierMLP):
@@ -36,8 +46,7 @@ class PreconditionedMLP(FourierMLP):
         self._gaussian_control = process.gaussian_control
 
     def embed(self, t: Tensor) -> Tensor:
-        p, q = self._gaussian_control(t.unsqueeze(-1))
-        size = (p / (1 - q + self.narrow)).sqrt().to(t.dtype).expand(*t.shape, self.dim)
+        size = size_of_control(self._gaussian_control, t, self.narrow).expand(*t.shape, self.dim)
         return torch.cat([size, super().embed(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:

@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from diffsampler.behaviours import Behaviour
+from diffsampler.behaviours import Alternation, Behaviour, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import Coordinates
-from diffsampler.losses import Objective
+from diffsampler.losses import LogVariance, Objective, Stages
 from diffsampler.networks import Control, StateFlow
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid
@@ -32,6 +32,22 @@ class Training(NamedTuple):
     lr: float
     tolerance: float
     steps_per_epoch: int = 50
+
+
+TOLERANCE = 0.05
+
+
+def fit_then_sharpen(fitting: Objective, share_fitted: float, lr: float, steps_per_epoch: int = 50) -> Training:
+    """A loss on draws of the search, then log-variance, on the sampler's own paths and on rolled-back ones in turns.
+
+    Arguments:
+        fitting: the loss.
+        share_fitted: of all steps.
+        lr, steps_per_epoch: as in `Training`.
+    """
+    sharpening = Alternation([OnPolicy(), SearchedPoints()])
+    behaviour = Succession([SearchedPoints(), sharpening], [share_fitted, 1 - share_fitted])
+    return Training(Stages([fitting, LogVariance()]), behaviour, lr, TOLERANCE, steps_per_epoch)
 
 
 class Recipe(ABC):

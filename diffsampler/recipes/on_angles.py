@@ -2,20 +2,18 @@
 
 from functools import partial
 
-from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SpaceCoordinates
-from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
+from diffsampler.losses import MaximumLikelihood
 from diffsampler.networks import FourierMLP, LatticeConvolutions, LearnedVariance
 from diffsampler.processes import ProductProcess, Torus
 from diffsampler.processes.grids import GeometricGrid
-from diffsampler.recipes.base import Parts, Recipe, Training
+from diffsampler.recipes.base import Parts, Recipe, Training, fit_then_sharpen
 from diffsampler.spaces import Lattice
 from diffsampler.target import Target
 
 NUM_STEPS, LAST_STEP = 32, 0.003
 WIDTH = 128
 LR = 3e-3
-TOLERANCE = 0.05
 
 
 class AnglesRecipe(Recipe):
@@ -25,7 +23,7 @@ class AnglesRecipe(Recipe):
     """
 
     num_transitions = 2048
-    shares = 0.75, 0.25  # of steps that fit, and that sharpen
+    share_fitted = 0.75  # of all steps; the others sharpen
 
     def parts(self, target: Target) -> Parts:
         coordinates = SpaceCoordinates(target)
@@ -36,14 +34,11 @@ class AnglesRecipe(Recipe):
         return Parts(process, control, None, grid, coordinates)
 
     def training(self) -> Training:
-        loss = Stages([MaximumLikelihood(self.num_transitions), LogVariance()])
-        sharpening = Alternation([OnPolicy(), SearchedPoints()])
-        behaviour = Succession([SearchedPoints(), sharpening], [*self.shares])
-        return Training(loss, behaviour, LR, TOLERANCE)
+        return fit_then_sharpen(MaximumLikelihood(self.num_transitions), self.share_fitted, LR)
 
 
 class AngleLatticeRecipe(AnglesRecipe):
     """The same where a step of sharpening, by convolutions on whole trajectories, takes some ten times as long."""
 
     num_transitions = 1024
-    shares = 0.95, 0.05
+    share_fitted = 0.95

@@ -2,22 +2,20 @@
 
 from functools import partial
 
-from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SpaceCoordinates
-from diffsampler.losses import LogVariance, Matching, Stages
+from diffsampler.losses import Matching
 from diffsampler.networks import LearnedVariance, PairForces, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from diffsampler.processes.grids import GeometricGrid
-from diffsampler.recipes.base import Parts, Recipe, Training
+from diffsampler.recipes.base import Parts, Recipe, Training, fit_then_sharpen
 from diffsampler.target import Target, space_of
 
 NUM_STEPS, LAST_STEP = 128, 0.015
 WIDTH = 128
 NUM_TRANSITIONS = 1024
-SHARE_FITTED, SHARE_SHARPENED = 0.99, 0.01  # a sharpening step takes some twenty times as long
+SHARE_FITTED = 0.99  # a sharpening step takes some twenty times as long
 FEW, SMALL_WIDTH = 8, 32  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
-TOLERANCE = 0.05
 STEPS_PER_EPOCH = 200  # a validation takes as long
 
 
@@ -37,7 +35,4 @@ class ParticlesRecipe(Recipe):
         return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
-        loss = Stages([Matching(NUM_TRANSITIONS), LogVariance()])
-        sharpening = Alternation([OnPolicy(), SearchedPoints()])
-        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
-        return Training(loss, behaviour, LR, TOLERANCE, STEPS_PER_EPOCH)
+        return fit_then_sharpen(Matching(NUM_TRANSITIONS), SHARE_FITTED, LR, STEPS_PER_EPOCH)

@@ -2,21 +2,19 @@
 
 from functools import partial
 
-from diffsampler.behaviours import Alternation, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import SearchedCoordinates
-from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
+from diffsampler.losses import MaximumLikelihood
 from diffsampler.networks import LearnedVariance, MixtureControl, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
-from diffsampler.recipes.base import Parts, Recipe, Training
+from diffsampler.recipes.base import Parts, Recipe, Training, fit_then_sharpen
 from diffsampler.target import Target
 
 NUM_STEPS = 32
 WIDTH = 128
 NUM_TRANSITIONS = 2048
-SHARE_FITTED, SHARE_SHARPENED = 0.75, 0.25
+SHARE_FITTED = 0.75
 # Twice as much makes the averaged weights noisy, a third leaves the fit unfinished after 2000 steps.
 LR = 3e-3
-TOLERANCE = 0.05
 
 
 class SearchLearnCorrect(Recipe):
@@ -34,7 +32,4 @@ class SearchLearnCorrect(Recipe):
         return Parts(VariancePreserving, control, None, NUM_STEPS, coordinates)
 
     def training(self) -> Training:
-        loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
-        sharpening = Alternation([OnPolicy(), SearchedPoints()])
-        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, SHARE_SHARPENED])
-        return Training(loss, behaviour, LR, TOLERANCE)
+        return fit_then_sharpen(MaximumLikelihood(NUM_TRANSITIONS), SHARE_FITTED, LR)

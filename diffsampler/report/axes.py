@@ -1,6 +1,7 @@
 """What all figures share: axes, and numbers as arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from diffsampler.errors import warn_of
 from diffsampler.report import style
 
 DEEP = 1000.0  # nats
@@ -59,6 +61,21 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def save_all(folder: str | Path, drawn: Mapping[str, Callable[[], Figure]]) -> list[Path]:
+    """Draw figures by name, write them as PNG files, and return their paths; one that fails is warned of."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in drawn.items():
+        file = Path(folder) / f"{name}.png"
+        try:
+            draw().savefig(file, dpi=120)
+        except Exception as error:  # a figure is not worth a run
+            warn_of(f"{file.name} could not be drawn", error)
+        else:
+            paths.append(file)
+    return paths
 
 
 def finish(figure: Figure, ax: Axes, title: str, columns: int = 3) -> Figure:

@@ -18,12 +18,21 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from diffsampler.density import CheckedTarget
-from diffsampler.errors import InputError, warn_of
+from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate
 from diffsampler.observables import histograms_of
 from diffsampler.paths import Trajectory, evaluate, rollout
 from diffsampler.report import style
-from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, not_too_deep, to_numpy, weights
+from diffsampler.report.axes import (
+    draw_histogram,
+    finish,
+    interval,
+    new_figure,
+    not_too_deep,
+    save_all,
+    to_numpy,
+    weights,
+)
 from diffsampler.report.log_z_figures import plot_estimates, plot_log_weights, plot_training
 from diffsampler.sampler import Sampler
 from diffsampler.spaces import Links, Particles
@@ -176,17 +185,7 @@ def save_figures(
         del drawn["samples"]
     if histograms_of(target.space):
         del drawn["marginals"]
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, draw in drawn.items():
-        file = Path(folder) / f"{name}.png"
-        try:
-            draw().savefig(file, dpi=120)
-        except Exception as error:  # a figure is not worth a run
-            warn_of(f"{file.name} could not be drawn", error)
-        else:
-            paths.append(file)
-    return paths
+    return save_all(folder, drawn)
 
 
 def _density_line(target: Target, x: Tensor, view: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, str]:

@@ -25,7 +25,7 @@ from diffsampler.observables import (
     observables_of,
 )
 from diffsampler.report import style
-from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, to_numpy, weights
+from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, save_all, to_numpy, weights
 from diffsampler.target import Target
 
 MAX_PANELS, MAX_INTEGERS, RARE, NOTABLE = 12, 40, 1e-3, 0.01
@@ -238,19 +238,7 @@ def save_observable_figures(
         drawn["energies"] = lambda: plot_energies(*energies)
     if scalars:
         drawn["observables"] = lambda: plot_scalars(scalars, log_weight, of_reference, estimates)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, draw in drawn.items():
-        if draw is None:
-            continue
-        file = Path(folder) / f"{name}.png"
-        try:
-            draw().savefig(file, dpi=120)
-        except Exception as error:  # a figure is not worth a run
-            warn_of(f"{file.name} could not be drawn", error)
-        else:
-            paths.append(file)
-    return paths
+    return save_all(folder, {name: draw for name, draw in drawn.items() if draw is not None})
 
 
 def save_figures_of_target(
