@@ -16,12 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def defaults() -> Iterator[None]:
-    """float64, and networks that torch initialises the same way whichever tests run before."""
+def defaults(device: torch.device) -> Iterator[None]:
+    """float64, the device, and networks that torch initialises the same way whichever tests run before."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device(None if device.type == "cpu" else device)
     torch.manual_seed(0)
     yield
+    torch.set_default_device(None)
     torch.set_default_dtype(previous)
 
 

@@ -419,9 +419,14 @@ class ExactFlow(StateFlow):
         return self.log_z + self.log_marginal(embedding, x)
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Noise on the device under test."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def randomise(module: nn.Module, scale: float = 0.15, seed: int = 7) -> None:
     """Move every parameter off its initial value, zero-initialised outputs included: nothing stays trivially zero."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

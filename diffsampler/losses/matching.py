@@ -44,7 +44,7 @@ class Matching(Objective):
     def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
         super().check(dynamics, behaviour)
         process = dynamics.policy.process
-        if process.marginal(torch.tensor([0.5], dtype=torch.float64)) is None:
+        if process.marginal(torch.full((1,), 0.5, dtype=torch.float64, device=dynamics.policy.device)) is None:
             raise InputError(
                 f"loss Matching needs a process whose backward kernel is a known Gaussian of the end point, which "
                 f"{type(process).__name__} has not. Use VariancePreserving or PinnedBrownian, or MaximumLikelihood."

@@ -1,5 +1,6 @@
 """Rollouts as CUDA graphs: thousands of small kernels, started by one call."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def _no_waiting(device: torch.device) -> Iterator[None]:
         yield
         return
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch does not detect all of it yet
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

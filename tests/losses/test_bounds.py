@@ -4,7 +4,16 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import PROCESSES, ConstantControl, ProcessCase, assert_mean, by_name, centred_gaussian, random_sampler
+from helpers import (
+    PROCESSES,
+    ConstantControl,
+    ProcessCase,
+    assert_mean,
+    by_name,
+    centred_gaussian,
+    random_sampler,
+    seeded,
+)
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler
@@ -58,8 +67,8 @@ def test_gradient_of_the_reverse_kl_is_unbiased(loss: torch.nn.Module, generator
 def test_value_is_minus_the_elbo(loss: torch.nn.Module) -> None:
     sampler = random_sampler(process=partial(PinnedBrownian, sigma=1.2), grid=5)
     sampler.policy.log_z.data.fill_(0.7)
-    value = loss.step(sampler.dynamics, OnPolicy(), 50, torch.Generator().manual_seed(3), 0.0)
-    _, log_weight = sampler.weighted_draws(50, torch.Generator().manual_seed(3))
+    value = loss.step(sampler.dynamics, OnPolicy(), 50, seeded(3), 0.0)
+    _, log_weight = sampler.weighted_draws(50, seeded(3))
     torch.testing.assert_close(value.detach(), -log_weight.mean())
 
 
@@ -71,12 +80,12 @@ def test_path_wise_gradient_is_the_derivative(case: ProcessCase) -> None:
     sampler = random_sampler(process=case.make(), control=FourierMLP, flow=None, grid=3)
 
     def minus_elbo() -> Tensor:
-        return -sampler.weighted_draws(6, torch.Generator().manual_seed(1))[1].mean()
+        return -sampler.weighted_draws(6, seeded(1))[1].mean()
 
-    value = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 6, torch.Generator().manual_seed(1), 0.0)
+    value = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 6, seeded(1), 0.0)
     parameters = [p for p in sampler.parameters() if p.requires_grad and p is not sampler.policy.log_z]
     gradients = torch.autograd.grad(value, parameters)
-    direction = [torch.randn(p.shape, generator=torch.Generator().manual_seed(2)) for p in parameters]
+    direction = [torch.randn(p.shape, generator=seeded(2)) for p in parameters]
     step, values = 1e-5, []
     for sign in (1, -1):
         with torch.no_grad():
@@ -265,9 +274,7 @@ def test_dropout_comes_from_the_generator() -> None:
     loss = LearnedDecomposition(dropout=0.5)
     loss.adapt(sampler.dynamics)
     loss.network.output.bias.data.fill_(0.3)
-    values = [
-        float(loss.step(sampler.dynamics, OnPolicy(), 6, torch.Generator().manual_seed(s), 0.0)) for s in (1, 1, 2)
-    ]
+    values = [float(loss.step(sampler.dynamics, OnPolicy(), 6, seeded(s), 0.0)) for s in (1, 1, 2)]
     assert values[0] == values[1] != values[2]
     with pytest.raises(InputError, match="flow=FourierFlow"):
         loss.check(random_sampler(flow=None, grid=2).dynamics, OnPolicy())

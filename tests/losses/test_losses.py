@@ -14,6 +14,7 @@ from helpers import (
     centred_gaussian,
     correlated_gaussian,
     randomise,
+    seeded,
     two_modes,
 )
 from torch import Tensor
@@ -261,7 +262,7 @@ class Watching(FourierMLP):
 )
 def test_pathwise_gradients_hold_the_scores_in_controls_fixed(process) -> None:
     sampler = Sampler(two_modes(), process=process, control=Watching, grid=4, flow=None)
-    loss = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 8, torch.Generator().manual_seed(0), 0.0)
+    loss = PathwiseReverseKL().step(sampler.dynamics, OnPolicy(), 8, seeded(0), 0.0)
     loss.backward()
     controls = [sampler.policy.control, sampler.policy.backward_control]
     assert [control.seen for control in controls if control is not None] == [{False}] * (1 + (process is Underdamped))

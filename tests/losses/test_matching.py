@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import Z_BOUND, CountingTarget, assert_mean, correlated_gaussian, random_sampler
+from helpers import Z_BOUND, CountingTarget, assert_mean, correlated_gaussian, random_sampler, seeded
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
@@ -36,7 +36,7 @@ NUM_DRAWS = 150
 
 def gradients(loss: Objective, sampler: Sampler, num_draws: int = NUM_DRAWS, seed: int = 5) -> Tensor:
     """Of the control's output layers, by independent steps of a loss, with shape (draws, parameters)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     layers = [value for name, value in sampler.policy.control.named_parameters() if "output" in name]
     loss.adapt(sampler.dynamics)
     found = []
@@ -126,7 +126,7 @@ def test_it_costs_one_evaluation_an_end_point_or_none() -> None:
         sampler = random_sampler(target, process=VariancePreserving, control=FourierMLP, flow=None, grid=5)
         loss = Matching(64, use_score)
         loss.adapt(sampler.dynamics)
-        loss.step(sampler.dynamics, ExpertSamples(), 32, torch.Generator(), 0.0)
+        loss.step(sampler.dynamics, ExpertSamples(), 32, seeded(0), 0.0)
         assert target.count == sampler.num_target_evaluations == expected
         assert sampler.network_counter.num_evaluations == 64
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import randomise
+from helpers import randomise, seeded
 from torch import Tensor
 
 from diffsampler import InputError
@@ -53,7 +53,7 @@ def at_random(make: Make, space: Space, scale: float = 0.1) -> Control:
 
 
 def states(space: Space, n: int = 6, seed: int = 3) -> Tensor:
-    return 1.5 * torch.randn(n, space.dim, generator=torch.Generator().manual_seed(seed))
+    return 1.5 * torch.randn(n, space.dim, generator=seeded(seed))
 
 
 @every_case
@@ -104,9 +104,7 @@ def test_forces_of_particles_move_with_them(space: Particles, depth: int, genera
             seed = int(torch.randint(1 << 30, (), generator=generator))
 
             def move(z: Tensor, name: str = name, seed: int = seed) -> Tensor:
-                one_each = [
-                    space.symmetries[name](space.to_target(row[None]), torch.Generator().manual_seed(seed)) for row in z
-                ]
+                one_each = [space.symmetries[name](space.to_target(row[None]), seeded(seed)) for row in z]
                 return space.from_target(torch.cat(one_each))
 
             log_width, there = assert_moves(network, x, move, move)
@@ -188,7 +186,7 @@ def test_gradients_reach_every_parameter(make: Make, space: Space) -> None:
     network = at_random(make, space)
     embedding = network.embed(torch.tensor([0.2, 0.8])).unsqueeze(1)
     found = network(embedding, states(space, 10).view(2, 5, -1))
-    (found * torch.randn(found.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    (found * torch.randn(found.shape, generator=seeded(1))).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 

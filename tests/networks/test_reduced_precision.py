@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import correlated_gaussian
+from helpers import correlated_gaussian, seeded
 
 from diffsampler import InputError, Sampler, fit
 from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance, ReducedPrecision
@@ -42,9 +42,9 @@ def test_weights_of_a_rollout_are_exact_and_evaluated_again_near() -> None:
     estimate = reduced.estimate_log_z(20_000, seed=0)
     # A false alarm in 7e-6: the rounded control is a control like any other.
     assert abs(estimate.log_z - log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z), estimate
-    path = rollout(reduced.dynamics, 2000, torch.Generator().manual_seed(1))
+    path = rollout(reduced.dynamics, 2000, seeded(1))
     again = evaluate(reduced.dynamics, path).log_weight
-    walked = reduced.weighted_draws(2000, torch.Generator().manual_seed(1))[1]
+    walked = reduced.weighted_draws(2000, seeded(1))[1]
     assert (again - walked).abs().max() < 0.05
     assert not torch.equal(plain.sample(20, seed=0), reduced.sample(20, seed=0))
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import seeded
 
 from diffsampler import Sampler
 from diffsampler.behaviours import OnPolicy
@@ -129,7 +130,7 @@ def gradients(sampler, path):
 
 
 def generator():
-    return torch.Generator().manual_seed(0)
+    return seeded(0)
 
 
 @pytest.mark.parametrize("name", CONTROLS)

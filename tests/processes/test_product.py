@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import MILD, assert_mean, random_sampler
+from helpers import MILD, assert_mean, random_sampler, seeded
 from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
@@ -105,8 +105,8 @@ def test_weights_are_unbiased_untrained(reals: object, control: object, generato
 
 def test_rollout_rollback_and_evaluate_agree(generator: torch.Generator) -> None:
     sampler = mixed_sampler(control=learned_variance)
-    path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(1))
-    log_weight = sampler.weighted_draws(9, torch.Generator().manual_seed(1))[1]
+    path = rollout(sampler.dynamics, 9, seeded(1))
+    log_weight = sampler.weighted_draws(9, seeded(1))[1]
     torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, log_weight)
     turned = type(path)(path.times, path.x + 2 * math.pi * SPACE.angles)
     torch.testing.assert_close(evaluate(sampler.dynamics, turned).u, evaluate(sampler.dynamics, path).u)
@@ -130,7 +130,7 @@ def test_smc_along_the_flow_is_unbiased() -> None:
     sampler = mixed_sampler(flow=lambda process: ForwardLookingFlow(process, FourierFlow))
     from diffsampler.paths import sequential_rollout
 
-    log_weight = sequential_rollout(sampler.dynamics, 8000, 400, generator=torch.Generator().manual_seed(3))[1]
+    log_weight = sequential_rollout(sampler.dynamics, 8000, 400, generator=seeded(3))[1]
     assert_mean((log_weight.view(400, 20) - LOG_Z).exp().mean(1), 1.0, "E[mean w] / Z")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import MILD, PERIODIC_CONTROLS, Z_BOUND, assert_mean, random_sampler
+from helpers import MILD, PERIODIC_CONTROLS, Z_BOUND, assert_mean, random_sampler, seeded
 
 from diffsampler import InputError, Sampler
 from diffsampler.behaviours import Exploration, Replay
@@ -88,9 +88,9 @@ def test_wide_learned_steps_stay_normalised(generator: torch.Generator) -> None:
 
 def test_rollout_and_evaluate_agree(generator: torch.Generator) -> None:
     sampler = periodic_sampler()
-    path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(1))
+    path = rollout(sampler.dynamics, 9, seeded(1))
     assert (path.x >= -math.pi).all() and (path.x < math.pi).all()
-    log_weight = sampler.weighted_draws(9, torch.Generator().manual_seed(1))[1]
+    log_weight = sampler.weighted_draws(9, seeded(1))[1]
     torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, log_weight)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import MILD, UNDERDAMPED_CONTROLS, Z_BOUND, assert_mean, correlated_gaussian, random_sampler
+from helpers import MILD, UNDERDAMPED_CONTROLS, Z_BOUND, assert_mean, correlated_gaussian, random_sampler, seeded
 from torch import Tensor
 
 from diffsampler import Sampler
@@ -66,9 +66,9 @@ def test_rolled_back_weights_are_unbiased_untrained(generator: torch.Generator) 
 @pytest.mark.parametrize("control", UNDERDAMPED_CONTROLS)
 def test_rollout_evaluate_and_rollback_agree(control: Callable[[int], Control], generator: torch.Generator) -> None:
     sampler = underdamped(control=control)
-    path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(1))
+    path = rollout(sampler.dynamics, 9, seeded(1))
     assert path.x.shape == (6, 9, 4)
-    log_weight = sampler.weighted_draws(9, torch.Generator().manual_seed(1))[1]
+    log_weight = sampler.weighted_draws(9, seeded(1))[1]
     torch.testing.assert_close(evaluate(sampler.dynamics, path).log_weight, log_weight)
     back = rollback(sampler.dynamics, path.x[-1], generator)
     # Forwards or backwards, a position moves by sigma h p' from the state before it.
