@@ -15,15 +15,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device of the batteries: cpu, cuda, ...")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Before tests are imported: what modules make is there too.
+    if config.getoption("--device") != "cpu":
+        torch.set_default_device(config.getoption("--device"))
+
+
 @pytest.fixture(autouse=True)
-def defaults(device: torch.device) -> Iterator[None]:
-    """float64, the device, and networks that torch initialises the same way whichever tests run before."""
+def defaults() -> Iterator[None]:
+    """float64, and networks that torch initialises the same way whichever tests run before."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    torch.set_default_device(None if device.type == "cpu" else device)
     torch.manual_seed(0)
     yield
-    torch.set_default_device(None)
     torch.set_default_dtype(previous)
 
 

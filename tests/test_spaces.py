@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target
 from diffsampler.spaces import Circle, Euclidean, Lattice, Links, Particles, Product, Space
+from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
 
 SPACES = [
     Euclidean(3),
@@ -148,6 +149,22 @@ def test_plaquettes_by_hand() -> None:
     # theta_0 = [[1, 2], [3, 4]], theta_1 = [[10, 20], [30, 40]], at (0, 0): 1 + 30 - 2 - 10.
     x = torch.tensor([1.0, 2, 3, 4, 10, 20, 30, 40])
     torch.testing.assert_close(Links((2, 2)).plaquettes(x)[0, 0, 0], torch.tensor(19.0))
+
+
+@pytest.mark.parametrize("std", [0.05, 0.9, 2.5])
+def test_end_points_are_seen_in_the_mean_over_all_turns(std: float, generator: torch.Generator) -> None:
+    # Tweedie's formula, on the circle: x + std^2 d log p(x | end) / dx.
+    width, (x, end) = torch.tensor(std, dtype=torch.float64), 3 * torch.randn(2, 50, 2, generator=generator)
+    x = wrap(end + std * torch.randn(50, 2, generator=generator)).requires_grad_()
+    (score,) = torch.autograd.grad(WrappedGaussianKernel(end, width).log_prob(x).sum(), x)
+    x = x.detach()
+    expected = x + std**2 * score
+    torch.testing.assert_close(Circle(2).seen_from(x, end, width), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(Links((1, 1)).seen_from(x, end, width), expected, rtol=0, atol=1e-6)
+    both, stds = Product([Euclidean(1), Circle(2)]), width.expand(3)
+    there, here = torch.cat([x[:, :1], end], -1), torch.cat([end[:, :1], x], -1)
+    seen = both.seen_from(here, there, stds)
+    torch.testing.assert_close(seen, torch.cat([there[:, :1], expected], -1), rtol=0, atol=1e-6)
 
 
 def test_products_move_their_parts_together(generator: torch.Generator) -> None:

@@ -46,8 +46,8 @@ class Matching(Objective):
         process = dynamics.policy.process
         if process.marginal(torch.full((1,), 0.5, dtype=torch.float64, device=dynamics.policy.device)) is None:
             raise InputError(
-                f"loss Matching needs a process whose backward kernel is a known Gaussian of the end point, which "
-                f"{type(process).__name__} has not. Use VariancePreserving or PinnedBrownian, or MaximumLikelihood."
+                "loss Matching needs a process whose backward kernel is a known Gaussian of the end point, which "
+                f"{type(process).__name__} has not. Use VariancePreserving, PinnedBrownian, Torus or MaximumLikelihood."
             )
 
     def adapt(self, dynamics: Dynamics) -> None:
@@ -62,9 +62,11 @@ class Matching(Objective):
         step = torch.randint(path.num_steps, (self.num_transitions,), **draws)
         row = torch.randint(path.x.shape[1], (self.num_transitions,), **draws)
         kernel = kernel_of(dynamics, path, step, row)
-        x, y, end = path.x[step, row], path.x[step + 1, row], path.x[-1, row]
+        x, y = path.x[step, row], path.x[step + 1, row]
         mean, process = kernel.mean.squeeze(1), dynamics.policy.process
         times, next_times = path.times[step, None], path.times[step + 1, None]
+        signal, std = process.marginal(times)
+        end = process.space.seen_from(x, path.x[-1, row], std)
         back = process.backward_kernel(times, next_times, torch.ones_like(x))
         next_signal, next_std = process.marginal(next_times)
         # The mean of y given x and the end point, as y is given the end point and x given y.
@@ -76,9 +78,9 @@ class Matching(Objective):
         if self.use_score and dynamics.target.differentiable:
             score = dynamics.target.log_prob_and_score(path.x[-1])[1][row]
             guess = (mean.detach() - of_x * x) / of_end
-            end = self._mixed(step, x, end, score, guess, *process.marginal(times))
+            end = self._mixed(step, x, end, score, guess, signal, std)
         error = (of_x * x + of_end * end - mean) / kernel.std.detach().squeeze(1).to(x.dtype)
-        width = type(kernel)(kernel.mean.detach(), kernel.std).log_prob(y.unsqueeze(1)).squeeze(1)
+        width = kernel.around(kernel.mean.detach()).log_prob(y.unsqueeze(1)).squeeze(1)
         return path.num_steps * (0.5 * error.square().sum(-1) - width).mean().double()
 
     @torch.no_grad()

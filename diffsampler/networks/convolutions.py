@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.errors import InputError, check_count, check_flag, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.networks.preconditioned import size_of_control
+from diffsampler.networks.softened import SOFTENED_AT, softened
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Lattice, Links, Space
 
@@ -35,6 +36,8 @@ class LatticeConvolutions(Control):
         depth: the layers between the first and the last.
         reach: of a kernel, in sites to each side.
         bound: on the log of the factor on a step's width; positive.
+        use_score: whether the target's own score is taken too, with a learned factor for each time. Where it is many
+            times the size of a control it comes to an end, and a NaN counts as 0.
     """
 
     learns_width = True
@@ -46,6 +49,7 @@ class LatticeConvolutions(Control):
         depth: int = 2,
         reach: int = 1,
         bound: float = 3.0,
+        use_score: bool = False,
     ) -> None:
         super().__init__()
         process = as_process(process)
@@ -62,12 +66,14 @@ class LatticeConvolutions(Control):
             raise InputError(f"reach must be at most {min(space.shape)} on {space!r}, got {reach!r}.")
         self.bound = check_positive("bound", bound)
         self._gaussian_control = process.gaussian_control
+        self.register_buffer("scale", process.scale.detach().clone(), persistent=False)
         self.of_links = isinstance(space, Links)
         self.num_axes = len(space.shape)
         num_seen = space.field_features(torch.zeros(space.dim)).shape[0]
         num_told = num_seen // 2 if self.of_links else space.site.dim
         convolution = CONVOLUTIONS[self.num_axes]
         self.first = convolution(num_seen, width, 2 * reach + 1)
+        self.of_means = nn.Linear(num_seen, width)
         self.layers = nn.ModuleList(convolution(width, width, 2 * reach + 1) for _ in range(depth))
         self.of_time = nn.ModuleList(nn.Linear(width, width) for _ in range(depth + 1))
         self.output = convolution(width, num_told if self.of_links else 2 * num_told, 1)
@@ -75,19 +81,26 @@ class LatticeConvolutions(Control):
         self.log_width = TimeFunction(1, width)
         self.filters_shape = (num_told, num_seen, *space.shape)
         self.filters = TimeFunction(math.prod(self.filters_shape), width)
+        self.uses_score = check_flag("use_score", use_score)
+        self.of_score = TimeFunction(1, width) if use_score else None
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
-        return torch.cat([size, self.log_width(t), self.filters(t), self.time(t)], -1)
+        of_score = [] if self.of_score is None else [self.of_score(t)]
+        return torch.cat([size, self.log_width(t), self.filters(t), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         num_weights = math.prod(self.filters_shape)
-        size, log_width, weights, time = embedding.tensor_split([1, 2, 2 + num_weights], -1)
+        ends = [1, 2, 2 + num_weights, 2 + num_weights + self.of_means.out_features]
+        size, log_width, weights, time, of_score = embedding.tensor_split(ends, -1)
         seen, fields = self.space.field_features(x), -self.num_axes - 1
+        # What no convolution reaches: of which phase, or topological sector, a configuration is.
+        sums = seen.sum(tuple(range(-self.num_axes, 0))) / math.sqrt(math.prod(self.space.shape))  # of order 1
+        means = self.of_means(sums)[(..., *(None,) * self.num_axes)]
         now = [of_time(time)[(..., *(None,) * self.num_axes)] for of_time in self.of_time]
-        hidden = silu(self._convolved(self.first, seen) + now[0])
+        hidden = silu(self._convolved(self.first, seen) + means + now[0])
         for layer, then in zip(self.layers, now[1:], strict=True):
             hidden = hidden + silu(self._convolved(layer, hidden) + then)
         told = self._convolved(self.output, hidden)
@@ -97,7 +110,11 @@ class LatticeConvolutions(Control):
         else:
             told, widths = told.chunk(2, fields)
             control, log_width = (told + filtered).flatten(fields), log_width + widths.flatten(fields)
-        return torch.cat([size * control, self.bound * torch.tanh(log_width / self.bound)], -1)
+        control = size * control
+        if self.uses_score:
+            own = (score * self.scale.to(x.dtype)).unsqueeze(-1)
+            control = control + of_score * softened(own, SOFTENED_AT * size.unsqueeze(-1)).squeeze(-1)
+        return torch.cat([control, self.bound * torch.tanh(log_width / self.bound)], -1)
 
     def _convolved(self, layer: nn.Module, fields: Tensor) -> Tensor:
         """Of fields with shape (*, C, L_1, ...), each with the lattice as its own neighbour."""

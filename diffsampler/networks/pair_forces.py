@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.errors import InputError, check_count, check_flag, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.networks.preconditioned import size_of_control
+from diffsampler.networks.softened import SOFTENED_AT, softened
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
 
@@ -33,6 +34,8 @@ class PairForces(Control):
         num_bumps: Gaussians of a distance, evenly spaced.
         reach: the largest of them, in units of the process's scale.
         bound: on the log of the factor on a step's width; positive.
+        use_score: whether the target's own forces are taken too, with a learned factor for each time. Those of cores
+            are softened: they come to an end, `SOFTENED_AT` times the size of a control. A NaN counts as no force.
     """
 
     learns_width = True
@@ -45,6 +48,7 @@ class PairForces(Control):
         num_bumps: int = 96,
         reach: float = 6.0,
         bound: float = 3.0,
+        use_score: bool = False,
     ) -> None:
         super().__init__()
         process = as_process(process)
@@ -80,6 +84,8 @@ class PairForces(Control):
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)),
         )
         self.of_time = nn.Linear(width, 2)
+        self.uses_score = check_flag("use_score", use_score)
+        self.of_score = TimeFunction(1, width) if use_score else None
         self.radial = TimeFunction(num_bumps, width)
         for layer in (self.force, self.log_width[-1], self.of_time):
             nn.init.zeros_(layer.weight)
@@ -87,11 +93,14 @@ class PairForces(Control):
 
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
-        return torch.cat([size, self.radial(t), self.time(t)], -1)
+        of_score = [] if self.of_score is None else [self.of_score(t)]
+        return torch.cat([size, self.radial(t), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        size, radial, time = embedding.tensor_split([1, 1 + len(self.centres)], -1)
-        particles = self.space.positions(x / self.scale.to(x.dtype))
+        width, num_bumps = self.pair.in_features, len(self.centres)
+        size, radial, time, of_score = embedding.tensor_split([1, 1 + num_bumps, 1 + num_bumps + width], -1)
+        scale = self.scale.to(x.dtype)
+        particles = self.space.positions(x / scale)
         apart = self.differences.T @ particles
         distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
         now = time.unsqueeze(-2)
@@ -107,7 +116,11 @@ class PairForces(Control):
         forces = self.differences @ (force / (1 + distance) * apart) + linear.unsqueeze(-1) * particles
         log_width = log_width + self.log_width(of_particles.mean(-2))
         log_width = self.bound * torch.tanh(log_width / self.bound)
-        return torch.cat([size * self.space.flattened(forces), log_width.expand_as(x)], -1)
+        control = size * self.space.flattened(forces)
+        if self.uses_score:
+            forces = softened(self.space.positions(score * scale), SOFTENED_AT * size.unsqueeze(-1))
+            control = control + of_score * self.space.flattened(forces)
+        return torch.cat([control, log_width.expand_as(x)], -1)
 
 
 class Messages(nn.Module):

@@ -94,7 +94,7 @@ class Process(nn.Module, ABC):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
         """(signal, std) of x_t = signal x_1 + std noise, which P_B makes of an end point, at times t with shape (*, 1).
 
-        None where it is no such Gaussian, or P_B learns.
+        On angles, of all turns. None where it is no such Gaussian, or P_B learns.
         """
         return None
 

@@ -80,6 +80,13 @@ class ProductProcess(Process):
         p, q = zip(*(process.gaussian_control(t) for process in self.processes), strict=True)
         return self._joined(p), self._joined(q)
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor] | None:
+        marginals = [process.marginal(t) for process in self.processes]
+        if any(marginal is None for marginal in marginals):
+            return None
+        signal, std = zip(*marginals, strict=True)
+        return self._joined(signal), self._joined(std)
+
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         return sum(process.log_reference(t, part) for process, part in self._split(x))
 

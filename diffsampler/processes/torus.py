@@ -48,5 +48,8 @@ class Torus(Process):
     ) -> WrappedGaussianKernel:
         return self.space.kernel(y, self.sigma * (t - s).sqrt())
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), self.sigma * (1 - t).sqrt()
+
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         return self.prior.log_prob(x)

@@ -29,7 +29,8 @@ class ParticlesRecipe(Recipe):
     def parts(self, target: Target) -> Parts:
         space = space_of(target)
         perceptron = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-        forces = PairForces if space.num_particles <= FEW else partial(PairForces, width=SMALL_WIDTH, depth=1)
+        size = {} if space.num_particles <= FEW else {"width": SMALL_WIDTH, "depth": 1}
+        forces = partial(PairForces, use_score=target.differentiable, **size)
         control = forces if space.isotropic else perceptron
         grid = GeometricGrid(NUM_STEPS, LAST_STEP)
         return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))

@@ -79,5 +79,12 @@ class Space(ABC):
         """The same points by their usual names: angles within one turn, say."""
         return x
 
+    def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
+        """Where points lie from which noise has led to x, all with shape (*, D); of angles, in the mean over all turns.
+
+        The standard deviation broadcasts against them, and is positive for angles.
+        """
+        return end
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dim})"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.spaces.base import Space, Symmetry
-from diffsampler.spaces.kernels import WrappedGaussianKernel, wrap
+from diffsampler.spaces.kernels import WrappedGaussianKernel, turns, wrap
 
 
 class Circle(Space):
@@ -30,7 +30,12 @@ class Circle(Space):
     def wrap(self, x: Tensor) -> Tensor:
         return wrap(x)
 
+    def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
+        away = wrap(end - x).unsqueeze(-1) + turns(x)
+        share = (-0.5 * (away / std.to(x.dtype).unsqueeze(-1)).square()).softmax(-1)
+        return x + (share * away).sum(-1)
+
 
 def _once_around(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    turns = torch.randint(-1, 2, x.shape, generator=generator, device=x.device)
-    return x + 2 * math.pi * turns.to(x.dtype)
+    times = torch.randint(-1, 2, x.shape, generator=generator, device=x.device)
+    return x + 2 * math.pi * times.to(x.dtype)

@@ -68,6 +68,10 @@ class GaussianKernel(Kernel):
         scaled = (y - self.mean) * precision.to(y.dtype)
         return -0.5 * scaled.square().sum(-1) - log_normaliser
 
+    def around(self, mean: Tensor) -> "GaussianKernel":
+        """The same noise around another mean."""
+        return type(self)(mean, self.std)
+
     def widened(self, log_scale: Tensor) -> "GaussianKernel":
         return GaussianKernel(self.mean, self.std * log_scale.double().exp())
 
@@ -79,6 +83,11 @@ NUM_TURNS, MAX_WRAPPED_STD = 3, 3.0
 def wrap(x: Tensor) -> Tensor:
     """Angles in [-pi, pi)."""
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+
+def turns(like: Tensor) -> Tensor:
+    """All that are counted, with the dtype and device of another tensor."""
+    return torch.arange(-NUM_TURNS, NUM_TURNS + 1, dtype=like.dtype, device=like.device) * (2 * math.pi)
 
 
 class WrappedGaussianKernel(GaussianKernel):
@@ -95,8 +104,7 @@ class WrappedGaussianKernel(GaussianKernel):
     def log_prob(self, y: Tensor) -> Tensor:
         precision = (1 / self.std).to(y.dtype)
         difference = wrap(y - self.mean)
-        turns = torch.arange(-NUM_TURNS, NUM_TURNS + 1, dtype=y.dtype, device=y.device) * (2 * math.pi)
-        exponent = -0.5 * ((difference.unsqueeze(-1) + turns) * precision.unsqueeze(-1)).square()
+        exponent = -0.5 * ((difference.unsqueeze(-1) + turns(y)) * precision.unsqueeze(-1)).square()
         log_normaliser = (self.std.log() + HALF_LOG_TWO_PI).expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
         return exponent.logsumexp(-1).sum(-1) - log_normaliser
 
@@ -151,6 +159,14 @@ class ProductKernel(Kernel):
     def mean(self) -> Tensor:
         """With shape (*, D)."""
         return torch.cat([part.mean for part in self.parts], -1)
+
+    @property
+    def std(self) -> Tensor:
+        """With shape (*, D)."""
+        return torch.cat([part.std.expand_as(part.mean) for part in self.parts], -1)
+
+    def around(self, mean: Tensor) -> "ProductKernel":
+        return ProductKernel([kernel.around(part) for kernel, part in self._parts(mean)])
 
     def rsample(self, generator: torch.Generator | None = None, noise_scale: float = 1.0) -> Tensor:
         return torch.cat([part.rsample(generator, noise_scale) for part in self.parts], -1)

@@ -45,6 +45,9 @@ class Lattice(Space):
     def wrap(self, x: Tensor) -> Tensor:
         return self.site.wrap(x)
 
+    def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
+        return self.site.seen_from(x, end, std)
+
     def fields(self, x: Tensor) -> Tensor:
         """With shape (*, C, L_1, ..., L_k), for states with shape (*, D)."""
         return x.unflatten(-1, (self.site.dim, *self.shape))

@@ -59,6 +59,10 @@ class Product(Space):
     def wrap(self, x: Tensor) -> Tensor:
         return torch.cat([space.wrap(part) for space, part in self._parts(x)], -1)
 
+    def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
+        parts = zip(self.spaces, *(self._split(one.expand_as(x)) for one in (x, end, std)), strict=True)
+        return torch.cat([space.seen_from(*of_it) for space, *of_it in parts], -1)
+
     @property
     def symmetries(self) -> dict[str, Symmetry]:
         found: dict[str, Symmetry] = {}

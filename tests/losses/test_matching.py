@@ -18,11 +18,13 @@ from diffsampler.processes import (
     Bridge,
     PinnedBrownian,
     Process,
+    ProductProcess,
     Torus,
     Underdamped,
     VarianceExploding,
     VariancePreserving,
 )
+from diffsampler.spaces import Circle, Euclidean, Product
 from targets import Gaussian, VonMisesMixture
 
 PROCESSES = {
@@ -31,6 +33,32 @@ PROCESSES = {
     "PinnedBrownian": partial(PinnedBrownian, sigma=1.4),
 }
 every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+
+
+def angle_and_reals() -> Target:
+    """An angle with a von Mises density, and a real N(sin(angle), 0.6^2)."""
+
+    def log_prob(x: Tensor) -> Tensor:
+        angle, a = x.unbind(-1)
+        return 1.2 * angle.cos() - 0.5 * ((a - angle.sin()) / 0.6) ** 2
+
+    def sample(n: int, generator: torch.Generator | None = None) -> Tensor:
+        # By rejection from the uniform density; a third is kept.
+        device = None if generator is None else generator.device
+        u = torch.rand(8 * n + 64, 2, generator=generator, device=device)
+        angle = (2 * u[:, 0] - 1) * math.pi
+        angle = angle[u[:, 1] < (1.2 * (angle.cos() - 1)).exp()][:n]
+        return torch.stack([angle, angle.sin() + 0.6 * torch.randn(n, generator=generator, device=device)], -1)
+
+    target = FunctionTarget(log_prob, 2, space=Product([Circle(1), Euclidean(1)]))
+    target.sample = sample
+    return target
+
+
+# Steps whose width is a fifth of a half turn or less: what goes around in one of them is 1e-7 of all.
+CASES = {name: (correlated_gaussian, process, 5) for name, process in PROCESSES.items()}
+CASES["Torus"] = (partial(VonMisesMixture, 2, locations=[0.8], concentrations=[6.0], weights=[1.0]), Torus, 12)
+CASES["ProductProcess"] = (angle_and_reals, ProductProcess, 12)
 NUM_DRAWS = 150
 
 
@@ -46,18 +74,19 @@ def gradients(loss: Objective, sampler: Sampler, num_draws: int = NUM_DRAWS, see
     return torch.stack(found)
 
 
-def small(process: Callable[[int], Process], **options: object) -> Sampler:
+def small(process: Callable[[int], Process], target: Target | None = None, **options: object) -> Sampler:
     network = partial(LearnedVariance, network=partial(FourierMLP, width=4, depth=1), width=4)
     options = {"control": network, "flow": None, "grid": 5, **options}
-    return random_sampler(correlated_gaussian(), process=process, **options)
+    return random_sampler(target or correlated_gaussian(), process=process, **options)
 
 
-@every_process
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("use_score", [True, False], ids=["mixed", "denoising"])
-def test_the_gradient_has_the_mean_of_maximum_likelihood(process: Callable[[int], Process], use_score: bool) -> None:
+def test_the_gradient_has_the_mean_of_maximum_likelihood(name: str, use_score: bool) -> None:
     # Of means and widths. Steps of matching share the running variances, but given those each is unbiased. Fifty
     # differences of means of 150 draws, each beyond 5 standard errors with a chance of 6e-7: 3e-5.
-    sampler = small(process)
+    target, process, num_steps = CASES[name]
+    sampler = small(process, target(), grid=num_steps, scale=0.15 if name in PROCESSES else 0.4)
     one, other = (gradients(loss, sampler) for loss in (Matching(64, use_score), MaximumLikelihood(64)))
     error = ((one.var(0) + other.var(0)) / NUM_DRAWS).sqrt()
     assert one.isfinite().all() and ((one.mean(0) - other.mean(0)).abs() < 5 * error).all()
@@ -182,9 +211,11 @@ def test_refuses_processes_without_a_marginal(process: Callable[[int], Process])
 
 
 def test_refuses_what_it_cannot_work_with() -> None:
-    angles = Sampler(VonMisesMixture(2), Torus, FourierMLP, None, 5)
-    with pytest.raises(InputError, match="which Torus has not"):
-        Matching().check(angles.dynamics, ExpertSamples())
+    mixed = Sampler(
+        angle_and_reals(), partial(ProductProcess, reals=partial(VarianceExploding, noise_max=4.0)), FourierMLP, None, 5
+    )
+    with pytest.raises(InputError, match="which ProductProcess has not"):
+        Matching().check(mixed.dynamics, ExpertSamples())
     sampler = Sampler(correlated_gaussian(), VariancePreserving, FourierMLP, None, 5)
     with pytest.raises(InputError, match="Matching needs paths rolled back from points.*OnPolicy rolls out"):
         Matching().check(sampler.dynamics, OnPolicy())

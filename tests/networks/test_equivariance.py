@@ -113,6 +113,38 @@ def test_forces_of_particles_move_with_them(space: Particles, depth: int, genera
     assert (log_width == log_width[:, :1]).all() and log_width.std() > 1e-6
 
 
+OWN_FORCES = [(forces, space) for space in CLUSTERS] + [(convolutions, space) for space in [*REALS, *ANGLES]]
+
+
+@pytest.mark.parametrize(("make", "space"), OWN_FORCES, ids=[repr(space) for _, space in OWN_FORCES])
+def test_scores_are_taken_with_their_symmetry(make: Make, space: Space, generator: torch.Generator) -> None:
+    network, x = make(space, use_score=True), states(space)
+    assert network.uses_score
+    embedding = network.embed(torch.tensor(0.6))
+    score = 10.0 ** torch.arange(-1, 5) * torch.randn(x.shape, generator=generator).T
+    score = score.T
+    assert network(embedding, x, score).abs().max() == 0
+    randomise(network, 0.1)
+    embedding = network.embed(torch.tensor(0.6))
+    taken = (network(embedding, x, score) - network(embedding, x, torch.zeros_like(score)))[:, : space.dim]
+    # Short ones as they are, with one factor for all; the longest are no longer than what is ten times shorter.
+    factor = taken[0] / score[0]
+    torch.testing.assert_close(factor, factor[:1].expand_as(factor), rtol=0.05, atol=0)
+    assert 1e-4 * taken[0].norm() < taken[4].norm() < 1e4 * taken[0].norm() and taken[5].norm() < 1.1 * taken[4].norm()
+    score[0, 0], score[1, -1] = math.nan, math.inf
+    assert network(embedding, x, score).isfinite().all()
+    if isinstance(space, Particles):
+        move = partial(_rotated, space)
+        control = network(embedding, x, score[5:].expand_as(x))[:, : space.dim]
+        there = network(embedding, move(x), move(score[5:].expand_as(x)))[:, : space.dim]
+        torch.testing.assert_close(there, move(control), rtol=0, atol=1e-10)
+
+
+def _rotated(space: Particles, z: Tensor) -> Tensor:
+    name = "all particles are rotated or reflected"
+    return space.from_target(torch.cat([space.symmetries[name](space.to_target(row[None]), seeded(4)) for row in z]))
+
+
 def test_without_forces_between_pairs_a_control_is_a_multiple_of_the_state() -> None:
     network, x = forces(Particles(4, 2)), states(Particles(4, 2))
     randomise(network.of_time, 0.3)
@@ -176,6 +208,8 @@ def test_filters_reach_everywhere_and_kernels_do_not() -> None:
     def change() -> Tensor:
         return (network(embedding, touched) - network(embedding, x))[0, :9]
 
+    assert change().abs().min() > 1e-6
+    torch.nn.init.zeros_(network.of_means.weight)
     assert change().abs().min() > 1e-6
     embedding[2 : 2 + 9] = 0.0  # the filter's weights: one field, one direction
     assert change()[2:8].abs().max() < 1e-12 < change()[[8, 0, 1]].abs().min()

@@ -129,6 +129,9 @@ def gradients(sampler, path):
     return trajectory.log_pf.detach(), [p.grad.clone() for p in sampler.policy.control.parameters()]
 
 
+pytestmark = pytest.mark.skipif(torch.get_default_device().type != "cpu", reason="kept on a CPU alone")
+
+
 def generator():
     return seeded(0)
 
