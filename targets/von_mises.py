@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
+from diffsampler.spaces import Circle
 from diffsampler.target import Target
 from targets._angles import sample_von_mises
 from targets._inputs import to_tensor
@@ -41,6 +42,7 @@ class VonMisesMixture(Target):
         shift: float = 0.5,
     ) -> None:
         super().__init__(check_count("dim", dim))
+        self.space = Circle(dim)
         parts = {"locations": locations, "concentrations": concentrations, "weights": weights}
         locations, concentrations, weights = (
             to_tensor(name, value, [1], "a list of numbers") for name, value in parts.items()

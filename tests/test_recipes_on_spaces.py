@@ -14,7 +14,7 @@ from torch import Tensor
 from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
 from diffsampler.behaviours import ExpertSamples, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import MeanFreeCoordinates, SpaceCoordinates
-from diffsampler.losses import LogVariance, Matching, MaximumLikelihood, Stages, TrajectoryBalance
+from diffsampler.losses import LogVariance, Matching, Stages, TrajectoryBalance
 from diffsampler.networks import FourierMLP, LangevinControl, LatticeConvolutions, LearnedVariance, PairForces
 from diffsampler.processes import PinnedBrownian, ProductProcess, Torus, VariancePreserving
 from diffsampler.recipes import AngleLatticeRecipe, AnglesRecipe, Dgfs, LatticeRecipe, ParticlesRecipe, Recipe
@@ -89,7 +89,7 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    first = MaximumLikelihood if issubclass(recipe, AnglesRecipe) else Matching
+    first = Matching if issubclass(recipe, AnglesRecipe) else Matching
     assert isinstance(module.loss, Stages) and isinstance(module.loss.losses[0], first)
     assert isinstance(module.loss.losses[1], LogVariance) and isinstance(module.behaviour, Succession)
     # The same parts by name are no recipe: what is not given is that of DGFS, and nothing is searched.

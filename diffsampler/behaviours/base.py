@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path
@@ -52,6 +53,10 @@ class Behaviour(Stateful, ABC):
             generator: the source of all noise.
             progress: the fraction of training done, in [0, 1].
         """
+
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
+        """Where n such paths end, with shape (n, D): all that some losses ask for. Arguments as in `paths`."""
+        return self.paths(dynamics, n, generator, progress).x[-1]
 
     def check(self, dynamics: Dynamics) -> None:
         """Raise InputError, with the fix, if there are no paths for this sampler to be had; called before training."""

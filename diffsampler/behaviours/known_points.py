@@ -1,5 +1,7 @@
 """Paths rolled back from points of the target that are known already, or that a search has found."""
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,15 +12,25 @@ from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path, rollback
 
 
-class ExpertSamples(Behaviour):
+class KnownPoints(Behaviour):
+    """Paths rolled back from points that are there: who asks for end points alone gets no paths."""
+
+    backward = True
+
+    @abstractmethod
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor: ...
+
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        return rollback(dynamics, self.end_points(dynamics, n, generator, progress), generator)
+
+
+class ExpertSamples(KnownPoints):
     """Paths rolled back from points of the target: its exact samples, or points from a file.
 
     Arguments:
         file: a NumPy file (.npy) of points with shape (n, D), in the target's own coordinates; without one, fresh exact
             samples of the target.
     """
-
-    backward = True
 
     def __init__(self, file: str | None = None) -> None:
         self.points: Tensor | None = None
@@ -38,33 +50,31 @@ class ExpertSamples(Behaviour):
         if self.points is not None and (self.points.ndim != 2 or self.points.shape[1] != target.dim):
             raise InputError(f"file must hold points of dimension {target.dim}, got shape {tuple(self.points.shape)}.")
 
-    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
         if self.points is None:
             x = dynamics.target.density.user_target.sample(n, generator)
         else:
             rows = torch.randint(len(self.points), (n,), generator=generator, device=dynamics.policy.device)
             x = self.points[rows.cpu()]
-        return rollback(dynamics, dynamics.states_at(x.to(dynamics.policy.dtype), generator), generator)
+        return dynamics.states_at(x.to(dynamics.policy.dtype), generator)
 
 
-class SearchedPoints(Behaviour):
+class SearchedPoints(KnownPoints):
     """Paths rolled back from the draws that coordinates were found by; no target evaluation.
 
     Where the target declares its space, each is moved at random by the symmetries of it first.
     """
 
-    backward = True
-
     def check(self, dynamics: Dynamics) -> None:
         self._coordinates(dynamics)
 
-    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
         coordinates = self._coordinates(dynamics)
         if not coordinates.is_found:
             raise InputError("SearchedPoints has no points yet: call sampler.search(seed=0), as fit does.")
         rows = torch.randint(len(coordinates.points), (n,), generator=generator, device=coordinates.points.device)
         x = coordinates.image(coordinates.points[rows], generator)
-        return rollback(dynamics, dynamics.states_at(x, generator), generator)
+        return dynamics.states_at(x, generator)
 
     @staticmethod
     def _coordinates(dynamics: Dynamics) -> FoundCoordinates:

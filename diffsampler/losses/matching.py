@@ -6,7 +6,7 @@ from torch import Tensor
 from diffsampler.behaviours import Behaviour
 from diffsampler.errors import InputError, check_count, check_flag
 from diffsampler.losses.base import Objective
-from diffsampler.paths import Dynamics, kernel_of
+from diffsampler.paths import Dynamics, kernel_at
 
 FORGOTTEN = 0.02  # of what variances are estimated from, at every step
 
@@ -17,8 +17,7 @@ class Matching(Objective):
     Two things are known of the end point x_1 of x_t = signal x_1 + std noise, both right in the mean: x_1 itself
     (denoising), which is precise while t is small, and (x_t + std^2 grad log R(x_1) / signal) / signal (by the target's
     score, as in adjoint matching), which is near the end. Their mixture has the weight of the smallest variance, as
-    running means of both tell at every time. It is asked for at random transitions of paths rolled back from draws of
-    the target.
+    running means of both tell at every time. Transitions are random, each drawn by P_B from a draw of the target.
 
     References:
         A Connection Between Score Matching and Denoising Autoencoders, Vincent, 2011: denoising.
@@ -57,18 +56,19 @@ class Matching(Objective):
     def step(
         self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        path = behaviour.paths(dynamics, n, generator, progress)
-        draws = {"generator": generator, "device": path.x.device}
-        step = torch.randint(path.num_steps, (self.num_transitions,), **draws)
-        row = torch.randint(path.x.shape[1], (self.num_transitions,), **draws)
-        kernel = kernel_of(dynamics, path, step, row)
-        x, y = path.x[step, row], path.x[step + 1, row]
-        mean, process = kernel.mean.squeeze(1), dynamics.policy.process
-        times, next_times = path.times[step, None], path.times[step + 1, None]
-        signal, std = process.marginal(times)
-        end = process.space.seen_from(x, path.x[-1, row], std)
+        grid, process = dynamics.times(generator), dynamics.policy.process
+        ends = behaviour.end_points(dynamics, n, generator, progress)
+        draws = {"generator": generator, "device": ends.device}
+        step = torch.randint(len(grid) - 1, (self.num_transitions,), **draws)
+        row = torch.randint(n, (self.num_transitions,), **draws)
+        times, next_times = grid[step, None], grid[step + 1, None]
+        # By P_B from the end, at once: no path is walked.
+        (signal, std), (next_signal, next_std) = process.marginal(times), process.marginal(next_times)
+        y = process.space.kernel(next_signal.to(ends.dtype) * ends[row], next_std).rsample(generator)
+        x = process.backward_kernel(times, next_times, y).rsample(generator)
+        kernel = kernel_at(dynamics, grid, step, x)
+        mean, end = kernel.mean.squeeze(1), process.space.seen_from(x, ends[row], std)
         back = process.backward_kernel(times, next_times, torch.ones_like(x))
-        next_signal, next_std = process.marginal(next_times)
         # The mean of y given x and the end point, as y is given the end point and x given y.
         decay, lost = back.mean.double(), back.std.square()
         precision = decay.square() * next_std.square() + lost
@@ -76,12 +76,12 @@ class Matching(Objective):
         of_x = torch.where(is_start, 0.0, decay * next_std.square() / precision).to(x.dtype)
         of_end = torch.where(is_start, next_signal, next_signal * lost / precision).to(x.dtype)
         if self.use_score and dynamics.target.differentiable:
-            score = dynamics.target.log_prob_and_score(path.x[-1])[1][row]
+            score = dynamics.target.log_prob_and_score(ends)[1][row]
             guess = (mean.detach() - of_x * x) / of_end
             end = self._mixed(step, x, end, score, guess, signal, std)
         error = (of_x * x + of_end * end - mean) / kernel.std.detach().squeeze(1).to(x.dtype)
         width = kernel.around(kernel.mean.detach()).log_prob(y.unsqueeze(1)).squeeze(1)
-        return path.num_steps * (0.5 * error.square().sum(-1) - width).mean().double()
+        return (len(grid) - 1) * (0.5 * error.square().sum(-1) - width).mean().double()
 
     @torch.no_grad()
     def _mixed(

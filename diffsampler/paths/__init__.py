@@ -4,7 +4,7 @@ Everything here is in the sampler's own coordinates.
 """
 
 from diffsampler.paths.dynamics import Dynamics, State
-from diffsampler.paths.evaluation import evaluate, kernel_of, log_pf_of, log_uncontrolled_backward
+from diffsampler.paths.evaluation import evaluate, kernel_at, log_pf_of, log_uncontrolled_backward
 from diffsampler.paths.measure import PathMeasure
 from diffsampler.paths.probability_flow import FlowDensity, ProbabilityFlow
 from diffsampler.paths.records import Path, Trajectory
@@ -23,7 +23,7 @@ __all__ = [
     "back_and_forth",
     "differentiable_rollout",
     "evaluate",
-    "kernel_of",
+    "kernel_at",
     "log_pf_of",
     "log_uncontrolled_backward",
     "resampled_rollout",

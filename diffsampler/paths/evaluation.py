@@ -70,32 +70,36 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
     )
 
 
-def kernel_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Kernel:
-    """P_F at the starts of single transitions of a path, of states with shape (n, 1, D), with gradients.
+def kernel_at(dynamics: Dynamics, times: Tensor, step: Tensor, x: Tensor, score: Tensor | None = None) -> Kernel:
+    """P_F at the starts of single transitions, of states with shape (n, 1, D), with gradients.
 
     Arguments:
         dynamics: the model, and the target.
-        path: states, from anywhere.
+        times: the grid.
         step: the transitions' steps, in [0, T), with shape (n).
-        row: their trajectories, in [0, B), with shape (n).
+        x: their starts, with shape (n, D).
+        score: of the target there, where it is known.
     """
     policy = dynamics.policy
-    s, t = path.times[step, None, None], path.times[step + 1, None, None]
     # As n times of one trajectory each: what kernels and networks take.
-    x = path.x[step, row].unsqueeze(1)
-    score = None
-    if policy.uses_score:
+    s, t, x = times[step, None, None], times[step + 1, None, None], x.unsqueeze(1)
+    if not policy.uses_score:
+        score = None
+    elif score is not None:
+        score = score.unsqueeze(1)
+    else:
         with torch.no_grad():
-            score = dynamics.target.log_prob_and_score(x)[1] if path.score is None else path.score[step, row, None]
-    embedding = policy.embed(path.times[:-1])[step].unsqueeze(1)
+            score = dynamics.target.log_prob_and_score(x)[1]
+    embedding = policy.embed(times[:-1])[step].unsqueeze(1)
     dynamics.count_network(len(step))
     return policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
 
 
 def log_pf_of(dynamics: Dynamics, path: Path, step: Tensor, row: Tensor) -> Tensor:
-    """log P_F of such transitions, with shape (n); arguments as in `kernel_of`."""
-    y = path.x[step + 1, row].unsqueeze(1)
-    return kernel_of(dynamics, path, step, row).log_prob(y).double().squeeze(1)
+    """log P_F of single transitions of a path, with shape (n), by their steps in [0, T) and trajectories in [0, B)."""
+    score = None if path.score is None else path.score[step, row]
+    kernel = kernel_at(dynamics, path.times, step, path.x[step, row], score)
+    return kernel.log_prob(path.x[step + 1, row].unsqueeze(1)).double().squeeze(1)
 
 
 def log_uncontrolled_backward(dynamics: Dynamics, path: Path) -> Tensor:

@@ -14,7 +14,7 @@ NUM_STEPS, LAST_STEP = 128, 0.015
 WIDTH = 128
 NUM_TRANSITIONS = 1024
 SHARE_FITTED = 0.99  # a sharpening step takes some twenty times as long
-FEW, SMALL_WIDTH = 8, 32  # particles: pairs of more cost too much for wide layers
+FEW, SMALL_WIDTH, SMALL_BUMPS = 8, 32, 48  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
 STEPS_PER_EPOCH = 200  # a validation takes as long
 
@@ -29,7 +29,7 @@ class ParticlesRecipe(Recipe):
     def parts(self, target: Target) -> Parts:
         space = space_of(target)
         perceptron = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-        size = {} if space.num_particles <= FEW else {"width": SMALL_WIDTH, "depth": 1}
+        size = {} if space.num_particles <= FEW else {"width": SMALL_WIDTH, "depth": 1, "num_bumps": SMALL_BUMPS}
         forces = partial(PairForces, use_score=target.differentiable, **size)
         control = forces if space.isotropic else perceptron
         grid = GeometricGrid(NUM_STEPS, LAST_STEP)

@@ -44,7 +44,7 @@ CASES: dict[str, Callable[[], Target]] = {
 AUDITED = {"LJ-13": 59.89}  # +- 0.02, by two methods: `targets.LennardJones`
 NUM_DRAWS, NUM_COMPARED, NUM_REFERENCE = 10_000, 2000, 4000
 NUM_VALIDATIONS, NUM_EVAL = 5, 500
-TRIAL_STEPS, TRIAL_DRAWS = 100, 500
+TRIAL_STEPS, TRIAL_DRAWS = 100, 200
 
 
 class Run(NamedTuple):
@@ -103,7 +103,8 @@ def train(sampler: Sampler, run: Run, deadline: float) -> list[dict[str, Any]]:
     steps, assessment = run.max_steps, 0.0
     if steps is None:
         clock, trial = StepClock(), copy.deepcopy(sampler)
-        fit(trial, TRIAL_STEPS, run.seed, steps_per_epoch=TRIAL_STEPS, callbacks=clock, **options)
+        of_trial = {**options, "steps_per_epoch": TRIAL_STEPS, "num_eval_samples": 16}
+        fit(trial, TRIAL_STEPS, run.seed, callbacks=clock, **of_trial)
         start = time.monotonic()
         trial.sample(TRIAL_DRAWS, return_log_weights=True, seed=run.seed)
         # Those to weigh, those of the target that are rolled back, and those of validations.
