@@ -96,7 +96,7 @@ def simulate(target: AlanineDipeptide, output: Path, num_sweeps: int, seed: int)
     replicas = ReplicaExchange(target, seed + done)
     if done:
         replicas.load_state_dict(saved["state"])
-    with tqdm(total=num_sweeps, initial=done, unit="sweep") as progress:
+    with tqdm(total=num_sweeps, initial=done, unit="sweep", disable=done >= num_sweeps) as progress:
         while done < num_sweeps:
             rows = [replicas.sweep() for _ in range(min(BLOCK, num_sweeps - done))]
             x = torch.from_numpy(np.array([row[0] for row in rows]))
@@ -111,19 +111,20 @@ def simulate(target: AlanineDipeptide, output: Path, num_sweeps: int, seed: int)
 
 
 def compare(saved: dict, file: Path, target: AlanineDipeptide) -> None:
-    """KL divergences of draws from replica exchange at 300 K, and those of its second half from its first."""
+    """KL divergences of draws from 300 K; the floor is that of as many rows of the second half from the first."""
     draws = np.load(file)
     x = torch.from_numpy(draws["x"])
     log_weight = torch.from_numpy(draws["log_weight"]) if "log_weight" in draws else torch.zeros(len(x))
     share = log_weight.double().softmax(0)
-    print(f"{len(x)} draws, ESS {1 / float(share.square().sum()):.0f}; {NUM_BINS} bins")
+    ess = round(1 / float(share.square().sum()))
+    print(f"{len(x)} draws, ESS {ess}; {NUM_BINS} bins")
     for name in ("phi", "psi"):
         of_draws, chain = target.observables[name](x), saved[name][int(BURN_IN * len(saved[name])) :, 0]
         first, second = chain.chunk(2)
-        few = second[torch.linspace(0, len(second) - 1, min(len(x), len(second))).long()]
+        few = second[torch.linspace(0, len(second) - 1, min(ess, len(second))).long()]
         kl, floor = angle_divergence(of_draws, chain, log_weight), angle_divergence(few, first)
         above = float(share @ (of_draws > 0).double()), float((chain > 0).double().mean())
-        print(f"{name}: KL {kl:.4f}, of halves {floor:.4f}; above 0: {above[0]:.4f}, chain {above[1]:.4f}")
+        print(f"{name}: KL {kl:.4f}, floor {floor:.4f}; above 0: {above[0]:.4f}, chain {above[1]:.4f}")
 
 
 def main(args: list[str] | None = None) -> None:
