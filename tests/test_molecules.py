@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -280,6 +281,34 @@ def test_atoms_bonds_and_dihedral_angles_are_those_of_openmm(openmm: ModuleType)
     assert "".join(target.molecule.elements) == "HCHHCONHCHCHHHCONHCHHH"
     with pytest.raises(InputError, match=r"no atom 'CA'; there are ACE1\.H1, ACE1\.CH3"):
         target.molecule.atom("CA")
+
+
+@pytest.mark.adapters
+def test_replica_exchange_goes_on_and_is_compared(
+    openmm: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from examples import replica_exchange
+
+    monkeypatch.setattr(replica_exchange, "NUM_STEPS", 20)
+    output, draws = tmp_path / "runs" / "chain.pt", tmp_path / "draws.npz"
+    replica_exchange.main(["--sweeps=20", f"--output={output}"])
+    before = torch.load(output)
+    tried, accepted = before["state"]["swaps"].sum(1)
+    assert 40 <= tried <= 60 and 0 < accepted < tried and before["energy"].shape == (20, 6)
+    x = before["x"].double()
+    target = AlanineDipeptide()
+    for name in ("phi", "psi"):
+        expected = target.observables[name](x).cos().float()
+        torch.testing.assert_close(before[name][:, 0].cos(), expected, atol=1e-4, rtol=0)
+    energy = -target.log_prob(x) * target.temperature
+    # Positions in float32: forces of 1e3 kJ / mol / nm times 1e-7 nm, over 66 of them.
+    torch.testing.assert_close(energy.float(), before["energy"][:, 0], atol=0.02, rtol=0)
+    np.savez(draws, x=x.numpy(), log_weight=np.zeros(20))
+    replica_exchange.main(["--sweeps=30", f"--output={output}", f"--compare={draws}"])
+    after = torch.load(output)
+    assert len(after["energy"]) == 30 and torch.equal(after["x"][:20], before["x"])
+    printed = capsys.readouterr().out
+    assert "configurations of D: 0 0 0 0 0 0" in printed and "20 draws, ESS 20; 60 bins" in printed
 
 
 # ---- ASE
