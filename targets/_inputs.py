@@ -11,9 +11,9 @@ __all__ = ["to_tensor"]
 
 
 def to_tensor(name: str, value: object, ndims: Sequence[int], accepted: str) -> Tensor:
-    """`value` as a detached, finite float64 tensor on the CPU with one of `ndims` dimensions and at least one entry."""
+    """`value` as a detached, finite float64 tensor on torch's default device with one of `ndims` dimensions and at least one entry."""
     try:
-        tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+        tensor = torch.as_tensor(value, dtype=torch.float64, device=torch.get_default_device()).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be {accepted}, got {_shorten(value)}.") from error
     if tensor.ndim not in ndims or tensor.numel() == 0:

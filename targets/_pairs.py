@@ -14,6 +14,8 @@ from diffsampler.target import Target
 
 __all__ = ["PairTarget"]
 
+CACHED = 2**17  # distances that a core's cache holds: LJ-55 takes a third of the time
+
 
 class PairTarget(Target):
     """log R(x) = -sum_{i < j} v(|x_i - x_j|^2) - (trap / 2) sum_i |x_i - mean|^2: every pair counts once.
@@ -54,6 +56,12 @@ class PairTarget(Target):
 
     @torch.no_grad()
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.reshape(-1, self.dim)
+        at_once = CACHED // self.num_particles**2 + 1 if x.device.type == "cpu" else len(rows) + 1
+        log_prob, score = map(torch.cat, zip(*map(self._of_rows, rows.split(at_once)), strict=True))
+        return log_prob.view(x.shape[:-1]), score.view(x.shape)
+
+    def _of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         centred = self._centred(x)
         energy, slope = self.pair_energy_and_slope(self._squared_distances(centred))
         # sum_j slope_ij (x_i - x_j) by a matrix product: without an array of all differences, 5 times as fast

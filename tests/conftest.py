@@ -19,6 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before tests are imported: what modules make is there too.
     if config.getoption("--device") != "cpu":
         torch.set_default_device(config.getoption("--device"))
+        torch.backends.cudnn.allow_tf32 = False  # to compare convolutions to rounding
 
 
 @pytest.fixture(autouse=True)

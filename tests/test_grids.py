@@ -41,6 +41,14 @@ def test_refuses_other_numbers_of_steps(case: Case, num_steps: object) -> None:
         case[1](num_steps)
 
 
+@pytest.mark.parametrize("case", GRIDS, ids=by_name)
+def test_times_are_on_the_cpu_whatever_the_default_device(case: Case) -> None:
+    grid = case[1](7)
+    expected = grid.times(torch.Generator().manual_seed(1))
+    with torch.device("meta"):
+        assert grid.times(torch.Generator("cpu").manual_seed(1)).tolist() == expected.tolist()
+
+
 def test_uniform_and_power_by_hand() -> None:
     torch.testing.assert_close(UniformGrid(4).times(), torch.tensor([0, 0.25, 0.5, 0.75, 1]))
     torch.testing.assert_close(PowerGrid(4, 1.0).times(), UniformGrid(4).times())

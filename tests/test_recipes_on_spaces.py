@@ -89,7 +89,7 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    assert isinstance(module.loss, Stages) and isinstance(module.loss.losses[0], first)
+    assert isinstance(module.loss, Stages) and isinstance(module.loss.losses[0], Matching)
     assert isinstance(module.loss.losses[1], LogVariance) and isinstance(module.behaviour, Succession)
     # The same parts by name are no recipe: what is not given is that of DGFS, and nothing is searched.
     chosen = Sampler(make(), grid=5)

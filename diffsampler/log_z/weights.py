@@ -30,7 +30,7 @@ class WeightSummary:
         self.num = self.num_invalid = self.num_zero = 0
         self.log_sum = self.log_sum_of_squares = -math.inf
         self.sum_of_logs = 0.0
-        self._largest = torch.empty(0, dtype=torch.float64)
+        self._largest = torch.empty(0, dtype=torch.float64, device="cpu")
 
     def add(self, log_weight: Tensor) -> "WeightSummary":
         """Take in log-weights with shape (n): -inf is a weight of zero, NaN and +inf are invalid."""

@@ -27,8 +27,8 @@ class Grid(ABC):
 
     def times(self, generator: torch.Generator | None = None) -> Tensor:
         """The times t_0..t_T, float64 on the CPU, with shape (T + 1)."""
-        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        times = torch.cat([ends[:1], self.interior(generator), ends[1:]])
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")
+        times = torch.cat([ends[:1], self.interior(generator).cpu(), ends[1:]])
         if not (times.diff() > 0).all():
             raise InputError(
                 f"{type(self).__name__} has steps too short for float64: use fewer steps, or a gentler power or bound."
@@ -40,7 +40,7 @@ class Grid(ABC):
 
 
 def _uniform_interior(num_steps: int) -> Tensor:
-    return torch.arange(1, num_steps, dtype=torch.float64) / num_steps
+    return torch.arange(1, num_steps, dtype=torch.float64, device="cpu") / num_steps
 
 
 class UniformGrid(Grid):
@@ -84,7 +84,7 @@ class GeometricGrid(Grid):
         self.last = last
 
     def interior(self, generator: torch.Generator | None = None) -> Tensor:
-        share = torch.arange(1, self.num_steps, dtype=torch.float64) / (self.num_steps - 1)
+        share = torch.arange(1, self.num_steps, dtype=torch.float64, device="cpu") / (self.num_steps - 1)
         return 1 - self.last**share
 
 
