@@ -11,7 +11,7 @@ __all__ = ["to_tensor"]
 
 
 def to_tensor(name: str, value: object, ndims: Sequence[int], accepted: str) -> Tensor:
-    """`value` as a finite float64 tensor, detached, where torch makes tensors: of one of `ndims` dimensions, not empty."""
+    """`value` as a finite float64 tensor, where torch makes tensors: of one of `ndims` dimensions, not empty."""
     try:
         tensor = torch.as_tensor(value, dtype=torch.float64, device=torch.get_default_device()).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
