@@ -1,17 +1,17 @@
 """Convolutions on a periodic lattice: a control that does not know where on the lattice it is."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from diffsampler.errors import InputError, check_count, check_flag, check_positive
+from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.networks.control import Control
 from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.networks.preconditioned import size_of_control
-from diffsampler.networks.softened import SOFTENED_AT, softened
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Lattice, Links, Space
 
@@ -19,7 +19,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class LatticeConvolutions(Control):
-    """Convolutions with periodic padding, a linear filter that reaches everywhere, and the widths of the step.
+    """Convolutions with periodic padding, linear filters that reach everywhere, and the widths of the step.
 
     All of it is equivariant under shifts along the lattice, to rounding. On `Links`, convolutions see plaquettes, and
     each link gets a sum over the plaquettes that it is part of: equivariant under gauge transformations too, where a
@@ -36,8 +36,6 @@ class LatticeConvolutions(Control):
         depth: the layers between the first and the last.
         reach: of a kernel, in sites to each side.
         bound: on the log of the factor on a step's width; positive.
-        use_score: whether the target's own score is taken too, with a learned factor for each time. Where it is many
-            times the size of a control it comes to an end, and a NaN counts as 0.
     """
 
     learns_width = True
@@ -49,7 +47,6 @@ class LatticeConvolutions(Control):
         depth: int = 2,
         reach: int = 1,
         bound: float = 3.0,
-        use_score: bool = False,
     ) -> None:
         super().__init__()
         process = as_process(process)
@@ -66,7 +63,6 @@ class LatticeConvolutions(Control):
             raise InputError(f"reach must be at most {min(space.shape)} on {space!r}, got {reach!r}.")
         self.bound = check_positive("bound", bound)
         self._gaussian_control = process.gaussian_control
-        self.register_buffer("scale", process.scale.detach().clone(), persistent=False)
         self.of_links = isinstance(space, Links)
         self.num_axes = len(space.shape)
         num_seen = space.field_features(torch.zeros(space.dim)).shape[0]
@@ -76,45 +72,42 @@ class LatticeConvolutions(Control):
         self.of_means = nn.Linear(num_seen, width)
         self.layers = nn.ModuleList(convolution(width, width, 2 * reach + 1) for _ in range(depth))
         self.of_time = nn.ModuleList(nn.Linear(width, width) for _ in range(depth + 1))
-        self.output = convolution(width, num_told if self.of_links else 2 * num_told, 1)
+        self.num_told, self.num_widths = num_told, 0 if self.of_links else num_told
+        # The same at all loops is nothing at any link.
+        self.output = convolution(width, num_told + self.num_widths, 1, bias=not self.of_links)
         self.time = FourierTimeEmbedding(width)
         self.log_width = TimeFunction(1, width)
         self.filters_shape = (num_told, num_seen, *space.shape)
         self.filters = TimeFunction(math.prod(self.filters_shape), width)
-        self.uses_score = check_flag("use_score", use_score)
-        self.of_score = TimeFunction(1, width) if use_score else None
+        # To fields in which the energy is local, and back: states are in coordinates of uncorrelated sites.
+        self.into, self.out_of = (nn.Parameter(_identities(count, space.shape)) for count in (num_seen, num_told))
         nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        if self.output.bias is not None:
+            nn.init.zeros_(self.output.bias)
 
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
-        of_score = [] if self.of_score is None else [self.of_score(t)]
-        return torch.cat([size, self.log_width(t), self.filters(t), self.time(t), *of_score], -1)
+        return torch.cat([size, self.log_width(t), self.filters(t), self.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         num_weights = math.prod(self.filters_shape)
-        ends = [1, 2, 2 + num_weights, 2 + num_weights + self.of_means.out_features]
-        size, log_width, weights, time, of_score = embedding.tensor_split(ends, -1)
+        size, log_width, weights, time = embedding.tensor_split([1, 2, 2 + num_weights], -1)
         seen, fields = self.space.field_features(x), -self.num_axes - 1
+        modes = self._modes(seen)
         # What no convolution reaches: of which phase, or topological sector, a configuration is.
         sums = seen.sum(tuple(range(-self.num_axes, 0))) / math.sqrt(math.prod(self.space.shape))  # of order 1
         means = self.of_means(sums)[(..., *(None,) * self.num_axes)]
         now = [of_time(time)[(..., *(None,) * self.num_axes)] for of_time in self.of_time]
-        hidden = silu(self._convolved(self.first, seen) + means + now[0])
+        hidden = silu(self._convolved(self.first, self._at_sites(self._modes(self.into) * modes)) + means + now[0])
         for layer, then in zip(self.layers, now[1:], strict=True):
             hidden = hidden + silu(self._convolved(layer, hidden) + then)
-        told = self._convolved(self.output, hidden)
-        filtered = self._filtered(weights.unflatten(-1, self.filters_shape), seen)
-        if self.of_links:
-            control, log_width = self.space.around(told + filtered), log_width.expand_as(x)
-        else:
-            told, widths = told.chunk(2, fields)
-            control, log_width = (told + filtered).flatten(fields), log_width + widths.flatten(fields)
-        control = size * control
-        if self.uses_score:
-            own = (score * self.scale.to(x.dtype)).unsqueeze(-1)
-            control = control + of_score * softened(own, SOFTENED_AT * size.unsqueeze(-1)).squeeze(-1)
-        return torch.cat([control, self.bound * torch.tanh(log_width / self.bound)], -1)
+        told, widths = self._convolved(self.output, hidden).split([self.num_told, self.num_widths], fields)
+        filters = self._modes(weights.unflatten(-1, self.filters_shape))
+        filtered = (filters * modes.unsqueeze(fields - 1)).sum(fields)
+        told = self._at_sites(self._modes(self.out_of) * self._modes(told) + filtered)
+        control = self.space.around(told) if self.of_links else told.flatten(fields)
+        log_width = log_width.expand_as(x) if self.of_links else log_width + widths.flatten(fields)
+        return torch.cat([size * control, self.bound * torch.tanh(log_width / self.bound)], -1)
 
     def _convolved(self, layer: nn.Module, fields: Tensor) -> Tensor:
         """Of fields with shape (*, C, L_1, ...), each with the lattice as its own neighbour."""
@@ -127,9 +120,16 @@ class LatticeConvolutions(Control):
         found = layer(flat)
         return found.view(*fields.shape[: -self.num_axes - 1], *found.shape[1:])
 
-    def _filtered(self, filters: Tensor, fields: Tensor) -> Tensor:
-        """Sums over all sites, by filters with shape (*, C', C, L_1, ...) of fields with shape (*, C, L_1, ...)."""
-        axes = tuple(range(-self.num_axes, 0))
-        modes = torch.fft.rfftn(fields, dim=axes).unsqueeze(-self.num_axes - 2)
-        summed = (torch.fft.rfftn(filters, dim=axes) * modes).sum(-self.num_axes - 1)
-        return torch.fft.irfftn(summed, s=self.space.shape, dim=axes)
+    def _modes(self, fields: Tensor) -> Tensor:
+        """Of waves around the lattice, for fields with shape (*, L_1, ...): sums over all sites are products here."""
+        return torch.fft.rfftn(fields, dim=tuple(range(-self.num_axes, 0)))
+
+    def _at_sites(self, modes: Tensor) -> Tensor:
+        return torch.fft.irfftn(modes, s=self.space.shape, dim=tuple(range(-self.num_axes, 0)))
+
+
+def _identities(count: int, shape: Sequence[int]) -> Tensor:
+    """Filters that change nothing, with shape (count, L_1, ...)."""
+    filters = torch.zeros(count, *shape)
+    filters[(slice(None), *(0,) * len(shape))] = 1.0
+    return filters
