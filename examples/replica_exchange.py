@@ -20,6 +20,7 @@ import openmm
 import torch
 from tqdm import tqdm
 
+from diffsampler.density import or_zero_density
 from diffsampler.files import write_atomically
 from diffsampler.molecules import boltzmann_constant
 from diffsampler.report.angle_metrics import NUM_BINS, angle_divergence
@@ -70,7 +71,12 @@ class ReplicaExchange:
         states = [walker.getState(getPositions=True, getVelocities=True) for walker in self.walkers]
         positions = torch.from_numpy(np.array([state.getPositions(asNumpy=True)._value for state in states]))
         velocities = torch.from_numpy(np.array([state.getVelocities(asNumpy=True)._value for state in states]))
-        return {"positions": positions, "velocities": velocities, "walker_at": self.walker_at, "swaps": self.swaps}
+        return {
+            "positions": positions,
+            "velocities": velocities,
+            "walker_at": [*self.walker_at],
+            "swaps": self.swaps.clone(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.walker_at, self.swaps = state["walker_at"], state["swaps"]
@@ -114,8 +120,8 @@ def compare(saved: dict, file: Path, target: AlanineDipeptide) -> None:
     """KL divergences of draws from 300 K; the floor is that of as many rows of the second half from the first."""
     draws = np.load(file)
     x = torch.from_numpy(draws["x"])
-    log_weight = torch.from_numpy(draws["log_weight"]) if "log_weight" in draws else torch.zeros(len(x))
-    share = log_weight.double().softmax(0)
+    log_weight = torch.from_numpy(draws["log_weight"]).double() if "log_weight" in draws else torch.zeros(len(x))
+    share = or_zero_density(log_weight).softmax(0)
     ess = round(1 / float(share.square().sum()))
     print(f"{len(x)} draws, ESS {ess}; {NUM_BINS} bins")
     for name in ("phi", "psi"):
@@ -135,6 +141,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", type=Path, help="draws: an npz file with x and, if weighted, log_weight")
     options = parser.parse_args(args)
+    if not options.sweeps and not options.output.exists():
+        parser.error(f"{options.output} is not there: give --sweeps, how many to make.")
     target = AlanineDipeptide(TEMPERATURES[0])
     saved = simulate(target, options.output, options.sweeps, options.seed)
     tried, accepted = saved["state"]["swaps"]

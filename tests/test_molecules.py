@@ -311,6 +311,43 @@ def test_replica_exchange_goes_on_and_is_compared(
     assert "configurations of D: 0 0 0 0 0 0" in printed and "20 draws, ESS 20; 60 bins" in printed
 
 
+@pytest.mark.adapters
+def test_replicas_swap_by_the_metropolis_rule(openmm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples import replica_exchange
+
+    replicas = replica_exchange.ReplicaExchange(AlanineDipeptide(), seed=0)
+
+    def kinetic() -> list[float]:
+        return [walker.getState(getEnergy=True).getKineticEnergy()._value for walker in replicas.walkers]
+
+    # Alike they always swap; without steps all that changes is the speed, to that of the new temperature.
+    monkeypatch.setattr(replica_exchange, "NUM_STEPS", 0)
+    replicas.betas = [1.0] * 6
+    for _ in range(4):
+        then, before = list(replicas.walker_at), kinetic()
+        replicas.sweep()
+        temperatures = zip(replica_exchange.TEMPERATURES, then, replicas.walker_at, strict=True)
+        ratio = [1.0] * 6
+        for temperature, was, now in temperatures:
+            ratio[was] /= temperature
+            ratio[now] *= temperature
+        assert kinetic() == pytest.approx([energy * factor for energy, factor in zip(before, ratio, strict=True)])
+    tried, accepted = replicas.swaps.sum(1)
+    assert tried == accepted >= 8
+    monkeypatch.setattr(replica_exchange, "NUM_STEPS", 1)
+    # So cold on one side of a pair that the lower energy belongs there: it moves there, and never back.
+    outcomes = []
+    for cold in (0, 1, 0, 1):
+        replicas.betas = [1e6 * (k // 3 == cold) for k in range(6)]
+        for _ in range(10):
+            before, (_, energy) = replicas.swaps.clone(), replicas.sweep()
+            tried, accepted = (replicas.swaps - before)[:, 2].tolist()
+            if tried:
+                outcomes.append(accepted)
+                assert accepted == (energy[2 + cold] > energy[3 - cold])
+    assert {0, 1} == set(outcomes)
+
+
 # ---- ASE
 
 
