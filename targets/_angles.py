@@ -5,6 +5,7 @@ Shared by `VonMisesMixture`, `U1Gauge` and `XYModel`.
 
 import math
 
+import numpy as np
 import torch
 from scipy.special import ive
 from torch import Tensor
@@ -16,8 +17,7 @@ NUM_TRIED = 4096
 
 def bessel_ratios(beta: float, tolerance: float = 1e-18) -> Tensor:
     """I_n(beta) / I_0(beta) for n = 0, 1, ... while above a tolerance, float64."""
-    orders = torch.arange(math.ceil(50 + 10 * beta), dtype=torch.float64)
-    ratios = torch.as_tensor(ive(orders.numpy(), beta)) / float(ive(0, beta))
+    ratios = torch.from_numpy(ive(np.arange(math.ceil(50.0 + 10 * beta)), beta)) / float(ive(0, beta))
     return ratios[ratios > tolerance]
 
 

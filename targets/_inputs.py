@@ -11,9 +11,10 @@ __all__ = ["to_tensor"]
 
 
 def to_tensor(name: str, value: object, ndims: Sequence[int], accepted: str) -> Tensor:
-    """`value` as a finite float64 tensor, where torch makes tensors: of one of `ndims` dimensions, not empty."""
+    """`value` as a finite float64 tensor of one of `ndims` dimensions, where it is or where torch makes tensors."""
+    where = value.device if isinstance(value, Tensor) else torch.get_default_device()
     try:
-        tensor = torch.as_tensor(value, dtype=torch.float64, device=torch.get_default_device()).detach().clone()
+        tensor = torch.as_tensor(value, dtype=torch.float64, device=where).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must be {accepted}, got {_shorten(value)}.") from error
     if tensor.ndim not in ndims or tensor.numel() == 0:

@@ -4,7 +4,7 @@ Shared by `DoubleWell4` and `LennardJones`.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,17 +51,22 @@ class PairTarget(Target):
         """v and its derivative by the squared distance, elementwise."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        centred = self._centred(x)
-        return self._log_prob(centred, self.pair_energy(self._squared_distances(centred)))
+        return torch.cat([self._value_of(rows) for rows in self._blocks(x)]).view(x.shape[:-1])
 
     @torch.no_grad()
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, self.dim)
-        at_once = CACHED // self.num_particles**2 + 1 if x.device.type == "cpu" else len(rows) + 1
-        log_prob, score = map(torch.cat, zip(*map(self._of_rows, rows.split(at_once)), strict=True))
+        log_prob, score = map(torch.cat, zip(*map(self._value_and_score_of, self._blocks(x)), strict=True))
         return log_prob.view(x.shape[:-1]), score.view(x.shape)
 
-    def _of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _blocks(self, x: Tensor) -> Iterable[Tensor]:
+        rows = x.reshape(-1, self.dim)
+        return rows.split(CACHED // self.num_particles**2 + 1) if x.device.type == "cpu" else [rows]
+
+    def _value_of(self, x: Tensor) -> Tensor:
+        centred = self._centred(x)
+        return self._log_prob(centred, self.pair_energy(self._squared_distances(centred)))
+
+    def _value_and_score_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         centred = self._centred(x)
         energy, slope = self.pair_energy_and_slope(self._squared_distances(centred))
         # sum_j slope_ij (x_i - x_j) by a matrix product: without an array of all differences, 5 times as fast

@@ -122,10 +122,10 @@ class DoubleWell4(PairTarget):
             convolved = np.fft.irfft2(kernel * np.fft.rfft2(both, padded), padded)[middle, middle]
             integrals.append(float((both * convolved).sum()) * step**4)
         terms = weights * 2 * math.pi * distances * self._weight(distances) * integrals
-        return math.log(terms.sum() / 4), torch.as_tensor(distances), torch.as_tensor(terms / terms.sum())
+        return math.log(terms.sum() / 4), torch.from_numpy(distances), torch.from_numpy(terms / terms.sum())
 
     def _weight(self, distances: np.ndarray) -> np.ndarray:
-        return (-self.pair_energy(torch.as_tensor(distances).square())).exp().numpy()
+        return (-self.pair_energy(torch.from_numpy(distances).square())).exp().numpy()
 
 
 def _relative_weight(first: Tensor, second: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Behaviour(Stateful, ABC):
         super().__init_subclass__(**kwargs)
         if "paths" in vars(cls):
             cls.paths = _checked(cls.paths)
+        if "end_points" in vars(cls):
+            cls.end_points = _checked_ends(cls.end_points)
 
     @abstractmethod
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
@@ -76,5 +78,22 @@ def _checked(paths: Callable[..., Path]) -> Callable[..., Path]:
                 f"(T + 1, {n}, {dynamics.policy.dim}), got {what}."
             )
         return path
+
+    return checked
+
+
+def _checked_ends(end_points: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same of end points."""
+
+    @wraps(end_points)
+    def checked(self: Behaviour, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
+        x, policy = end_points(self, dynamics, n, generator, progress), dynamics.policy
+        if not isinstance(x, Tensor) or x.shape != (n, policy.dim) or x.dtype != policy.dtype:
+            what = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"behaviour {type(self).__name__}.end_points must return states with shape ({n}, {policy.dim}) of "
+                f"{policy.dtype}, got {what}."
+            )
+        return x
 
     return checked

@@ -1,9 +1,11 @@
 """Behaviours made of behaviours."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.errors import InputError, check_instance, check_positive
@@ -12,6 +14,18 @@ from diffsampler.paths import Dynamics, Path
 
 
 class _Combination(Behaviour):
+    @abstractmethod
+    def now(self, generator: torch.Generator, progress: float) -> tuple[Behaviour, float]:
+        """Whose turn it is, and the progress in its eyes."""
+
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        behaviour, progress = self.now(generator, progress)
+        return behaviour.paths(dynamics, n, generator, progress)
+
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
+        behaviour, progress = self.now(generator, progress)
+        return behaviour.end_points(dynamics, n, generator, progress)
+
     def __init__(self, behaviours: Sequence[Behaviour]) -> None:
         if not behaviours:
             raise InputError("behaviours must hold at least one behaviour, got none.")
@@ -52,9 +66,9 @@ class Alternation(_Combination):
         super().__init__(behaviours)
         self.turn = 0
 
-    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+    def now(self, generator: torch.Generator, progress: float) -> tuple[Behaviour, float]:
         behaviour, self.turn = self.behaviours[self.turn % len(self.behaviours)], self.turn + 1
-        return behaviour.paths(dynamics, n, generator, progress)
+        return behaviour, progress
 
     def state_dict(self) -> dict[str, Any]:
         return {"turn": self.turn, **super().state_dict()}
@@ -76,9 +90,8 @@ class Mixture(_Combination):
         super().__init__(behaviours)
         self.log_weights = torch.tensor(self._one_each("weights", weights), dtype=torch.float64).log()
 
-    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
-        index = int(independent(self.log_weights.to(generator.device), 1, generator))
-        return self.behaviours[index].paths(dynamics, n, generator, progress)
+    def now(self, generator: torch.Generator, progress: float) -> tuple[Behaviour, float]:
+        return self.behaviours[int(independent(self.log_weights.to(generator.device), 1, generator))], progress
 
 
 class Succession(_Combination):
@@ -100,6 +113,6 @@ class Succession(_Combination):
         start = self.ends[stage - 1] if stage else 0.0
         return stage, (progress - start) / (self.ends[stage] - start)
 
-    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+    def now(self, generator: torch.Generator, progress: float) -> tuple[Behaviour, float]:
         stage, progress = self.stage(progress)
-        return self.behaviours[stage].paths(dynamics, n, generator, progress)
+        return self.behaviours[stage], progress

@@ -17,7 +17,8 @@ class Matching(Objective):
     Two things are known of the end point x_1 of x_t = signal x_1 + std noise, both right in the mean: x_1 itself
     (denoising), which is precise while t is small, and (x_t + std^2 grad log R(x_1) / signal) / signal (by the target's
     score, as in adjoint matching), which is near the end. Their mixture has the weight of the smallest variance, as
-    running means of both tell at every time. Transitions are random, each drawn by P_B from a draw of the target.
+    running means of both tell at every time. Transitions are random, each drawn by P_B from a draw of the target. On
+    angles the end point is seen in the mean over all turns, and steps must be well below half a turn.
 
     References:
         A Connection Between Score Matching and Denoising Autoencoders, Vincent, 2011: denoising.
@@ -27,7 +28,7 @@ class Matching(Objective):
     Arguments:
         num_transitions: of each training step; drawn from as many paths as its batch has.
         use_score: whether the target's score is asked for at end points, if it has one; else it is denoising alone,
-            which costs no evaluation of the target.
+            which costs no evaluation of the target, where the control takes no score.
     """
 
     uses_log_z = False
@@ -93,6 +94,7 @@ class Matching(Objective):
         excess = torch.where(excess.isfinite().all(-1, keepdim=True), excess, 0.0)
         # As earlier steps have it: a share that fits the noise of these points would bias their mean.
         share = (self.products / self.squares.clamp(min=1e-300)).clamp(0, 1)[step]
-        for sums, values in ((self.products, (end - guess) * excess), (self.squares, excess.square())):
-            sums.mul_(1 - FORGOTTEN).index_add_(0, step, values.double().sum(-1))
+        wide = excess.double()
+        for sums, values in ((self.products, (end - guess).double() * wide), (self.squares, wide.square())):
+            sums.mul_(1 - FORGOTTEN).index_add_(0, step, values.sum(-1).nan_to_num(0.0))
         return end - share.unsqueeze(-1).to(x.dtype) * excess

@@ -95,7 +95,9 @@ class LatticeConvolutions(Control):
         seen, fields = self.space.field_features(x), -self.num_axes - 1
         modes = self._modes(seen)
         # What no convolution reaches: of which phase, or topological sector, a configuration is.
-        sums = seen.sum(tuple(range(-self.num_axes, 0))) / math.sqrt(math.prod(self.space.shape))  # of order 1
+        sums = seen.sum(tuple(range(-self.num_axes, 0))) / math.sqrt(
+            math.prod(self.space.shape)
+        )  # of order 1, unless ordered
         means = self.of_means(sums)[(..., *(None,) * self.num_axes)]
         now = [of_time(time)[(..., *(None,) * self.num_axes)] for of_time in self.of_time]
         hidden = silu(self._convolved(self.first, self._at_sites(self._modes(self.into) * modes)) + means + now[0])

@@ -40,7 +40,7 @@ def angle_divergence(
     for name, one in (("angles", angles), ("reference", reference)):
         if one.ndim != 1 or not len(one) or not one.isfinite().all():
             raise InputError(f"{name} must be finite angles with shape (n), got shape {tuple(one.shape)}.")
-    log_weight = torch.zeros(len(angles)) if log_weight is None else log_weight
+    log_weight = angles.new_zeros(len(angles)) if log_weight is None else log_weight
     if log_weight.shape != angles.shape:
         raise InputError(f"log_weight must have shape {tuple(angles.shape)}, got {tuple(log_weight.shape)}.")
     log_weight = or_zero_density(log_weight.double())
@@ -48,11 +48,13 @@ def angle_divergence(
         raise InputError(f"none of {len(angles)} draws has a usable weight.")
     weight = log_weight.softmax(0).cpu()
     counts = _histogram(angles, weight / weight.square().sum(), num_bins) + PRIOR_COUNT
-    p = _histogram(reference, torch.full((len(reference),), 1 / len(reference), dtype=torch.float64), num_bins)
+    p = _histogram(
+        reference, torch.full((len(reference),), 1 / len(reference), dtype=torch.float64, device="cpu"), num_bins
+    )
     return float(torch.xlogy(p, p / (counts / counts.sum())).sum())
 
 
 def _histogram(angles: Tensor, weight: Tensor, num_bins: int) -> Tensor:
     turns = torch.remainder(angles.double().cpu() / (2 * math.pi) + 0.5, 1)
     bins = (turns * num_bins).long().clamp(max=num_bins - 1)
-    return torch.zeros(num_bins, dtype=torch.float64).index_add(0, bins, weight)
+    return weight.new_zeros(num_bins).index_add(0, bins, weight)
