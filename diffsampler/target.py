@@ -268,7 +268,10 @@ def space_of(target: Target) -> Space:
     if space.target_dim != target.dim:
         raise InputError(f"space of {name} must have its dimension {target.dim}, got {space!r} of {space.target_dim}.")
     if target.support is not None:
-        raise InputError(f"{name} declares both a support and the space {space!r}: only one of them can be had.")
+        raise InputError(
+            f"{name} declares both a support and the space {space!r}: only one of them can be had. Return -inf "
+            "outside of the support from log_prob, and leave it out."
+        )
     return space
 
 

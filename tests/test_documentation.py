@@ -29,6 +29,18 @@ def fences(text: str) -> list[tuple[str, str]]:
     return FENCE.findall(text)
 
 
+@pytest.mark.parametrize("name", TEXT)
+def test_rows_of_a_table_have_as_many_cells(name: str) -> None:
+    prose = FENCE.sub("", TEXT[name])
+    for block in re.split(r"\n\s*\n", prose):
+        lines = block.strip().split("\n")
+        if any(re.fullmatch(r"\|[\s:|-]+\|", line) for line in lines):
+            cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line))) for line in lines]
+            assert len(set(cells)) == 1 and all(line[0] == line[-1] == "|" for line in lines), lines[
+                cells.index(max(cells))
+            ]
+
+
 def agree(shown: str, printed: str) -> bool:
     """Whether two texts are the same, and their numbers to one unit of the last digit shown."""
     if NUMBER.sub("#", shown) != NUMBER.sub("#", printed):

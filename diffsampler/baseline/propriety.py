@@ -6,6 +6,7 @@ directions it must fall faster than t^-D. And nothing that is the same at (c x1,
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -137,7 +138,9 @@ class _Walk:
         log_t = log_t + 0.5 * self.noise(len(v), NUM_TIMES).sigmoid() * (share < 1)
         x = bases.unsqueeze(1) + (log_t.exp().unsqueeze(-1) * v.unsqueeze(1)).unsqueeze(1)
         log_prob = self.log_prob(x)
-        no_number = (log_prob.isnan() | log_prob.isneginf()).any(-1)
+        # So low that the volume is lost in rounding: it stays where it is, and has no mass.
+        lost = log_prob < -1 / torch.finfo(torch.float32 if self.in_float32 else v.dtype).eps
+        no_number = (log_prob.isnan() | lost).any(-1)
         integrand = log_prob + power * log_t.unsqueeze(1)
         early, late = integrand[..., :2], integrand[..., 3:]
         if one_coordinate:  # which may be an angle
@@ -246,13 +249,17 @@ class _Walk:
         comes_back = comes_back | (~value[..., :-1].isfinite() & value[..., 1:].isfinite()).any(-1)
         # Far out all large numbers may be whole numbers of periods.
         flat = bounded & lines.endless
-        if flat.any(-1).sum() <= 2 * MAX_FLAT:
+        few = flat.any(-1).sum() <= 2 * MAX_FLAT
+        if few or self._period_of(int(lines.v[int(flat.any(-1).int().argmax())].abs().argmax())) is not None:
             comes_back = comes_back | flat
         for index in sorted({int(v.abs().argmax()) for v in lines.v[comes_back.any(-1)]})[:MAX_ANGLES]:
-            period = period_of(self.log_prob, self.bases[:3], index, [*found.values()], self.in_float32)
+            period = self._period_of(index, [*found.values()])
             if period is not None:
                 found[index] = period
         return found
+
+    def _period_of(self, index: int, others: Sequence[float] = ()) -> float | None:
+        return period_of(self.log_prob, self.bases[:3], index, [*others], self.in_float32)
 
 
 def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:

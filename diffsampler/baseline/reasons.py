@@ -1,5 +1,6 @@
 """Along which lines a density has no end, in words: ends of sentences that begin with its name."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,7 +75,8 @@ def repeats(periods: dict[int, float]) -> Reason:
     """The coordinates of each period."""
     shared = _by_value({index: f"{period:.4g}" for index, period in periods.items()})
     parts = [f"{names} {'have' if ' and ' in names else 'has'} period {size}" for size, names in shared.items()]
-    ways_out = (
+    scaled = any(abs(period - 2 * math.pi) > 0.01 for period in periods.values())
+    ways_out = ("in a box of length L write log_prob for x * L / (2 pi); " if scaled else "") + (
         "of angles in radians (period 2 pi) say so by FunctionTarget(fn, dim, periodic=True), or which they are: log Z "
         "is then that of one period; or return -inf outside of one"
     )

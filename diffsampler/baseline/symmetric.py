@@ -14,11 +14,12 @@ ALIKE, NEGLIGIBLE = 1e-5, 1e-3
 WAYS_OUT = {
     "all particles move alike": "mean_free is for energies that do not know where the centre is: leave it out, or take "
     "the mean of the particles off first",
-    "particles are exchanged": "give space=Particles(n, d, identical=False)",
-    "all particles are rotated or reflected": "give space=Particles(n, d, isotropic=False)",
-    "angles go once around, by 2 pi": "periodic is for coordinates of period 2 pi: give those alone, in radians",
+    "particles are exchanged": "give space=Particles(n, d, identical=False) in the place of mean_free",
+    "all particles are rotated or reflected": "give space=Particles(n, d, isotropic=False) in the place of mean_free",
+    "angles go once around, by 2 pi": "periodic is for coordinates of period 2 pi: give those alone, "
+    "in radians; in a box of length L write log_prob for x * L / (2 pi)",
 }
-OTHERWISE = "declare a space without this symmetry"
+OTHERWISE = "declare a space without this symmetry, or leave space out: no network knows it then"
 
 
 def check_symmetric(counter: CountedTarget, space: Space, x: Tensor, generator: torch.Generator) -> None:

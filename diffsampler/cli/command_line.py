@@ -130,6 +130,9 @@ class _CLI(LightningCLI):
     def before_fit(self) -> None:
         check_trainer(self.trainer)
         self.model.loss.check_batch_size(self.datamodule.batch_size)
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, Report):
+                callback.check(self.model.sampler.target)
         if self.config_init[self.subcommand].get("ckpt_path") is None:
             search_first(self.model.sampler, self.model.seed, self._progress_bar_asked, self.model.budget.limit)
 
@@ -200,6 +203,9 @@ def run(args: list[str] | None = None) -> None:
         _run(list(args))
     except (InputError, FileNotFoundError, MisconfigurationException) as error:
         _exit(str(error))
+    except KeyboardInterrupt:
+        print("\nStopped before there was a checkpoint to go on from.", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

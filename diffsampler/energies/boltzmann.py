@@ -95,7 +95,10 @@ class TorchBoltzmannWeight:
         values, failure = [], None
         for row in rows:
             try:
-                values.append(self.energy(row).reshape(()))
+                value = self.energy(row)
+                # A number in a branch of its own, such as NaN where a configuration makes no sense.
+                value = value if isinstance(value, Tensor) else 0 * row.sum() + float(value)
+                values.append(value.reshape(()))
                 self._has_answered = True
             except Exception as error:
                 values.append(row.sum() * torch.nan)

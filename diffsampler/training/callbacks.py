@@ -117,7 +117,11 @@ class Report(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         self.folder = _folder_of(trainer)
-        find_observables(module.sampler.target, self.observables)  # a wrong name is said before anything is spent
+        self.check(module.sampler.target)
+
+    def check(self, target: Target) -> None:
+        """Raise InputError if an observable has no such name: before anything is spent."""
+        find_observables(target, self.observables)
 
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
