@@ -69,8 +69,9 @@ def reference(
         seed: of a fresh generator.
         generator: the source of all noise, instead of a seed.
         progress: is told the fraction of the work that is done, now and then.
-        max_evaluations: of the target, after which no further search begins; by default a million, 20 million
-            where it declares a space, and then two searches at least, three on a space. With one alone nothing is known of what it has missed.
+        max_evaluations: of the target, after which no further search begins; by default a million (on a space of its
+            own 20 million), and then two searches at least (three). With one alone nothing is known of what it has
+            missed.
 
     Raises:
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.

@@ -138,6 +138,7 @@ PROPER: dict[str, tuple[int, LogProb]] = {
     "a product in a box": (2, lambda x: where(x.abs().amax(-1) < 1e3, product(x))),
     "factors with a prior": (10, lambda x: factors(x) + normal(x, 10.0)),
     "a ratio with a prior": (2, lambda x: -((x[..., 0] / x[..., 1] - 1) ** 2) + normal(x)),
+    "zero but in name": (2, lambda x: torch.where((x.abs() < 20).all(-1), normal(x), -1e185)),
     "float32 inside": (3, lambda x: -x.float().pow(4).sum(-1).to(x.dtype)),
 }
 
@@ -223,6 +224,13 @@ def logit(x: Tensor) -> Tensor:
     return (DESIGN[:, :4].to(x) @ x.unflatten(-1, (4, 3))).log_softmax(-1)[..., torch.arange(60), CLASSES].sum(-1)
 
 
+def nearest_images(x: Tensor, length: float) -> Tensor:
+    """Squared distances of all pairs of particles, with shape (*, n, d), in a box that repeats."""
+    first, second = torch.triu_indices(x.shape[-2], x.shape[-2], 1)
+    apart = x[..., first, :] - x[..., second, :]
+    return (apart - length * (apart / length).round()).square().sum(-1)
+
+
 def one_angle(period: float) -> LogProb:
     return lambda x: 4 * (2 * math.pi * x[..., 2] / period - 1).cos() + normal(x[..., [0, 1, 3, 4]])
 
@@ -254,6 +262,11 @@ IMPROPER: dict[str, tuple[int, LogProb, str]] = {
     },
     "a gap in each period": (1, lambda x: x[..., 0].cos().log(), r"x\[0\] has period 6.283"),
     "a saw": (2, lambda x: -9 * x[..., 0].remainder(1.0) + normal(x[..., 1:]), r"x\[0\] has period 1;"),
+    "particles in a periodic box": (
+        8,
+        lambda x: -2 * (-nearest_images(x.unflatten(-1, (4, 2)), 4.0)).exp().sum(-1),
+        r"x\[0\], x\[1\], x\[2\], x\[3\] and 4 more have period 4; in a box of length L write .* x \* L / \(2 pi\); of",
+    ),
     "two periods in one": (1, lambda x: (x.cos() + (math.sqrt(2) * x).cos()).sum(-1), "in every direction"),
     "clamped": (2, lambda x: normal(x.clamp(-3, 3)), "stays at .* in every direction"),
     "energy": (2, lambda x: -normal(x), "rises without bound in every direction.*if it is an energy return minus that"),
