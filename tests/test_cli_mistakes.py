@@ -238,6 +238,15 @@ def test_a_failed_check_leaves_no_run_folder(capsys):
     assert not list(Path("runs").rglob("version_*"))
 
 
+def test_a_mistaken_observable_is_named_before_the_search(capsys, monkeypatch):
+    def search(*_, **__):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("diffsampler.sampler.Sampler.search", search)
+    error = error_of(capsys, "--model.target=Funnel", "--report.observables=[plaquete]", *SMALL)
+    assert "observables: unknown name 'plaquete'" in error
+
+
 def test_options_without_annotations(capsys):
     Path("own.yaml").write_text(
         target("inner.deeper.mine.Mine", "    init_args:\n      data: [1, 2]\n      tilt: 2.0\n")
