@@ -14,10 +14,18 @@ from torch import Tensor
 from diffsampler import FunctionTarget, InputError, Sampler, Target, fit
 from diffsampler.behaviours import ExpertSamples, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import MeanFreeCoordinates, SpaceCoordinates
-from diffsampler.losses import LogVariance, Matching, Stages, TrajectoryBalance
+from diffsampler.losses import LogVariance, Matching, MaximumLikelihood, Stages, TrajectoryBalance
 from diffsampler.networks import FourierMLP, LangevinControl, LatticeConvolutions, LearnedVariance, PairForces
 from diffsampler.processes import PinnedBrownian, ProductProcess, Torus, VariancePreserving
-from diffsampler.recipes import AngleLatticeRecipe, AnglesRecipe, Dgfs, LatticeRecipe, ParticlesRecipe, Recipe
+from diffsampler.recipes import (
+    AngleLatticeRecipe,
+    AnglesAndRealsRecipe,
+    AnglesRecipe,
+    Dgfs,
+    LatticeRecipe,
+    ParticlesRecipe,
+    Recipe,
+)
 from diffsampler.training.module import SamplerModule
 from targets import U1Gauge, XYModel
 
@@ -49,7 +57,7 @@ def mixed() -> Target:
 CASES: dict[str, tuple[Callable[[], Target], type[Recipe], type, type, float]] = {
     "mean_free": (springs, ParticlesRecipe, VariancePreserving, PairForces, 0.6),
     "periodic=True": (two_angles, AnglesRecipe, Torus, LearnedVariance, 0.1),
-    "periodic=[0]": (mixed, AnglesRecipe, ProductProcess, LearnedVariance, 0.3),
+    "periodic=[0]": (mixed, AnglesAndRealsRecipe, ProductProcess, LearnedVariance, 0.3),
     "Lattice": (two_fields, LatticeRecipe, VariancePreserving, LatticeConvolutions, 0.6),
     "Lattice of angles": (rotators, AngleLatticeRecipe, Torus, LatticeConvolutions, 0.1),
     "Links": (gauge, AngleLatticeRecipe, Torus, LatticeConvolutions, 0.1),
@@ -89,7 +97,9 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    assert isinstance(module.loss, Stages) and isinstance(module.loss.losses[0], Matching)
+    assert isinstance(module.loss, Stages) and isinstance(
+        module.loss.losses[0], MaximumLikelihood if recipe is AnglesAndRealsRecipe else Matching
+    )
     assert isinstance(module.loss.losses[1], LogVariance) and isinstance(module.behaviour, Succession)
     # The same parts by name are no recipe: what is not given is that of DGFS, and nothing is searched.
     chosen = Sampler(make(), grid=5)

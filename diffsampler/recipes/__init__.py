@@ -3,13 +3,14 @@
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.dgfs import Dgfs
 from diffsampler.recipes.of_space import recipe_for, recipe_on
-from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesRecipe
+from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
 
 __all__ = [
     "AngleLatticeRecipe",
+    "AnglesAndRealsRecipe",
     "AnglesRecipe",
     "Dgfs",
     "LatticeRecipe",

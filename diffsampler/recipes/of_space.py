@@ -4,7 +4,7 @@ from functools import singledispatch
 
 from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
-from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesRecipe
+from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
@@ -17,7 +17,8 @@ def recipe_for(target: Target) -> Recipe:
     frame = frame_of(target)
     recipe = recipe_on(frame.space)
     # Declared coordinates are searched by tempered SMC, whatever their space.
-    return AnglesRecipe() if target.coordinates is not None and type(recipe) is SearchLearnCorrect else recipe
+    is_plain = target.coordinates is not None and type(recipe) is SearchLearnCorrect
+    return AnglesAndRealsRecipe() if is_plain else recipe
 
 
 @singledispatch
@@ -26,10 +27,14 @@ def recipe_on(space: Space) -> Recipe:
     return SearchLearnCorrect()
 
 
-@recipe_on.register(Circle)
-@recipe_on.register(Product)
-def _(space: Circle | Product) -> Recipe:
+@recipe_on.register
+def _(space: Circle) -> Recipe:
     return AnglesRecipe()
+
+
+@recipe_on.register
+def _(space: Product) -> Recipe:
+    return AnglesRecipe() if space.is_periodic else AnglesAndRealsRecipe()
 
 
 @recipe_on.register
