@@ -13,13 +13,13 @@ from diffsampler.baseline.proposal import Proposal, fit_proposal, gaussian_parts
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
 from diffsampler.baseline.search_kinds import KINDS, from_heavy_draws
-from diffsampler.baseline.tempered import tempered_reference
+from diffsampler.baseline.tempered import ESS_THRESHOLD, tempered_reference
 from diffsampler.baseline.tempering import estimate_of_variance, generator_of, smc
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, or_zero_density
-from diffsampler.errors import check_count, check_instance
+from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.frames import SpaceFrame, frame_of
 from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
@@ -50,6 +50,7 @@ def reference(
     generator: torch.Generator | None = None,
     progress: Callable[[float], None] | None = None,
     max_evaluations: int | None = None,
+    ess_threshold: float | None = None,
 ) -> Replicates:
     """log Z and draws of a density of which nothing is known, by searches that know nothing of each other.
 
@@ -72,6 +73,8 @@ def reference(
         max_evaluations: of the target, after which no further search begins; by default a million (on a space of its
             own 20 million), and then two searches at least (three). With one alone nothing is known of what it has
             missed.
+        ess_threshold: on a space, the share of particles that stay effective from one temperature to the next: by
+            default 0.9; nearer to 1 it cools more slowly, which clusters that freeze need.
 
     Raises:
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
@@ -85,7 +88,10 @@ def reference(
     if isinstance(target.density, CheckedTarget):
         frame = frame_of(target.density.user_target)
         if not isinstance(frame, SpaceFrame) or type(frame.space) is not Euclidean:
-            return tempered_reference(target, frame, num_particles, generator, tell, max_evaluations)
+            threshold = ESS_THRESHOLD if ess_threshold is None else ess_threshold
+            return tempered_reference(target, frame, num_particles, generator, tell, max_evaluations, threshold)
+    if ess_threshold is not None:
+        raise InputError("ess_threshold is for targets that declare their space, which are cooled from one start.")
     with unbounded(target) as onto:
         rounds, unseen = _searched(target, generator, tell, max_evaluations)
         found = _weighed(target, rounds, num_particles, generator, tell)

@@ -47,6 +47,7 @@ def tempered_reference(
     generator: torch.Generator,
     tell: Callable[[float], None],
     max_evaluations: int | None = None,
+    ess_threshold: float = ESS_THRESHOLD,
 ) -> Replicates:
     """log Z and draws of a density on a space, by runs of tempered SMC that know nothing of each other.
 
@@ -59,6 +60,7 @@ def tempered_reference(
         generator: the source of all noise.
         tell: is told the fraction of the work that is done.
         max_evaluations: after which no further run begins.
+        ess_threshold: the share of particles that stay effective from one temperature to the next.
 
     Raises:
         InputError: if the density is zero wherever the search looks, has no integral, or lacks a symmetry of its space.
@@ -76,7 +78,7 @@ def tempered_reference(
         # Before any tempering, which up a density without an integral takes hundreds of rungs.
         _check_reals(counter, space, x)
         move, num_moves = _moves(counter)
-        pilot = smc(counter, start, NUM_PILOT, num_moves, move, ESS_THRESHOLD, generator=generator)
+        pilot = smc(counter, start, NUM_PILOT, num_moves, move, ess_threshold, generator=generator)
         tell(0.1)
         runs: list[Annealed] = []
         while len(runs) < MAX_RUNS:
@@ -85,7 +87,7 @@ def tempered_reference(
             start_of, end_of = (0.1 + 0.85 * min(k, NUM_RUNS) / NUM_RUNS for k in (len(runs), len(runs) + 1))
             progress = partial(_tell_within, tell, start_of, end_of)
             runs.append(
-                smc(counter, fitted, num_particles, num_moves, move, ESS_THRESHOLD, None, None, generator, progress)
+                smc(counter, fitted, num_particles, num_moves, move, ess_threshold, None, None, generator, progress)
             )
             cost = counter.num_evaluations - before
             if len(runs) >= NUM_RUNS and _mean_of(runs)[1] <= GOOD_ERROR**2:

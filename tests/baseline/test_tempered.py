@@ -258,3 +258,15 @@ def test_euclidean_spaces_are_searched_as_ever() -> None:
 
     first, declared = (searched(FunctionTarget(log_prob, 2, space=space), 100, 1000) for space in (None, Euclidean(2)))
     assert torch.equal(first.x, declared.x)
+
+
+def test_it_cools_as_slowly_as_it_is_told() -> None:
+    target = Phi4((3, 3), -4.0, 6.975)
+    usual, slow = (
+        reference(target, 100, seed=0, max_evaluations=1, ess_threshold=threshold) for threshold in (None, 0.98)
+    )
+    assert len(slow.ladder) > 1.5 * len(usual.ladder)
+    with pytest.raises(InputError, match="ess_threshold must be above 0 and below 1, got 2"):
+        reference(target, 100, seed=0, ess_threshold=2)
+    with pytest.raises(InputError, match="ess_threshold is for targets that declare their space"):
+        reference(FunctionTarget(lambda x: -x.square().sum(-1), 2), seed=0, ess_threshold=0.95)
