@@ -222,6 +222,8 @@ def test_physics_runs_and_resumes(
 ) -> None:
     file = tmp_path / "new" / "physics.jsonl"
     monkeypatch.setattr(physics, "CASES", {"small": lambda: U1Gauge((2, 2), 1.0)})
+    for name in ("NUM_COMPARED", "NUM_REFERENCE", "NUM_EVAL"):
+        monkeypatch.setattr(physics, name, 100)
     arguments = ["physics", "--seeds", "0", "--max_steps", "2", "--num_draws", "300", "--file", str(file)]
     monkeypatch.setattr("sys.argv", arguments)
     physics.main()
