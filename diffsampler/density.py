@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError
-from diffsampler.target import Target
+from diffsampler.target import FunctionTarget, Target
 
 # An end point of zero density enters a loss as if its weight were exp(-10) Z; estimates use the zero itself.
 ZERO_DENSITY_MARGIN = 10.0
@@ -163,6 +163,9 @@ class CheckedTarget(Density):
             try:
                 values = call(rows.to(other))
             except Exception:
+                hint = _one_at_a_time(self.target, rows)
+                if hint:
+                    raise InputError(f"{self.name}.log_prob cannot take {len(rows)} points: {error}.{hint}") from error
                 raise error from None
             try:
                 call(rows.clone())
@@ -175,17 +178,28 @@ class CheckedTarget(Density):
         if not isinstance(log_prob, Tensor):
             raise InputError(
                 f"{self.name}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in torch, or "
-                "wrap what it returns in torch.as_tensor and say differentiable=False."
+                f"wrap what it returns in torch.as_tensor and say differentiable=False.{_one_at_a_time(self.target, x)}"
             )
         if log_prob.shape != x.shape[:-1]:
             raise InputError(
                 f"{self.name}.log_prob must return one value per point, shape {tuple(x.shape[:-1])} for x of shape "
-                f"{tuple(x.shape)}, got {tuple(log_prob.shape)}."
+                f"{tuple(x.shape)}, got {tuple(log_prob.shape)}.{_one_at_a_time(self.target, x)}"
             )
         if not log_prob.is_floating_point():
             raise InputError(f"{self.name}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
         # A copy: a target may write the next values into the same memory.
         return log_prob.to(torch.float64, copy=True)
+
+
+def _one_at_a_time(target: Target, x: Tensor) -> str:
+    """What to do, if a function of the user's answers for one point where it does not for several; else nothing."""
+    if not isinstance(target, FunctionTarget) or x.ndim < 2:
+        return ""
+    try:
+        float(target.fn(x.detach().reshape(-1, x.shape[-1])[0].clone()))
+    except Exception:
+        return ""
+    return " Of one point at a time it is FunctionTarget.from_energy(lambda x: -log_prob(x), dim, batched=False)."
 
 
 class DerivedDensity(Density):

@@ -163,3 +163,20 @@ def test_counts_every_axis() -> None:
     counted.log_prob_and_score(torch.zeros(4, 3, 2))
     counted.log_prob(torch.zeros(2))
     assert counted.num_evaluations == target.count == 13
+
+
+@pytest.mark.parametrize(
+    "log_prob",
+    [
+        lambda x: -sum((one - 1).square().sum() for one in x.reshape(2, 2)),
+        lambda x: -(x[0] ** 2) - x[1:].square().sum(),
+    ],
+    ids=["another shape", "another count"],
+)
+def test_a_function_of_one_point_is_told_what_takes_it(log_prob: object) -> None:
+    with pytest.raises(
+        InputError, match=r"Of one point at a time it is FunctionTarget.from_energy\(lambda x: -log_prob"
+    ):
+        Sampler(FunctionTarget(log_prob, 4), grid=3).sample(5, return_log_weights=True)
+    target = FunctionTarget.from_energy(lambda x: -log_prob(x), 4, batched=False)
+    assert target.log_prob(torch.zeros(5, 4)).shape == (5,)
