@@ -217,6 +217,7 @@ def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeyp
     assert "not within 12 steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_physics_runs_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

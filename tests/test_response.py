@@ -40,7 +40,7 @@ def pair(target, **parts) -> tuple[Sampler, Sampler]:
 @pytest.mark.parametrize(
     ("target", "parts"),
     [
-        pytest.param(Funnel(), {}, id="closed form"),
+        pytest.param(Funnel(), {}, id="closed form", marks=pytest.mark.slow),
         pytest.param(by_autograd(), {}, id="autograd", marks=pytest.mark.slow),
         pytest.param(Funnel(4), {"control": FourierMLP, "flow": None}, id="no score", marks=pytest.mark.slow),
     ],
