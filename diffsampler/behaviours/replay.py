@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.behaviours.buffer import PointBuffer
@@ -59,12 +60,26 @@ class Replay(Behaviour):
         self.source.check(dynamics)
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        kept = self._kept_points(dynamics, n, generator)
+        return (
+            self._fresh_paths(dynamics, n, generator, progress) if kept is None else rollback(dynamics, kept, generator)
+        )
+
+    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
+        kept = self._kept_points(dynamics, n, generator)
+        return self._fresh_paths(dynamics, n, generator, progress).x[-1] if kept is None else kept
+
+    def _kept_points(self, dynamics: Dynamics, n: int, generator: torch.Generator) -> Tensor | None:
+        """n of the buffer, with shape (n, D); None if it is the turn of fresh paths."""
         if self._state:
             self.buffer.load_state_dict(self._state, dynamics.policy.device)
             self._state = {}
         fresh, self.turn = self.turn % (self.replays + 1) == 0, self.turn + 1
-        if not fresh and len(self.buffer):
-            return rollback(dynamics, self.buffer.x[self.buffer.sample(n, self.priority, generator)], generator)
+        if fresh or not len(self.buffer):
+            return None
+        return self.buffer.x[self.buffer.sample(n, self.priority, generator)]
+
+    def _fresh_paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         path = self.source.paths(dynamics, n, generator, progress)
         if path.log_prob is None:
             path = replace(path, log_prob=dynamics.target.log_prob(path.x[-1:]))

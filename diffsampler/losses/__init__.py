@@ -1,7 +1,9 @@
 """Objectives: what training minimises; most vanish, or are least, where balance holds. One file each."""
 
+from diffsampler.losses.adjoint_matching import AdjointMatching
 from diffsampler.losses.base import Objective, TrajectoryLoss
 from diffsampler.losses.detailed_balance import DetailedBalance
+from diffsampler.losses.end_points import EndPointRegression
 from diffsampler.losses.guided_trajectory_balance import GuidedTrajectoryBalance
 from diffsampler.losses.learned_decomposition import LearnedDecomposition
 from diffsampler.losses.log_variance import LogVariance
@@ -15,8 +17,10 @@ from diffsampler.losses.trajectory_balance import TrajectoryBalance
 from diffsampler.renamed import missing_name
 
 __all__ = [
+    "AdjointMatching",
     "ChunkBalance",
     "DetailedBalance",
+    "EndPointRegression",
     "GuidedTrajectoryBalance",
     "LearnedDecomposition",
     "LengthBalance",
