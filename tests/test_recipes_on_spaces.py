@@ -97,10 +97,12 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    assert isinstance(module.loss, Stages) and isinstance(
-        module.loss.losses[0], MaximumLikelihood if recipe is AnglesAndRealsRecipe else Matching
-    )
-    assert isinstance(module.loss.losses[1], LogVariance) and isinstance(module.behaviour, Succession)
+    if recipe is ParticlesRecipe:
+        assert isinstance(module.loss, Matching) and isinstance(module.behaviour, SearchedPoints)
+    else:
+        fitting = MaximumLikelihood if recipe is AnglesAndRealsRecipe else Matching
+        assert isinstance(module.loss, Stages) and isinstance(module.behaviour, Succession)
+        assert [type(loss) for loss in module.loss.losses] == [fitting, LogVariance]
     # The same parts by name are no recipe: what is not given is that of DGFS, and nothing is searched.
     chosen = Sampler(make(), grid=5)
     assert isinstance(chosen.recipe, Dgfs) and not isinstance(chosen.coordinates, SpaceCoordinates)

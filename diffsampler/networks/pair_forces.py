@@ -10,22 +10,25 @@ from diffsampler.networks.equivariant import check_one_scale
 from diffsampler.networks.fourier import FourierTimeEmbedding, TimeFunction
 from diffsampler.networks.preconditioned import size_of_control
 from diffsampler.networks.softened import SOFTENED_AT, softened
+from diffsampler.networks.springs import Springs
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
 
 SOFT = 1e-6  # of distances, where they are differentiated
+FAINTEST = -80.0  # log of a bump: what underflows takes ten times as long
 
 
 class PairForces(Control):
-    """u_i = c(t) x_i + sum_j f_ij(t, all distances) (x_i - x_j), and one width of the step for all coordinates.
+    """Forces between pairs, passed through springs between pairs, and one width of the step for all coordinates.
 
-    f_ij is a radial force, bumps of the distance times coefficients of time, which is as sharp as cores are, and what
-    messages between all pairs add to it, each a perceptron on the bumps: equivariant under rotations, reflections and,
-    of identical particles, permutations, to rounding, and dense, without scatter. Outputs are scaled to the size that a
-    control has, as in `PreconditionedMLP`; control and width are zero at initialisation.
+    c(t) x_i + sum_j f_ij(t, all distances) (x_i - x_j), where f_ij is a radial force, bumps of the distance times
+    coefficients of time, which is as sharp as cores are, and what messages between all pairs add to it, each a
+    perceptron on the bumps. Then `Springs`, of strengths made in the same way. Equivariant under rotations, reflections
+    and, of identical particles, permutations, to rounding, and dense, without scatter. Outputs are scaled to the size
+    that a control has, as in `PreconditionedMLP`; control and width are zero at initialisation.
 
     References:
-        E(n) Equivariant Graph Neural Networks, Satorras, Hoogeboom & Welling, 2021, arXiv:2102.09844.
+        E(n) Equivariant Graph Neural Networks, Satorras, Hoogeboom & Welling, 2021, arXiv:2102.09844: messages.
 
     Arguments:
         process: that it steers, on `Particles`.
@@ -36,6 +39,7 @@ class PairForces(Control):
         bound: on the log of the factor on a step's width; positive.
         use_score: whether the target's own forces are taken too, with a learned factor for each time. Those of cores
             are softened: they come to an end, `SOFTENED_AT` times the size of a control. A NaN counts as no force.
+        springs: how often forces are passed on after they are balanced; None leaves all springs out.
     """
 
     learns_width = True
@@ -49,6 +53,7 @@ class PairForces(Control):
         reach: float = 6.0,
         bound: float = 3.0,
         use_score: bool = False,
+        springs: int | None = 2,
     ) -> None:
         super().__init__()
         process = as_process(process)
@@ -72,6 +77,10 @@ class PairForces(Control):
         ends = nn.functional.one_hot(torch.stack([first, second]), n).to(torch.get_default_dtype())
         self.register_buffer("sums", (ends[0] + ends[1]).T.contiguous(), persistent=False)
         self.register_buffer("differences", (ends[0] - ends[1]).T.contiguous(), persistent=False)
+        self.springs = None
+        if springs is not None:
+            self.springs = Springs(self.differences, check_count("springs", springs, minimum=0))
+        num_strengths = 1 if self.springs is None else 1 + self.springs.num_strengths
         self.time = FourierTimeEmbedding(width)
         self.bumps = nn.Linear(num_bumps, width)
         # Particles that are not alike are told apart by their pairs.
@@ -79,15 +88,14 @@ class PairForces(Control):
         self.pair = nn.Linear(width, width)
         self.particle = nn.Linear(width, width)
         self.rounds = nn.ModuleList([Messages(width) for _ in range(depth)])
-        self.force, self.log_width = (
-            nn.Linear(width, 1),
-            nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)),
-        )
+        self.strengths = nn.Linear(width, num_strengths)
+        self.log_width = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         self.of_time = nn.Linear(width, 2)
         self.uses_score = check_flag("use_score", use_score)
         self.of_score = TimeFunction(1, width) if use_score else None
-        self.radial = TimeFunction(num_bumps, width)
-        for layer in (self.force, self.log_width[-1], self.of_time):
+        self.radial = TimeFunction(num_bumps * num_strengths, width)
+        self.embedded = [1, num_bumps * num_strengths, width, int(use_score)]
+        for layer in (self.strengths, self.log_width[-1], self.of_time):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -97,15 +105,13 @@ class PairForces(Control):
         return torch.cat([size, self.radial(t), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        width, num_bumps = self.pair.in_features, len(self.centres)
-        size, radial, time, of_score = embedding.tensor_split([1, 1 + num_bumps, 1 + num_bumps + width], -1)
+        size, radial, time, of_score = embedding.split(self.embedded, -1)
         scale = self.scale.to(x.dtype)
         particles = self.space.positions(x / scale)
         apart = self.differences.T @ particles
         distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
         now = time.unsqueeze(-2)
-        # Below e^-80 nothing is felt, and what underflows takes ten times as long.
-        bumps = (-self.sharpness * (distance - self.centres).square()).clamp(min=-80.0).exp()
+        bumps = _bumps(distance - self.centres, self.sharpness)
         pairs = self.bumps(bumps)
         pairs = pairs if self.names is None else pairs + self.names
         pairs = silu(self.pair(silu(pairs + now)))
@@ -113,15 +119,24 @@ class PairForces(Control):
         for messages in self.rounds:
             pairs, of_particles = messages(pairs, of_particles, self.sums)
         linear, log_width = self.of_time(time).split(1, -1)
-        force = bumps @ radial.unsqueeze(-1) + self.force(pairs)
+        strengths = bumps @ radial.unflatten(-1, (len(self.centres), -1)) + self.strengths(pairs)
+        force, strengths = strengths[..., :1], strengths[..., 1:]
         forces = self.differences @ (force / (1 + distance) * apart) + linear.unsqueeze(-1) * particles
+        if self.uses_score:
+            given = softened(self.space.positions(score * scale), SOFTENED_AT * size.unsqueeze(-1))
+            forces = forces + (of_score / size).unsqueeze(-1) * given
+        if self.springs is not None:
+            forces = self.springs(forces, strengths, apart / distance)
         log_width = log_width + self.log_width(of_particles.mean(-2))
         log_width = self.bound * torch.tanh(log_width / self.bound)
-        control = size * self.space.flattened(forces)
-        if self.uses_score:
-            forces = softened(self.space.positions(score * scale), SOFTENED_AT * size.unsqueeze(-1))
-            control = control + of_score * self.space.flattened(forces)
-        return torch.cat([control, log_width.expand_as(x)], -1)
+        return torch.cat([size * self.space.flattened(forces), log_width.expand_as(x)], -1)
+
+
+def _bumps(apart: Tensor, sharpness: float) -> Tensor:
+    """exp(-sharpness apart^2), in place where there is no gradient: of all that is computed, there is most of it."""
+    if apart.requires_grad:
+        return (-sharpness * apart.square()).clamp(min=FAINTEST).exp()
+    return apart.square_().mul_(-sharpness).clamp_(min=FAINTEST).exp_()
 
 
 class Messages(nn.Module):

@@ -2,38 +2,40 @@
 
 from functools import partial
 
+from diffsampler.behaviours import SearchedPoints
 from diffsampler.coordinates import SpaceCoordinates
 from diffsampler.losses import Matching
 from diffsampler.networks import LearnedVariance, PairForces, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from diffsampler.processes.grids import GeometricGrid
-from diffsampler.recipes.base import Parts, Recipe, Training, fit_then_sharpen
+from diffsampler.recipes.base import TOLERANCE, Parts, Recipe, Training
 from diffsampler.target import Target, space_of
 
-NUM_STEPS, LAST_STEP = 128, 0.015
 WIDTH = 128
 NUM_TRANSITIONS = 1024
-SHARE_FITTED = 0.99  # a sharpening step takes some twenty times as long
-FEW, SMALL_WIDTH, SMALL_BUMPS = 8, 32, 48  # particles: pairs of more cost too much for wide layers
 LR = 2e-3
-STEPS_PER_EPOCH = 200  # a validation takes as long
+STEPS_PER_EPOCH = 400  # a validation takes as long
+FEW = 8  # particles: pairs of more cost too much for wide layers, and are sooner stiff for long steps
+NUM_STEPS, LAST_STEP = 128, 0.015
+MANY_STEPS, LAST_OF_MANY, SMALL_WIDTH, SMALL_BUMPS = 256, 0.0075, 16, 48
 
 
 class ParticlesRecipe(Recipe):
-    """Tempered SMC finds scale and draws; forces between pairs and widths of steps are matched to them, then sharpened.
+    """Tempered SMC finds scale and draws; forces between pairs, and widths of steps, are matched to them.
 
     Draws are moved by random rotations, reflections and permutations, and matched at single times: one call of the
-    network for each (`Matching`). Then log-variance, on whole trajectories.
+    network for each (`Matching`). Whole trajectories, of which a step costs a hundred times as much, are left out.
     """
 
     def parts(self, target: Target) -> Parts:
         space = space_of(target)
         perceptron = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-        size = {} if space.num_particles <= FEW else {"width": SMALL_WIDTH, "depth": 1, "num_bumps": SMALL_BUMPS}
+        is_small = space.num_particles <= FEW
+        size = {} if is_small else {"width": SMALL_WIDTH, "depth": 1, "num_bumps": SMALL_BUMPS}
         forces = partial(PairForces, use_score=target.differentiable, **size)
         control = forces if space.isotropic else perceptron
-        grid = GeometricGrid(NUM_STEPS, LAST_STEP)
+        grid = GeometricGrid(NUM_STEPS, LAST_STEP) if is_small else GeometricGrid(MANY_STEPS, LAST_OF_MANY)
         return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
-        return fit_then_sharpen(Matching(NUM_TRANSITIONS), SHARE_FITTED, LR, STEPS_PER_EPOCH)
+        return Training(Matching(NUM_TRANSITIONS), SearchedPoints(), LR, TOLERANCE, STEPS_PER_EPOCH)

@@ -32,7 +32,9 @@ def convolutions(space: Space, process: Callable[[Space], Process] | None = None
 
 CASES = [
     *((forces, space) for space in CLUSTERS),
-    (partial(forces, depth=0), Particles(4, 2)),
+    (partial(forces, depth=0, springs=3), Particles(4, 2)),
+    (partial(forces, springs=None), Particles(5, 3)),
+    (partial(forces, springs=0, use_score=False), Particles(3, 3)),
     (partial(forces, process=PinnedBrownian, reach=2.0), Particles(4, 2)),
     *((convolutions, space) for space in [*REALS, *ANGLES]),
     (partial(convolutions, depth=0, reach=2), Lattice((4, 5))),
@@ -116,7 +118,7 @@ def test_forces_of_particles_move_with_them(space: Particles, depth: int, genera
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("space", CLUSTERS, ids=repr)
 def test_own_forces_are_taken_and_come_to_an_end(space: Particles, dtype: torch.dtype) -> None:
-    network = PairForces(VP(space), width=16, num_bumps=12, use_score=True)
+    network = PairForces(VP(space), width=16, num_bumps=12, springs=None, use_score=True)
     assert network.uses_score
     network, x = network.to(dtype), states(space, 1).to(dtype)
     lengths = 10.0 ** torch.arange(-3, 31, dtype=dtype).unsqueeze(-1)
