@@ -97,7 +97,7 @@ def test_the_space_chooses_the_recipe(name: str) -> None:
     assert type(sampler.policy.process) is process and type(sampler.policy.control) is control
     assert sampler.policy.flow is None
     module = SamplerModule(sampler)
-    if recipe is ParticlesRecipe:
+    if recipe in (ParticlesRecipe, LatticeRecipe, AngleLatticeRecipe):
         assert isinstance(module.loss, Matching) and isinstance(module.behaviour, SearchedPoints)
     else:
         fitting = MaximumLikelihood if recipe is AnglesAndRealsRecipe else Matching

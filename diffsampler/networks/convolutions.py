@@ -19,7 +19,11 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class LatticeConvolutions(Control):
-    """Convolutions with periodic padding, linear filters that reach everywhere, and the widths of the step.
+    """Convolutions with periodic padding, filters that reach everywhere, products of both, and the widths of the step.
+
+    What convolutions and filters say at every site, u, is passed on: u <- u + B (g A u), with filters A and B, and
+    gains g by the convolutions. Of a stiffness H_0 + V(x), with V at sites, the factor (1 + s^2 (H_0 + V))^(-1) that
+    the score has of what noise has moved by s is a series of such products, as `Springs` are of pairs.
 
     All of it is equivariant under shifts along the lattice, to rounding. On `Links`, convolutions see plaquettes, and
     each link gets a sum over the plaquettes that it is part of: equivariant under gauge transformations too, where a
@@ -36,6 +40,7 @@ class LatticeConvolutions(Control):
         depth: the layers between the first and the last.
         reach: of a kernel, in sites to each side.
         bound: on the log of the factor on a step's width; positive.
+        rounds: how often it is passed on, at least once.
     """
 
     learns_width = True
@@ -47,6 +52,7 @@ class LatticeConvolutions(Control):
         depth: int = 2,
         reach: int = 1,
         bound: float = 3.0,
+        rounds: int = 2,
     ) -> None:
         super().__init__()
         process = as_process(process)
@@ -81,17 +87,31 @@ class LatticeConvolutions(Control):
         self.filters = TimeFunction(math.prod(self.filters_shape), width)
         # To fields in which the energy is local, and back: states are in coordinates of uncorrelated sites.
         self.into, self.out_of = (nn.Parameter(_identities(count, space.shape)) for count in (num_seen, num_told))
-        nn.init.zeros_(self.output.weight)
-        if self.output.bias is not None:
-            nn.init.zeros_(self.output.bias)
+        self.passed_shape = (2, check_count("rounds", rounds), num_told, *space.shape)
+        self.passed = TimeFunction(math.prod(self.passed_shape), width)
+        self.alike = nn.Parameter(_identities(2 * rounds * num_told, space.shape).view(self.passed_shape))
+        self.gains = convolution(width, rounds * num_told, 1)
+        for layer in (self.output, self.gains):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
-        return torch.cat([size, self.log_width(t), self.filters(t), self.time(t)], -1)
+        filters = [self.filters(t).unflatten(-1, self.filters_shape), self.passed(t).unflatten(-1, self.passed_shape)]
+        filters[1] = filters[1] + self.alike
+        # Their modes once for each time, and not for each state.
+        modes = [torch.view_as_real(self._modes(one)).flatten(t.ndim) for one in filters]
+        return torch.cat([size, self.log_width(t), *modes, self.time(t)], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        num_weights = math.prod(self.filters_shape)
-        size, log_width, weights, time = embedding.tensor_split([1, 2, 2 + num_weights], -1)
+        shapes = [self._shape_of_modes(shape) for shape in (self.filters_shape, self.passed_shape)]
+        sizes = [math.prod(shape) for shape in shapes]
+        parts = embedding.split([1, 1, *sizes, embedding.shape[-1] - 2 - sum(sizes)], -1)
+        size, log_width, time = parts[0], parts[1], parts[-1]
+        filters, passed = (
+            torch.complex(*part.unflatten(-1, shape).unbind(-1)) for part, shape in zip(parts[2:4], shapes, strict=True)
+        )
         seen, fields = self.space.field_features(x), -self.num_axes - 1
         modes = self._modes(seen)
         # What no convolution reaches: of which phase, or topological sector, a configuration is.
@@ -104,9 +124,12 @@ class LatticeConvolutions(Control):
         for layer, then in zip(self.layers, now[1:], strict=True):
             hidden = hidden + silu(self._convolved(layer, hidden) + then)
         told, widths = self._convolved(self.output, hidden).split([self.num_told, self.num_widths], fields)
-        filters = self._modes(weights.unflatten(-1, self.filters_shape))
-        filtered = (filters * modes.unsqueeze(fields - 1)).sum(fields)
-        told = self._at_sites(self._modes(self.out_of) * self._modes(told) + filtered)
+        told = self._modes(told) + (filters * modes.unsqueeze(fields - 1)).sum(fields)
+        gains = self._convolved(self.gains, hidden).unflatten(fields, self.passed_shape[1:3])
+        into, out_of = passed.unbind(fields - 2)
+        for a, gain, b in zip(*(one.unbind(fields - 1) for one in (into, gains, out_of)), strict=True):
+            told = told + b * self._modes(gain * self._at_sites(a * told))
+        told = self._at_sites(self._modes(self.out_of) * told)
         control = self.space.around(told) if self.of_links else told.flatten(fields)
         log_width = log_width.expand_as(x) if self.of_links else log_width + widths.flatten(fields)
         return torch.cat([size * control, self.bound * torch.tanh(log_width / self.bound)], -1)
@@ -121,6 +144,10 @@ class LatticeConvolutions(Control):
                 flat = torch.cat([flat.narrow(axis, size - reach, reach), flat, flat.narrow(axis, 0, reach)], axis)
         found = layer(flat)
         return found.view(*fields.shape[: -self.num_axes - 1], *found.shape[1:])
+
+    def _shape_of_modes(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Of filters with this shape: real and imaginary parts are last."""
+        return *shape[:-1], shape[-1] // 2 + 1, 2
 
     def _modes(self, fields: Tensor) -> Tensor:
         """Of waves around the lattice, for fields with shape (*, L_1, ...): sums over all sites are products here."""

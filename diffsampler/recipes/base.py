@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from diffsampler.behaviours import Alternation, Behaviour, OnPolicy, SearchedPoints, Succession
 from diffsampler.coordinates import Coordinates
-from diffsampler.losses import LogVariance, Objective, Stages
+from diffsampler.losses import LogVariance, Matching, Objective, Stages
 from diffsampler.networks import Control, StateFlow
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid
@@ -48,6 +48,16 @@ def fit_then_sharpen(fitting: Objective, share_fitted: float, lr: float, steps_p
     sharpening = Alternation([OnPolicy(), SearchedPoints()])
     behaviour = Succession([SearchedPoints(), sharpening], [share_fitted, 1 - share_fitted])
     return Training(Stages([fitting, LogVariance()]), behaviour, lr, TOLERANCE, steps_per_epoch)
+
+
+def fit_by_matching(num_transitions: int, lr: float, steps_per_epoch: int = 50) -> Training:
+    """Matching on draws of the search: a step on whole trajectories, which costs a hundred times as much, is left out.
+
+    Arguments:
+        num_transitions: as in `Matching`.
+        lr, steps_per_epoch: as in `Training`.
+    """
+    return Training(Matching(num_transitions), SearchedPoints(), lr, TOLERANCE, steps_per_epoch)
 
 
 class Recipe(ABC):

@@ -7,14 +7,15 @@ from diffsampler.losses import Matching, MaximumLikelihood, Objective
 from diffsampler.networks import FourierMLP, LatticeConvolutions, LearnedVariance
 from diffsampler.processes import Process, ProductProcess, Torus
 from diffsampler.processes.grids import GeometricGrid
-from diffsampler.recipes.base import Parts, Recipe, Training, fit_then_sharpen
+from diffsampler.recipes.base import Parts, Recipe, Training, fit_by_matching, fit_then_sharpen
 from diffsampler.target import Target
 
 NUM_STEPS, LAST_STEP = 32, 0.003
 WIDTH = 128
 NUM_TRANSITIONS, SHARE_FITTED = 2048, 0.75
 LATTICE_STEPS = 128
-LATTICE_TRANSITIONS, LATTICE_SHARE_FITTED = 512, 0.98  # sharpening, by convolutions, takes some forty times as long
+LATTICE_TRANSITIONS = 512
+STEPS_PER_EPOCH = 200  # a validation takes as long
 LR = 3e-3
 
 
@@ -54,4 +55,4 @@ class AngleLatticeRecipe(Recipe):
         return Parts(Torus, LatticeConvolutions, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
-        return fit_then_sharpen(Matching(LATTICE_TRANSITIONS), LATTICE_SHARE_FITTED, LR)
+        return fit_by_matching(LATTICE_TRANSITIONS, LR, STEPS_PER_EPOCH)

@@ -2,13 +2,11 @@
 
 from functools import partial
 
-from diffsampler.behaviours import SearchedPoints
 from diffsampler.coordinates import SpaceCoordinates
-from diffsampler.losses import Matching
 from diffsampler.networks import LearnedVariance, PairForces, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from diffsampler.processes.grids import GeometricGrid
-from diffsampler.recipes.base import TOLERANCE, Parts, Recipe, Training
+from diffsampler.recipes.base import Parts, Recipe, Training, fit_by_matching
 from diffsampler.target import Target, space_of
 
 WIDTH = 128
@@ -24,7 +22,7 @@ class ParticlesRecipe(Recipe):
     """Tempered SMC finds scale and draws; forces between pairs, and widths of steps, are matched to them.
 
     Draws are moved by random rotations, reflections and permutations, and matched at single times: one call of the
-    network for each (`Matching`). Whole trajectories, of which a step costs a hundred times as much, are left out.
+    network for each (`Matching`).
     """
 
     def parts(self, target: Target) -> Parts:
@@ -38,4 +36,4 @@ class ParticlesRecipe(Recipe):
         return Parts(VariancePreserving, control, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
-        return Training(Matching(NUM_TRANSITIONS), SearchedPoints(), LR, TOLERANCE, STEPS_PER_EPOCH)
+        return fit_by_matching(NUM_TRANSITIONS, LR, STEPS_PER_EPOCH)

@@ -203,14 +203,14 @@ def test_gauge_transformations_change_no_control(space: Links, generator: torch.
 
 
 def test_filters_reach_everywhere_and_kernels_do_not() -> None:
-    # On a chain of nine sites without hidden layers a kernel sees three: site 4 hears of site 0 by the filter alone.
+    # On a chain of nine sites without hidden layers a kernel sees three: site 4 hears of site 0 by filters alone.
     network, x = convolutions(Lattice((9,)), depth=0), torch.zeros(1, 9)
     randomise(network, 0.3)
     touched = x.clone()
     touched[0, 0] = 1.0
-    embedding = network.embed(torch.tensor(0.5))
 
     def change() -> Tensor:
+        embedding = network.embed(torch.tensor(0.5))
         return (network(embedding, touched) - network(embedding, x))[0, :9]
 
     assert change().abs().min() > 1e-6
@@ -219,7 +219,12 @@ def test_filters_reach_everywhere_and_kernels_do_not() -> None:
     new = convolutions(Lattice((9,)))
     network.into.data, network.out_of.data = new.into.data, new.out_of.data
     assert change().abs().min() > 1e-6
-    embedding[2 : 2 + 9] = 0.0  # the filter's weights: one field, one direction
+    for parameter in network.filters.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert change().abs().min() > 1e-7  # what is passed on goes as far
+    for parameter in network.passed.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.alike.data = new.alike.data
     assert change()[2:8].abs().max() < 1e-12 < change()[[8, 0, 1]].abs().min()
 
 
