@@ -17,6 +17,8 @@ from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.checkpoints import read_checkpoint
 from diffsampler.cli import main
 from diffsampler.losses import TrajectoryBalance
+from diffsampler.networks import FourierMLP
+from diffsampler.processes import PinnedBrownian
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -114,6 +116,20 @@ def test_a_collapse_in_finite_numbers_is_named() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fit(Sampler(Gaussian(mean=[1.0, -1.0]), grid=5), max_steps=20, steps_per_epoch=5, **QUIET)
+
+
+def test_a_draw_within_a_core_is_no_collapse() -> None:
+    # One draw of 700 has x[0] > 3, and a weight that is as good as 0: with it the ELBO of 200 is a thousand nats lower.
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        return -0.5 * x.square().sum(-1) - 1e6 * (x[..., 0] - 3).clamp(min=0)
+
+    sampler = Sampler(FunctionTarget(log_prob, 2), PinnedBrownian, FourierMLP, None, grid=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        options = {"steps_per_epoch": 1, "num_eval_samples": 200, "lr": 1e-9, "loss": TrajectoryBalance()}
+        history = fit(sampler, max_steps=12, **options, **QUIET)
+    elbos = [entry["elbo"] for entry in history]
+    assert max(elbos) > -0.1 + 1.8378 and min(elbos) < -100 and min(entry["ess"] for entry in history) > 0.9
 
 
 KILLED = """
