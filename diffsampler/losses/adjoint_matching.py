@@ -1,6 +1,5 @@
 """Adjoint matching: a control regressed on the target's scores where the sampler's own paths end."""
 
-import torch
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
@@ -53,12 +52,11 @@ class AdjointMatching(EndPointRegression):
         scale = dynamics.policy.process.scale
         score = dynamics.target.log_prob_and_score(ends)[1]
         if self.max_score_norm is not None:
-            norm = (score * scale).norm(dim=-1, keepdim=True)
-            score = score * (self.max_score_norm / norm).clamp(max=1.0)
+            norm = (score * scale).double().norm(dim=-1, keepdim=True)  # in float32, squares of cores overflow
+            score = score * (self.max_score_norm / norm).clamp(max=1.0).to(score.dtype)
         asked = (score + ends / scale.square()).to(ends.dtype)[transitions.row]
         # The share of end points in the variance of the uncontrolled x_t; at a Dirac start, of 0 in 0.
         of_ends = transitions.signal.square() * scale.square()
         share = (of_ends / (of_ends + transitions.std.square())).nan_to_num(0.0)
         left = (share / transitions.signal).nan_to_num(0.0)
-        estimate = left.to(ends.dtype) * transitions.x + ((1 - share) * scale.square()).to(ends.dtype) * asked
-        return torch.where(estimate.isfinite().all(-1, keepdim=True), estimate, transitions.guess)
+        return left.to(ends.dtype) * transitions.x + ((1 - share) * scale.square()).to(ends.dtype) * asked

@@ -51,7 +51,7 @@ class EndPointRegression(Objective):
 
     @abstractmethod
     def estimate(self, dynamics: Dynamics, ends: Tensor, transitions: Transitions) -> Tensor:
-        """Something of the end point's mean given x, with shape (n, D), without gradient.
+        """Something of the end point's mean given x, with shape (n, D), without gradient; not finite where not known.
 
         Arguments:
             dynamics: the sampler in training.
@@ -74,6 +74,8 @@ class EndPointRegression(Objective):
     ) -> Tensor:
         grid, process = dynamics.times(generator), dynamics.policy.process
         ends = behaviour.end_points(dynamics, n, generator, progress)
+        is_known = ends.isfinite().all(-1, keepdim=True)
+        ends = torch.where(is_known, ends, 0.0)
         draws = {"generator": generator, "device": ends.device}
         step = torch.randint(len(grid) - 1, (self.num_transitions,), **draws)
         row = torch.randint(n, (self.num_transitions,), **draws)
@@ -93,6 +95,9 @@ class EndPointRegression(Objective):
         guess = (mean.detach() - of_x * x) / of_end
         with torch.no_grad():
             end = self.estimate(dynamics, ends, Transitions(step, row, x, end, signal, std, guess))
+            is_known = is_known[row] & end.isfinite().all(-1, keepdim=True)
+            end = torch.where(is_known, end, guess)
         error = (of_x * x + of_end * end - mean) / kernel.std.detach().squeeze(1).to(x.dtype)
         width = kernel.around(kernel.mean.detach()).log_prob(y.unsqueeze(1)).squeeze(1)
-        return (len(grid) - 1) * (0.5 * error.square().sum(-1) - width).mean().double()
+        losses = torch.where(is_known.squeeze(-1), 0.5 * error.square().sum(-1) - width, 0.0)
+        return (len(grid) - 1) * losses.mean().double()

@@ -38,7 +38,8 @@ class PairForces(Control):
         reach: the largest of them, in units of the process's scale.
         bound: on the log of the factor on a step's width; positive.
         use_score: whether the target's own forces are taken too, with a learned factor for each time. Those of cores
-            are softened: they come to an end, `SOFTENED_AT` times the size of a control. A NaN counts as no force.
+            are softened before springs have them: they come to an end, `SOFTENED_AT` times the size of a control. A NaN
+            counts as no force.
         springs: how often forces are passed on after they are balanced; None leaves all springs out.
     """
 
@@ -107,8 +108,9 @@ class PairForces(Control):
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         size, radial, time, of_score = embedding.split(self.embedded, -1)
         scale = self.scale.to(x.dtype)
-        particles = self.space.positions(x / scale)
-        apart = self.differences.T @ particles
+        with torch.autocast(x.device.type, enabled=False):  # of positions in bfloat16, cores would be a blur
+            particles = self.space.positions(x / scale)
+            apart = self.differences.T @ particles
         distance = (apart.square().sum(-1, keepdim=True) + SOFT).sqrt()
         now = time.unsqueeze(-2)
         bumps = _bumps(distance - self.centres, self.sharpness)

@@ -48,7 +48,7 @@ class AnglesAndRealsRecipe(AnglesRecipe):
 
 
 class AngleLatticeRecipe(Recipe):
-    """The same for angles on a lattice: convolutions, and more steps, whose noise knows no direction."""
+    """For angles on a lattice: convolutions, and more steps, whose noise knows no direction; matched alone."""
 
     def parts(self, target: Target) -> Parts:
         grid = GeometricGrid(LATTICE_STEPS, LAST_STEP)

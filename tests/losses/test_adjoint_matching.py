@@ -61,21 +61,40 @@ def test_replayed_ends_are_kept_points_and_no_path_is_walked() -> None:
 
 
 def step(loss: AdjointMatching, log_prob: Callable[[Tensor], Tensor]) -> tuple[Sampler, Tensor]:
-    """A sampler of this density, and the gradients of its control after a step on its own paths."""
-    process = partial(PinnedBrownian, sigma=1.4)
-    sampler = random_sampler(FunctionTarget(log_prob, 2), process=process, control=FourierMLP, flow=None, grid=5)
+    """A sampler of this density, with learned widths, and its control's gradients after a step on its own paths."""
+    target, control = FunctionTarget(log_prob, 2), partial(LearnedVariance, network=FourierMLP)
+    sampler = random_sampler(target, process=partial(PinnedBrownian, sigma=1.4), control=control, flow=None, grid=5)
     loss.step(sampler.dynamics, OnPolicy(), 64, seeded(3), 0.0).backward()
-    return sampler, torch.cat([p.grad.flatten() for p in sampler.policy.control.parameters()])
+    return sampler, torch.cat([p.grad.flatten() for p in sampler.policy.control.parameters() if p.grad is not None])
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_end_points_without_a_finite_score_teach_nothing_and_are_counted(broken: float) -> None:
-    def log_prob(x: Tensor) -> Tensor:
-        return -x.square().sum(-1) + torch.where(x[..., 0] > 0.3, broken * x[..., 0], 0.0)
+    def log_prob(x: Tensor, right_of: float = 0.3) -> Tensor:
+        return -x.square().sum(-1) * (1 - torch.where(x[..., 0] > right_of, broken, 0.0))
 
     sampler, found = step(AdjointMatching(256), log_prob)
     assert found.isfinite().all() and found.abs().max() > 0
     assert sampler.counter.num_invalid > 0
+    _, nothing = step(AdjointMatching(256), partial(log_prob, right_of=-1e6))
+    assert nothing.abs().max() == 0
+
+
+class BrokenEnds(OnPolicy):
+    """The first end point is no number."""
+
+    def end_points(self, *args: object) -> Tensor:
+        x = super().end_points(*args).clone()
+        x[0, 0] = math.nan
+        return x
+
+
+def test_an_end_point_that_is_no_number_does_not_spoil_the_others() -> None:
+    sampler = random_sampler(correlated_gaussian(), process=VariancePreserving, control=FourierMLP, flow=None, grid=5)
+    loss = AdjointMatching(256).step(sampler.dynamics, BrokenEnds(), 16, seeded(3), 0.0)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in sampler.policy.control.parameters() if p.grad is not None)
 
 
 def test_scores_are_shortened_to_the_norm_that_is_asked_for() -> None:
@@ -84,7 +103,9 @@ def test_scores_are_shortened_to_the_norm_that_is_asked_for() -> None:
 
     _, free = step(AdjointMatching(256), steep)
     _, bound = step(AdjointMatching(256, max_score_norm=10.0), steep)
-    _, gentle = step(AdjointMatching(256, max_score_norm=10.0), lambda x: -0.5 * x.square().sum(-1))
+    _, steeper = step(AdjointMatching(256, max_score_norm=10.0), lambda x: 1e100 * steep(x))
+    torch.testing.assert_close(steeper, bound, rtol=1e-3, atol=1e-3)
+    _, gentle = step(AdjointMatching(256, max_score_norm=1e3), lambda x: -0.5 * x.square().sum(-1))
     _, unbound = step(AdjointMatching(256), lambda x: -0.5 * x.square().sum(-1))
     assert free.norm() > 1e4 * bound.norm() > 0
     assert torch.equal(gentle, unbound)  # no score is as long as that

@@ -1,14 +1,25 @@
 """Networks in bfloat16, densities in full precision."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from helpers import correlated_gaussian, seeded
+from helpers import correlated_gaussian, randomise, seeded
 
 from diffsampler import InputError, Sampler, fit
-from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance, ReducedPrecision
+from diffsampler.networks import (
+    Control,
+    FourierMLP,
+    LangevinControl,
+    LatticeConvolutions,
+    LearnedVariance,
+    PairForces,
+    ReducedPrecision,
+)
 from diffsampler.paths import evaluate, rollout
+from diffsampler.processes import VariancePreserving
+from diffsampler.spaces import Lattice, Particles, Space
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +72,19 @@ def test_autocast_of_everything_is_refused() -> None:
     for precision in ("bf16-mixed", "bf16-true"):
         with pytest.raises(InputError, match=f"trainer.precision must be 32-true or 64-true, got {precision}.*Reduced"):
             fit(Sampler(correlated_gaussian(), grid=3), max_steps=1, precision=precision, accelerator="cpu")
+
+
+@pytest.mark.parametrize(
+    ("network", "space"),
+    [(PairForces, Particles(5, 3)), (LatticeConvolutions, Lattice((4, 4)))],
+    ids=lambda one: repr(one),
+)
+def test_networks_of_spaces_are_rounded_too(network: Callable[[Space], Control], space: Space) -> None:
+    torch.manual_seed(0)
+    reduced = ReducedPrecision(VariancePreserving(space), network)
+    randomise(reduced, 0.1)
+    x = torch.randn(20, space.dim, generator=seeded(0))
+    embedding = reduced.embed(torch.tensor(0.7))
+    control, exact = reduced(embedding, x), reduced.network(embedding, x)
+    assert control.dtype == torch.float32 and not torch.equal(control, exact)
+    assert (control - exact).abs().max() < 0.1 * exact.abs().max()

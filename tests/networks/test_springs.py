@@ -1,5 +1,6 @@
 """Springs between pairs: forces through (1 + s^2 H)^(-1), with H the Hessian of an energy of the same springs."""
 
+import pytest
 import torch
 from helpers import seeded
 from torch import Tensor
@@ -49,3 +50,15 @@ def test_forces_are_passed_on_along_pairs_and_across_them() -> None:
     found = springs(forces, strengths, torch.tensor([[1.0, 0.0]]))
     # Apart by (3, -1): (-0.6, -0.1) to the first, the opposite to the second.
     torch.testing.assert_close(found, torch.tensor([[1.4, -0.1], [-0.4, 1.1]]))
+
+
+@pytest.mark.parametrize("value", [1e2, 1e4, 1e8, 1e30])
+def test_single_precision_solves_whatever_a_network_asks_for(value: float) -> None:
+    strengths = value * torch.rand(8, len(FIRST), 2, generator=seeded(2)).float()
+    x, forces = (torch.randn(8, N, K, generator=seeded(seed)).float() for seed in (3, 4))
+    direction = torch.nn.functional.normalize(x[:, FIRST] - x[:, SECOND], dim=-1)
+    single = Springs(differences().float(), 0)(forces, strengths, direction)
+    double = Springs(differences(), 0)(forces.double(), strengths.double(), direction.double())
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-3)
+    # What all particles do together is left as it is.
+    torch.testing.assert_close(single.mean(-2), forces.mean(-2), rtol=0, atol=1e-3)
