@@ -98,26 +98,24 @@ class LatticeConvolutions(Control):
 
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
-        filters = [self.filters(t).unflatten(-1, self.filters_shape), self.passed(t).unflatten(-1, self.passed_shape)]
-        filters[1] = filters[1] + self.alike
+        filters = self.filters(t).unflatten(-1, self.filters_shape)
+        passed = self.passed(t).unflatten(-1, self.passed_shape) + self.alike
         # Their modes once for each time, and not for each state.
-        modes = [torch.view_as_real(self._modes(one)).flatten(t.ndim) for one in filters]
-        return torch.cat([size, self.log_width(t), *modes, self.time(t)], -1)
+        modes = [torch.view_as_real(self._modes(one)).flatten(t.ndim) for one in (filters, passed)]
+        return torch.cat([size, self.log_width(t), self.time(t), *modes], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
-        shapes = [self._shape_of_modes(shape) for shape in (self.filters_shape, self.passed_shape)]
-        sizes = [math.prod(shape) for shape in shapes]
-        parts = embedding.split([1, 1, *sizes, embedding.shape[-1] - 2 - sum(sizes)], -1)
-        size, log_width, time = parts[0], parts[1], parts[-1]
+        shapes = [_shape_of_modes(shape) for shape in (self.filters_shape, self.passed_shape)]
+        sizes = [1, 1, self.of_means.out_features, *map(math.prod, shapes)]
+        size, log_width, time, *modes = embedding.split(sizes, -1)
         filters, passed = (
-            torch.complex(*part.unflatten(-1, shape).unbind(-1)) for part, shape in zip(parts[2:4], shapes, strict=True)
+            torch.complex(*one.unflatten(-1, s).unbind(-1)) for one, s in zip(modes, shapes, strict=True)
         )
         seen, fields = self.space.field_features(x), -self.num_axes - 1
         modes = self._modes(seen)
         # What no convolution reaches: of which phase, or topological sector, a configuration is.
-        sums = seen.sum(tuple(range(-self.num_axes, 0))) / math.sqrt(
-            math.prod(self.space.shape)
-        )  # of order 1, unless ordered
+        of_order_one = math.sqrt(math.prod(self.space.shape))  # unless there is order
+        sums = seen.sum(tuple(range(-self.num_axes, 0))) / of_order_one
         means = self.of_means(sums)[(..., *(None,) * self.num_axes)]
         now = [of_time(time)[(..., *(None,) * self.num_axes)] for of_time in self.of_time]
         hidden = silu(self._convolved(self.first, self._at_sites(self._modes(self.into) * modes)) + means + now[0])
@@ -145,16 +143,17 @@ class LatticeConvolutions(Control):
         found = layer(flat)
         return found.view(*fields.shape[: -self.num_axes - 1], *found.shape[1:])
 
-    def _shape_of_modes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Of filters with this shape: real and imaginary parts are last."""
-        return *shape[:-1], shape[-1] // 2 + 1, 2
-
     def _modes(self, fields: Tensor) -> Tensor:
         """Of waves around the lattice, for fields with shape (*, L_1, ...): sums over all sites are products here."""
         return torch.fft.rfftn(fields, dim=tuple(range(-self.num_axes, 0)))
 
     def _at_sites(self, modes: Tensor) -> Tensor:
         return torch.fft.irfftn(modes, s=self.space.shape, dim=tuple(range(-self.num_axes, 0)))
+
+
+def _shape_of_modes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of filters with this shape: real and imaginary parts are last."""
+    return *shape[:-1], shape[-1] // 2 + 1, 2
 
 
 def _identities(count: int, shape: Sequence[int]) -> Tensor:
