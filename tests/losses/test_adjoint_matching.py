@@ -29,7 +29,7 @@ def two_humps() -> FunctionTarget:
 
 @pytest.mark.parametrize(
     "process",
-    [partial(VariancePreserving, sigma=1.5), partial(PinnedBrownian, sigma=1.5)],
+    [partial(VariancePreserving, sigma=1.5), pytest.param(partial(PinnedBrownian, sigma=1.5), marks=pytest.mark.slow)],
     ids=["VariancePreserving", "PinnedBrownian"],
 )
 def test_own_end_points_are_enough(process: Callable[[int], Process]) -> None:
