@@ -61,9 +61,9 @@ class Replay(Behaviour):
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         kept = self._kept_points(dynamics, n, generator)
-        return (
-            self._fresh_paths(dynamics, n, generator, progress) if kept is None else rollback(dynamics, kept, generator)
-        )
+        if kept is None:
+            return self._fresh_paths(dynamics, n, generator, progress)
+        return rollback(dynamics, kept, generator)
 
     def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
         kept = self._kept_points(dynamics, n, generator)

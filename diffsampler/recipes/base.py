@@ -50,7 +50,7 @@ def fit_then_sharpen(fitting: Objective, share_fitted: float, lr: float, steps_p
     return Training(Stages([fitting, LogVariance()]), behaviour, lr, TOLERANCE, steps_per_epoch)
 
 
-def fit_by_matching(num_transitions: int, lr: float, steps_per_epoch: int = 50) -> Training:
+def fit_by_matching(num_transitions: int, lr: float, steps_per_epoch: int) -> Training:
     """Matching on draws of the search: a step on whole trajectories, which costs a hundred times as much, is left out.
 
     Arguments:

@@ -8,10 +8,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.errors import InputError
+from diffsampler.log_z.verdict import TOO_FEW
 
 CHECK_EVERY = 50
 MAX_LOST, FEW_LOST = 0.1, 2
-FEW = 20  # effective samples, of a sampler that has become useless
 COLLAPSE = 100.0  # times the gap at the best ELBO, or nats where that gap is below 1
 
 
@@ -68,7 +68,7 @@ class Divergence:
         best, last = max(entries, key=lambda entry: entry["elbo"]), entries[-1]
         has_fallen = best["elbo"] - last["elbo"] > COLLAPSE * max(best["log_z"] - best["elbo"], 1.0)
         # One draw within a singular core brings the ELBO down as far, and leaves the weights of the others.
-        if has_fallen and last["ess"] * last["num_samples"] < FEW:
+        if has_fallen and last["ess"] * last["num_samples"] < TOO_FEW:
             self._has_collapsed = True
             rank_zero_warn(
                 f"Step {last['step']}: the ELBO has fallen from {best['elbo']:.4g}, at step {best['step']}, to "
