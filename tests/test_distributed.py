@@ -43,14 +43,28 @@ def launch(folder: Path, *command: str) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+def launch_all(folder: Path, commands: list[list[str]]) -> dict[str, dict]:
+    """Several commands by one launch: the results of each, by its name."""
+    (folder / "ranks.py").write_text(RANKS)
+    (folder / "commands.json").write_text(json.dumps(commands))
+    launch(folder, "ranks.py")
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json") if path.stem != "commands"}
+
+
+def test_two_ranks_fit(working_folder: Path) -> None:
+    trained = launch_all(working_folder, [["fitted", *FIT]])["fitted"]
+    # 101 and 201 draws in two equal shares.
+    assert trained["last_evaluations"]["count"] == 2 and trained["num_samples"] == 201
+    assert [path.name for path in Path("runs/Gaussian").iterdir()] == ["version_0"]
+
+
+@pytest.mark.slow
 def test_two_ranks_fit_test_and_predict(working_folder: Path) -> None:
-    Path("ranks.py").write_text(RANKS)
     more = ["fit", f"--ckpt_path={CHECKPOINT}", "--trainer.max_steps=200", "--data.num_test_samples=11"]
     predict = ["predict", f"--ckpt_path={CHECKPOINT}", "--data.num_predict_samples=3001"]
     commands = [["fitted", *FIT], ["tested", *TEST], ["more", *more, "--report.figures=false"], ["predicted", *predict]]
-    Path("commands.json").write_text(json.dumps(commands))
-    launch(working_folder, "ranks.py")
-    trained, both, resumed = (json.loads(Path(f"{name}.json").read_text()) for name in ("fitted", "tested", "more"))
+    results = launch_all(working_folder, commands)
+    trained, both, resumed = (results[name] for name in ("fitted", "tested", "more"))
     assert {path.name for path in Path("runs/Gaussian").iterdir()} == {"version_0", "version_1"}
     # 101 and 201 draws in two equal shares.
     assert trained["last_evaluations"]["count"] == 2 and trained["num_samples"] == 201

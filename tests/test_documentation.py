@@ -64,6 +64,7 @@ MARKS = {
     "docs/particles.md": [pytest.mark.slow],
     "docs/lattices_and_angles.md": [pytest.mark.slow],
     "docs/without_learning.md": [pytest.mark.slow],
+    "docs/external_energies.md": [pytest.mark.slow],
     "docs/molecules.md": [
         pytest.mark.adapters,
         pytest.mark.skipif(not (find_spec("openmm") and find_spec("ase")), reason="needs the extra molecules"),

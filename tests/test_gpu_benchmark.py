@@ -16,6 +16,7 @@ def run(monkeypatch, *arguments):
     gpu.main()
 
 
+@pytest.mark.slow
 def test_every_part_runs_small(tmp_path, monkeypatch, capsys):
     command = ("--device", "cpu", "--small", "--folder", str(tmp_path))
     run(monkeypatch, *command)

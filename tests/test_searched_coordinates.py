@@ -163,6 +163,7 @@ def test_a_bend_survives_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(resumed.coordinates(z)[0], sampler.coordinates(z)[0])
 
 
+@pytest.mark.slow
 def test_a_search_of_other_data_straightens_the_old_bend() -> None:
     sampler = searched(banana)
     sampler.target.fn = correlated_gaussian().log_prob

@@ -112,6 +112,7 @@ class Recording(Target):
         return self.target.log_prob(x)
 
 
+@pytest.mark.slow
 def test_what_a_search_alone_knows_is_not_trained_and_what_is_reported_has_not_decided() -> None:
     target = Recording(nearly_gaussian())
     sampler = searched(nearly_gaussian, target)

@@ -354,7 +354,7 @@ def near_modes_in_many_dimensions() -> Target:
 # In the fast suite, what keeps the others has tests of its own: peaks that nothing explains (above), light pieces and
 # covariances of few points (test_proposal.py).
 HARD_TO_KEEP = [
-    spike_in_a_slab,
+    slow(spike_in_a_slab),
     slow(core_and_halo),
     slow(narrow_and_seven_away),
     slow(forty_light_modes),
