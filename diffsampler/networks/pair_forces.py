@@ -13,9 +13,9 @@ from diffsampler.networks.softened import SOFTENED_AT, softened
 from diffsampler.networks.springs import Springs
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
+from diffsampler.spaces.kernels import FAINTEST
 
 SOFT = 1e-6  # of distances, where they are differentiated
-FAINTEST = -80.0  # log of a bump: what underflows takes ten times as long
 
 
 class PairForces(Control):

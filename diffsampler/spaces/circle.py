@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.spaces.base import Space, Symmetry
-from diffsampler.spaces.kernels import WrappedGaussianKernel, turns, wrap
+from diffsampler.spaces.kernels import WrappedGaussianKernel, other_turns, wrap
 
 
 class Circle(Space):
@@ -31,9 +31,9 @@ class Circle(Space):
         return wrap(x)
 
     def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
-        away = wrap(end - x).unsqueeze(-1) + turns(x)
-        share = (-0.5 * (away / std.to(x.dtype).unsqueeze(-1)).square()).softmax(-1)
-        return x + (share * away).sum(-1)
+        nearest = wrap(end - x)
+        turns, share = other_turns(nearest, (1 / std).to(x.dtype))
+        return x + nearest + (share * turns).sum(0) / (1 + share.sum(0))
 
 
 def _once_around(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -78,6 +78,7 @@ class GaussianKernel(Kernel):
 
 # Turns counted on either side: exact to 1e-8 for standard deviations up to the widest allowed.
 NUM_TURNS, MAX_WRAPPED_STD = 3, 3.0
+FAINTEST = -80.0  # log of what is added to 1 or to 0: on a CPU, exp takes ten times as long where it underflows
 
 
 def wrap(x: Tensor) -> Tensor:
@@ -85,9 +86,21 @@ def wrap(x: Tensor) -> Tensor:
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
-def turns(like: Tensor) -> Tensor:
-    """All that are counted, with the dtype and device of another tensor."""
-    return torch.arange(-NUM_TURNS, NUM_TURNS + 1, dtype=like.dtype, device=like.device) * (2 * math.pi)
+def other_turns(difference: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """All turns but the nearest, and how likely normal noise took them, as a share of the nearest.
+
+    Arguments:
+        difference: angles in [-pi, pi), with shape (*, D).
+        precision: one over the noise's standard deviation; broadcasts against `difference`.
+
+    Returns:
+        Both with the turns first: (K), followed by ones, and (K, *, D).
+    """
+    count = torch.arange(1, NUM_TURNS + 1, dtype=difference.dtype, device=difference.device)
+    turns = 2 * math.pi * torch.cat([-count, count]).view(-1, *(1 for _ in difference.shape))
+    # (d + turn)^2 = d^2 + turn (turn + 2 d)
+    log_share = -0.5 * precision.square() * turns * (turns + 2 * difference)
+    return turns, log_share.clamp(min=FAINTEST).exp()
 
 
 class WrappedGaussianKernel(GaussianKernel):
@@ -104,9 +117,10 @@ class WrappedGaussianKernel(GaussianKernel):
     def log_prob(self, y: Tensor) -> Tensor:
         precision = (1 / self.std).to(y.dtype)
         difference = wrap(y - self.mean)
-        exponent = -0.5 * ((difference.unsqueeze(-1) + turns(y)) * precision.unsqueeze(-1)).square()
+        nearest = -0.5 * (difference * precision).square()
+        exponent = nearest + other_turns(difference, precision)[1].sum(0).log1p()
         log_normaliser = (self.std.log() + HALF_LOG_TWO_PI).expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
-        return exponent.logsumexp(-1).sum(-1) - log_normaliser
+        return exponent.sum(-1) - log_normaliser
 
     def widened(self, log_scale: Tensor) -> "WrappedGaussianKernel":
         return WrappedGaussianKernel(self.mean, (self.std * log_scale.double().exp()).clamp(max=MAX_WRAPPED_STD))
