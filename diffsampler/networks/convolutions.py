@@ -16,6 +16,7 @@ from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Lattice, Links, Space
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+IN_CACHE = 1 << 19  # numbers of a layer; what leaves a CPU's cache takes three times as long
 
 
 class LatticeConvolutions(Control):
@@ -63,7 +64,7 @@ class LatticeConvolutions(Control):
                 f"{type(process).__name__} walks on {space!r}: declare the target's space, such as Lattice((8, 8))."
             )
         check_one_scale(type(self).__name__, process)
-        check_count("width", width)
+        self.rows_in_cache = max(1, IN_CACHE // (check_count("width", width) * math.prod(space.shape)))
         check_count("depth", depth, minimum=0)
         if check_count("reach", reach, minimum=0) > min(space.shape):
             raise InputError(f"reach must be at most {min(space.shape)} on {space!r}, got {reach!r}.")
@@ -105,6 +106,9 @@ class LatticeConvolutions(Control):
         return torch.cat([size, self.log_width(t), self.time(t), *modes], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
+        is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if is_plain and x.is_cpu and x.shape[:-1].numel() > self.rows_in_cache:
+            return self._in_parts(embedding.expand(*x.shape[:-1], -1), x)
         shapes = [_shape_of_modes(shape) for shape in (self.filters_shape, self.passed_shape)]
         sizes = [1, 1, self.of_means.out_features, *map(math.prod, shapes)]
         size, log_width, time, *modes = embedding.split(sizes, -1)
@@ -131,6 +135,13 @@ class LatticeConvolutions(Control):
         control = self.space.around(told) if self.of_links else told.flatten(fields)
         log_width = log_width.expand_as(x) if self.of_links else log_width + widths.flatten(fields)
         return torch.cat([size * control, self.bound * torch.tanh(log_width / self.bound)], -1)
+
+    def _in_parts(self, embedding: Tensor, x: Tensor) -> Tensor:
+        """The same, some states at a time."""
+        if x.ndim > 2:
+            return torch.stack([self(*part) for part in zip(embedding, x, strict=True)])
+        parts = zip(embedding.split(self.rows_in_cache), x.split(self.rows_in_cache), strict=True)
+        return torch.cat([self(*part) for part in parts])
 
     def _convolved(self, layer: nn.Module, fields: Tensor) -> Tensor:
         """Of fields with shape (*, C, L_1, ...), each with the lattice as its own neighbour."""

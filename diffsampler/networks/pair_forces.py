@@ -103,7 +103,9 @@ class PairForces(Control):
     def embed(self, t: Tensor) -> Tensor:
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
         of_score = [] if self.of_score is None else [self.of_score(t)]
-        return torch.cat([size, self.radial(t), self.time(t), *of_score], -1)
+        # Learned are differences from the next bump outwards: nearer than pairs in training ever are, forces stay.
+        radial = self.radial(t).unflatten(-1, (len(self.centres), -1)).flip(-2).cumsum(-2).flip(-2)
+        return torch.cat([size, radial.flatten(-2), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
         size, radial, time, of_score = embedding.split(self.embedded, -1)
