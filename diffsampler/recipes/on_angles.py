@@ -13,8 +13,8 @@ from diffsampler.target import Target
 NUM_STEPS, LAST_STEP = 32, 0.003
 WIDTH = 128
 NUM_TRANSITIONS, SHARE_FITTED = 2048, 0.75
-LATTICE_STEPS = 128
-LATTICE_TRANSITIONS = 512
+LATTICE_STEPS, LAST_ON_LATTICE = 512, 0.001
+LATTICE_WIDTH, LATTICE_TRANSITIONS = 16, 512
 STEPS_PER_EPOCH = 200  # a validation takes as long
 LR = 3e-3
 
@@ -48,11 +48,16 @@ class AnglesAndRealsRecipe(AnglesRecipe):
 
 
 class AngleLatticeRecipe(Recipe):
-    """For angles on a lattice: convolutions, and more steps, whose noise knows no direction; matched alone."""
+    """For angles on a lattice: convolutions, and more steps, whose noise knows no direction; matched alone.
+
+    Half of the links' directions are gauge transformations, which no energy holds: each step's one width is wrong for
+    them or for the rest. Of one network for U(1) on 8 x 8, the ELBO is 0.8 nats lower by 128 steps than by 256.
+    """
 
     def parts(self, target: Target) -> Parts:
-        grid = GeometricGrid(LATTICE_STEPS, LAST_STEP)
-        return Parts(Torus, LatticeConvolutions, None, grid, SpaceCoordinates(target))
+        control = partial(LatticeConvolutions, width=LATTICE_WIDTH)
+        grid = GeometricGrid(LATTICE_STEPS, LAST_ON_LATTICE)
+        return Parts(Torus, control, None, grid, SpaceCoordinates(target))
 
     def training(self) -> Training:
         return fit_by_matching(LATTICE_TRANSITIONS, LR, STEPS_PER_EPOCH)
