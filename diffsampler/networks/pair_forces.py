@@ -15,6 +15,7 @@ from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Particles, Space
 from diffsampler.spaces.kernels import FAINTEST
 
+DIFFERENCE = 0.25  # unit of what bumps differ by: training would else move inner ones by the steps of all others
 SOFT = 1e-6  # of distances, where they are differentiated
 
 
@@ -104,7 +105,7 @@ class PairForces(Control):
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
         of_score = [] if self.of_score is None else [self.of_score(t)]
         # Learned are differences from the next bump outwards: nearer than pairs in training ever are, forces stay.
-        radial = self.radial(t).unflatten(-1, (len(self.centres), -1)).flip(-2).cumsum(-2).flip(-2)
+        radial = DIFFERENCE * self.radial(t).unflatten(-1, (len(self.centres), -1)).flip(-2).cumsum(-2).flip(-2)
         return torch.cat([size, radial.flatten(-2), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:
