@@ -17,6 +17,7 @@ from diffsampler.estimation import METHODS, estimate_from
 from diffsampler.fingerprint import describe, differences
 from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
+from diffsampler.models.posterior import Posterior, posterior_of
 from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import check_free, take_parts
 from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, weighted_rollout
@@ -250,6 +251,26 @@ class Sampler(nn.Module):
             x[part], log_weight[part] = self.weighted_draws(count, generator)
             done += count
         return (x, log_weight) if return_log_weights else x
+
+    def posterior(
+        self, num_draws: int = 2000, seed: int | None = 0, num_samples: int = 10_000, progress_bar: bool = False
+    ) -> Posterior:
+        """Equally weighted draws, named and within constraints where the target is a `ModelTarget`.
+
+        Arguments:
+            num_draws: of them.
+            seed: of all noise.
+            num_samples: weighted draws that they are chosen from, by which means, intervals and log Z are estimated.
+            progress_bar: whether to show how far it is.
+
+        Raises:
+            InputError: if no draw has a usable density.
+        """
+        generator = self._generator(seed, None)
+        x, log_weight = self.sample(
+            num_samples, return_log_weights=True, generator=generator, progress_bar=progress_bar
+        )
+        return posterior_of(self.target, x, log_weight, self.estimate_from(log_weight), num_draws, generator)
 
     def estimate_log_z(
         self,

@@ -103,6 +103,13 @@ class Target(nn.Module, ABC):
         """Whether `sample` is implemented."""
         return type(self).sample is not Target.sample
 
+    def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """At most n points that a search begins from too, with shape (m, D); None where none are known.
+
+        Of a prior, say, or where a simulation ended.
+        """
+        return None
+
     @property
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Functions of x whose means are of interest, by name: (n) or (n, k) for x with shape (n, D).

@@ -24,6 +24,7 @@ PEAKS_WIDENING = 2.0
 NUM_NEIGHBOURS, ROWS_AT_A_TIME = 10, 1000
 FEW_DIMENSIONS = 5  # in which points can be many enough to show peaks
 NUM_TRIED, NUM_TRIED_IN_FEW, NUM_PEAKS = 2000, 12_000, 64
+NUM_KNOWN = 32  # of points that a target knows of
 
 
 def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponents, limit: int = 96) -> Tensor:
@@ -119,11 +120,11 @@ def _somewhere(target: CountedTarget, x: Tensor) -> Tensor:
 
 
 def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Tensor:
-    """Points at every distance from the origin, with shape (P, D): peaks, then the best of each shell and two more.
+    """Points at every distance from the origin, with shape (P, D): peaks, the best of each shell and two more.
 
     Peaks among them all, where there are few dimensions, and among points whose coordinates are all alike: shifts of
-    that kind are common, and in high dimensions random points meet no given direction. Points of zero density are left
-    out.
+    that kind are common, and in high dimensions random points meet no given direction. And points that the target
+    knows of, if it does. Points of zero density are left out.
 
     Raises:
         InputError: if the density is zero at all points tried.
@@ -138,7 +139,16 @@ def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Te
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
-    return torch.cat(starts)
+    return torch.cat([*starts, _known_to_the_target(target, x, generator)])
+
+
+def _known_to_the_target(target: CountedTarget, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Points that it wants searched, of a prior say, with shape (m, D)."""
+    known = target.density.user_target.starting_points(NUM_KNOWN, generator)
+    if known is None:
+        return like[:0]
+    x = target.density.from_user(known.to(like))
+    return x[target.log_prob(x).isfinite()]
 
 
 def _peaks_where_all_are_alike(target: CountedTarget, like: Tensor) -> Tensor:

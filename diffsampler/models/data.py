@@ -1,0 +1,53 @@
+"""Data of a model, as its functions see them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffsampler.errors import InputError
+
+
+class Data(nn.Module):
+    """Tensors by name, or a single one, that follow the target to its device.
+
+    Arguments:
+        given: a mapping of tensors, arrays or numbers, or one of these.
+    """
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.is_single = not isinstance(given, Mapping)
+        self.names = ["data"] if self.is_single else list(given)
+        for name, value in {"data": given}.items() if self.is_single else given.items():
+            self.register_buffer(_key(name), _as_tensor(name, value), persistent=False)
+
+    def given(self) -> Tensor | dict[str, Tensor]:
+        """What functions get: a dictionary, or the single tensor."""
+        found = self.by_name()
+        return found["data"] if self.is_single else found
+
+    def by_name(self) -> dict[str, Tensor]:
+        """All, by name."""
+        return {name: getattr(self, _key(name)) for name in self.names}
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.by_name().items())
+
+
+def as_data(given: Any) -> Data | None:
+    """Data as they are kept; None where there are none."""
+    return None if given is None else Data(given)
+
+
+def _key(name: str) -> str:
+    return f"of_{name}".replace(".", "_")
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    try:
+        value = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"data {name} must be numbers, an array or a tensor, got {type(value).__name__}.") from error
+    return value.detach().double() if value.is_floating_point() else value.detach()

@@ -1,0 +1,45 @@
+"""What a model asks of `torch.distributions`: float64 throughout, and densities instead of complaints at edges."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.transforms import Transform
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Within, what is made of plain numbers is float64, and distributions do not check what they are given.
+
+    In rounding a value may come to lie on an edge. That is a density of zero, and no reason to give up a whole batch.
+    """
+    dtype, validates = torch.get_default_dtype(), Distribution._validate_args
+    torch.set_default_dtype(torch.float64)
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        Distribution.set_default_validate_args(validates)
+
+
+def in_double(distribution: Distribution) -> Distribution:
+    """A copy whose numbers are float64: of Wishart, normal and other matrices torch accepts no mixture."""
+    return _doubled(distribution)
+
+
+def _doubled(given: Any) -> Any:
+    if isinstance(given, Tensor):
+        return given.detach().double() if given.is_floating_point() else given
+    if isinstance(given, list | tuple):
+        return type(given)(map(_doubled, given)) if type(given) in (list, tuple) else given
+    if isinstance(given, Distribution | Transform):
+        given = copy.copy(given)
+        given.__dict__.update({name: _doubled(value) for name, value in vars(given).items()})
+        if isinstance(given, Distribution):
+            given._validate_args = False
+    return given

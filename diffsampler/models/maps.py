@@ -1,0 +1,122 @@
+"""Maps of free numbers onto values within a constraint, with their Jacobians."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform
+from torch.nn.functional import logsigmoid
+
+from diffsampler.models.transforms import BY_VECTOR
+from diffsampler.support.bijections import Above, Below, Everywhere, Piece
+
+
+class Map(ABC):
+    """From R^d, in the last dimension, onto values of one shape.
+
+    Attributes:
+        num_free: d.
+    """
+
+    num_free: int
+
+    @abstractmethod
+    def forward(self, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Values, with shape (*, shape), and the log of the Jacobian, with shape (*)."""
+
+    @abstractmethod
+    def inverse(self, value: Tensor) -> Tensor:
+        """The free numbers, with shape (*, d), of values with shape (*, shape)."""
+
+
+class Entrywise(Map):
+    """Each number by itself.
+
+    Arguments:
+        piece: for all of them, one after the other.
+        shape: of values.
+    """
+
+    def __init__(self, piece: Piece, shape: tuple[int, ...]) -> None:
+        self.piece, self.shape, self.num_free = piece, shape, math.prod(shape)
+
+    def forward(self, free: Tensor) -> tuple[Tensor, Tensor]:
+        value, log_det = self.piece.forward(free)
+        return value.reshape(*free.shape[:-1], *self.shape), log_det
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return self.piece.inverse(value.reshape(*value.shape[: value.ndim - len(self.shape)], self.num_free))
+
+
+class Jointly(Map):
+    """By a transform of torch.distributions, which may change the shape.
+
+    Arguments:
+        transform: from R^d, perhaps of many at once.
+        shape: of values.
+
+    Raises:
+        ValueError: if it has no values of this shape.
+    """
+
+    def __init__(self, transform: Transform, shape: tuple[int, ...]) -> None:
+        self.transform, self.shape = transform, shape
+        self.free_shape = tuple(transform.inverse_shape(torch.Size(shape)))
+        self.num_free = math.prod(self.free_shape)
+
+    def forward(self, free: Tensor) -> tuple[Tensor, Tensor]:
+        batch = free.shape[:-1]
+        free = free.reshape(*batch, *self.free_shape)
+        value = self.transform(free)
+        return value, self.transform.log_abs_det_jacobian(free, value).reshape(*batch, -1).sum(-1)
+
+    def inverse(self, value: Tensor) -> Tensor:
+        return self.transform.inv(value).reshape(*value.shape[: value.ndim - len(self.shape)], self.num_free)
+
+
+class Logistic(Piece):
+    """x = low + (high - low) / (1 + exp(-y)), as Stan and torch have it."""
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.bounds(y)
+        from_low, from_high = (high - low) * y.sigmoid(), (high - low) * (-y).sigmoid()
+        x = torch.where(y < 0, low + from_low, high - from_high)
+        return self.inside(x), ((high - low).log() + logsigmoid(y) + logsigmoid(-y)).sum(-1)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        low, high = self.bounds(x)
+        x = self.inside(x)
+        return (x - low).log() - (high - x).log()
+
+    def inside(self, x: Tensor) -> Tensor:
+        low, high = self.bounds(x)
+        return x.maximum(low.nextafter(high)).minimum(high.nextafter(low))
+
+
+def map_onto(constraint: Constraint, shape: tuple[int, ...]) -> Map:
+    """The map of R^d onto values of a shape within a constraint.
+
+    Raises:
+        NotImplementedError: if torch knows none.
+        ValueError: if it has no values of this shape.
+    """
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    kind = type(constraint)
+    if kind is type(constraints.real):
+        return Entrywise(Everywhere(), shape)
+    if kind in (constraints.greater_than, constraints.greater_than_eq):
+        return Entrywise(Above(_flat(constraint.lower_bound, shape)), shape)
+    if kind is constraints.less_than:
+        return Entrywise(Below(_flat(constraint.upper_bound, shape)), shape)
+    if kind in (constraints.interval, constraints.half_open_interval):
+        return Entrywise(Logistic(_flat(constraint.lower_bound, shape), _flat(constraint.upper_bound, shape)), shape)
+    return Jointly(BY_VECTOR[kind]() if kind in BY_VECTOR else biject_to(constraint), shape)
+
+
+def _flat(bound: float | Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A bound for each of the numbers, float64."""
+    return torch.as_tensor(bound, dtype=torch.float64, device="cpu").detach().expand(shape).reshape(-1).clone()

@@ -1,0 +1,276 @@
+"""The posterior of a model as a target: named parameters, each within its constraint."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from diffsampler.errors import InputError, check_flag
+from diffsampler.models.data import Data, as_data
+from diffsampler.models.distributions import in_double, in_float64
+from diffsampler.models.parameters import Parameter
+from diffsampler.target import Target, check_log_z
+
+Values = dict[str, Tensor]
+
+
+class ModelTarget(Target):
+    """The density of a model's parameters, whose integral is the evidence p(data).
+
+    Written as one function, the log of the joint density of parameters and data, or as priors and a likelihood. The
+    library walks in free numbers x, with shape (*, D), which `constrain` maps onto values; `log_prob` carries the
+    Jacobian, so that log Z is the integral over the values. Everything is computed in float64.
+
+    Arguments:
+        log_joint: maps a dictionary of values, each with shape (B, *shape), to log-densities, with shape (B); with
+            `data`, it gets those as a second argument.
+        parameters: by name, of `diffsampler.models`, such as `{"mu": real(), "tau": positive(), "w": simplex(3)}`; a
+            constraint of `torch.distributions.constraints` is a parameter of one number.
+        data: tensors, arrays or numbers by name, or a single one; numbers become float64, integers and flags stay.
+        prior: instead of `log_joint`, a `torch.distributions` object for each parameter; what `parameters` leaves out
+            lies within its support. The search then starts from draws of it too.
+        log_likelihood: beside `prior`, what the data say: with shape (B), or (B, N) or more, a term for each
+            observation, which are summed. Beside `log_joint`, these terms alone, for model comparison.
+        batched: False for functions of the values of one draw, without B; they are mapped over draws by `torch.vmap`.
+        dims: for tables and ArviZ, the names of a parameter's dimensions, by its name.
+        coords: the labels along a dimension, by its name.
+        log_z: the log evidence, where it is known exactly.
+
+    Attributes:
+        parameters: by name.
+        columns: which free numbers are a parameter's, by name.
+
+    Raises:
+        InputError: if parameters, data and functions do not fit together: functions are tried once, at two points.
+
+    Example:
+        >>> from torch.distributions import HalfCauchy, Normal
+        >>> y = torch.tensor([28.0, 8, -3, 7])
+        >>> target = ModelTarget(
+        ...     prior={"mu": Normal(0.0, 5.0), "tau": HalfCauchy(5.0)},
+        ...     log_likelihood=lambda p, y: Normal(p["mu"][:, None], p["tau"][:, None]).log_prob(y),
+        ...     data=y,
+        ... )
+        >>> target.dim, list(target.constrain(torch.zeros(3, 2)))
+        (2, ['mu', 'tau'])
+    """
+
+    def __init__(
+        self,
+        log_joint: Callable[..., Tensor] | None = None,
+        parameters: Mapping[str, Parameter | Constraint] | None = None,
+        data: Any = None,
+        *,
+        prior: Mapping[str, Distribution] | None = None,
+        log_likelihood: Callable[..., Tensor] | None = None,
+        batched: bool = True,
+        dims: Mapping[str, list[str]] | None = None,
+        coords: Mapping[str, list[Any]] | None = None,
+        log_z: float | None = None,
+    ) -> None:
+        if (log_joint is None) == (prior is None):
+            raise InputError("ModelTarget needs either log_joint and parameters, or prior and log_likelihood.")
+        found = _parameters(parameters, prior)
+        super().__init__(sum(parameter.num_free for parameter in found.values()))
+        self.parameters, self.columns, start = found, {}, 0
+        for name, parameter in found.items():
+            self.columns[name] = slice(start, start + parameter.num_free)
+            start += parameter.num_free
+        self.log_joint, self.log_likelihood = log_joint, log_likelihood
+        self.prior = None if prior is None else {name: in_double(each) for name, each in prior.items()}
+        self.batched = check_flag("batched", batched)
+        self.dims = {name: list(names) for name, names in (dims or {}).items()}
+        self.coords = {name: list(labels) for name, labels in (coords or {}).items()}
+        self.log_z = check_log_z(type(self).__name__, log_z)
+        self.data: Data | None = as_data(data)
+        self._try()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        values, log_det = self._constrained(x.double())
+        with in_float64():
+            return self._log_joint(values, x.shape[:-1]) + log_det
+
+    def constrain(self, x: Tensor) -> Values:
+        """Values by name, each with shape (*, *shape), for free numbers with shape (*, D)."""
+        return self._constrained(x)[0]
+
+    def free(self, values: Mapping[str, Any]) -> Tensor:
+        """The free numbers, with shape (*, D), that give these values.
+
+        Raises:
+            InputError: if a parameter is missing, unknown, or of another shape.
+        """
+        if values.keys() != self.parameters.keys():
+            raise InputError(f"values must be of {', '.join(self.parameters)}, got those of {', '.join(values)}.")
+        parts = []
+        for name, parameter in self.parameters.items():
+            value = torch.as_tensor(values[name], dtype=torch.float64)
+            if value.shape[value.ndim - len(parameter.shape) :] != torch.Size(parameter.shape):
+                raise InputError(
+                    f"values of {name} must have shape (*, {', '.join(map(str, parameter.shape))}), got "
+                    f"{tuple(value.shape)}."
+                )
+            parts.append(parameter.free(value))
+        return torch.cat(torch.broadcast_tensors(*parts) if len({p.shape for p in parts}) == 1 else parts, -1)
+
+    @torch.no_grad()
+    def log_likelihoods(self, x: Tensor) -> Tensor | None:
+        """Of each observation, with shape (n, N), for free numbers with shape (n, D); None where it is not known.
+
+        (n, 1) where the likelihood is written as one number.
+        """
+        if self.log_likelihood is None:
+            return None
+        with in_float64():
+            found = self._asked(self.log_likelihood, self._constrained(x.double())[0])
+        return found.reshape(len(x), -1)
+
+    def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given."""
+        if self.prior is None:
+            return None
+        seed = int(torch.randint(2**62, (), generator=generator, device=getattr(generator, "device", "cpu")))
+        with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
+            torch.manual_seed(seed)
+            values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
+        free = self.free(values)
+        return free[free.isfinite().all(-1)]
+
+    def _constrained(self, x: Tensor) -> tuple[Values, Tensor]:
+        found = {name: each.constrain(x[..., self.columns[name]]) for name, each in self.parameters.items()}
+        return {name: value for name, (value, _) in found.items()}, sum(log_det for _, log_det in found.values())
+
+    def _log_joint(self, values: Values, batch: torch.Size) -> Tensor:
+        if self.log_joint is not None:
+            return self._asked(self.log_joint, values)
+        terms = [_summed(prior.log_prob(values[name]), batch) for name, prior in self.prior.items()]
+        if self.log_likelihood is not None:
+            terms.append(_summed(self._asked(self.log_likelihood, values), batch))
+        return sum(terms)
+
+    def _asked(self, function: Callable[..., Tensor], values: Values) -> Tensor:
+        if self.batched:
+            return function(values) if self.data is None else function(values, self.data.given())
+        function = function if self.data is None else _with(function, self.data.given())
+        lead = next(iter(values.values())).ndim - len(next(iter(self.parameters.values())).shape)
+        for _ in range(lead):
+            function = torch.vmap(function)
+        return function(values)
+
+    def _try(self) -> None:
+        """What is wrong with functions, data and names shows at two points, in their own words."""
+        name = type(self).__name__
+        x = 0.1 * torch.randn(
+            2, self.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu"
+        )
+        function = "log_joint" if self.log_joint is not None else "log_likelihood"
+        values, _ = self._constrained(x)
+        read = _Read(values)
+        found = self._tried(function, read, x.shape[:-1])
+        if found.shape != (2,):
+            raise InputError(
+                f"{function} of {name} must return a number for each draw, with shape (2,) for two of them, got "
+                f"{tuple(found.shape)}: values come with the draws first, so sum over the other dimensions, as in "
+                ".sum(-1), or say batched=False."
+            )
+        if unread := [key for key in self.parameters if key not in read.keys_read and self.prior is None]:
+            raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
+        alone = self._tried(function, {key: value[:1] for key, value in values.items()}, torch.Size([1]))
+        if not torch.allclose(alone, found[:1], rtol=1e-6, atol=1e-8, equal_nan=True):
+            raise InputError(
+                f"{function} of {name} gives {float(found[0]):.6g} for a draw beside another, and "
+                f"{float(alone[0]):.6g} for it alone: it mixes draws, which come first. Sum over the last dimensions "
+                "only, or say batched=False."
+            )
+
+    def _tried(self, function: str, values: Values, batch: torch.Size) -> Tensor:
+        try:
+            with in_float64():
+                found = self._log_joint(values, batch)
+        except KeyError as error:
+            raise InputError(
+                f"{function} of {type(self).__name__} asks for {error}, which is neither a parameter "
+                f"({', '.join(self.parameters)}) nor among the data."
+            ) from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
+            data = "" if self.data is None else f"; data {self.data}"
+            raise InputError(
+                f"{function} of {type(self).__name__} fails at values of shapes {shapes}{data}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+        if not isinstance(found, Tensor):
+            raise InputError(f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}.")
+        return found
+
+
+class _Read(dict):
+    """Values that remember which of them were asked for."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(values)
+        self.keys_read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.keys_read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().keys()))
+
+    def values(self) -> list[Tensor]:
+        return [self[key] for key in self]
+
+    def items(self) -> list[tuple[str, Tensor]]:
+        return [(key, self[key]) for key in self]
+
+
+def _parameters(
+    parameters: Mapping[str, Parameter | Constraint] | None, prior: Mapping[str, Distribution] | None
+) -> dict[str, Parameter]:
+    """All by name; of what a prior alone says, within its support."""
+    found: dict[str, Parameter] = {}
+    for name, prior_of_it in (prior or {}).items():
+        if not isinstance(prior_of_it, Distribution):
+            raise InputError(f"prior of {name} must be a torch.distributions object, got {prior_of_it!r}.")
+        with _naming(name):
+            found[name] = Parameter.of(prior_of_it)
+    for name, given in (parameters or {}).items():
+        if prior is not None and name not in prior:
+            raise InputError(f"prior must be given for all parameters, but {name} has none.")
+        with _naming(name):
+            one = given if isinstance(given, Parameter) else Parameter(given)
+        if name in found and found[name].shape != one.shape:
+            raise InputError(f"parameter {name} has the shape {one.shape}, its prior {found[name].shape}.")
+        found[name] = one
+    if not found:
+        raise InputError('ModelTarget needs parameters, such as {"mu": real(), "tau": positive()}.')
+    return found
+
+
+class _naming:
+    """Within, an InputError says which parameter it is of."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, InputError):
+            raise InputError(f"Parameter {self.name}: {error}") from error
+
+
+def _with(function: Callable[..., Tensor], data: Any) -> Callable[[Values], Tensor]:
+    return lambda values: function(values, data)
+
+
+def _summed(terms: Tensor, batch: torch.Size) -> Tensor:
+    """Over all dimensions but the draws'."""
+    return terms if terms.ndim <= len(batch) else terms.flatten(len(batch)).sum(-1)
