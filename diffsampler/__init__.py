@@ -8,6 +8,7 @@ from typing import Any
 
 from diffsampler.assessment import Assessment, assess
 from diffsampler.baseline import reference
+from diffsampler.comparison import Comparison, compare
 from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate, Verdict
 from diffsampler.sampler import Sampler
@@ -15,6 +16,7 @@ from diffsampler.target import FunctionTarget, Target
 
 __all__ = [
     "Assessment",
+    "Comparison",
     "FunctionTarget",
     "InputError",
     "LogZEstimate",
@@ -22,6 +24,7 @@ __all__ = [
     "Target",
     "Verdict",
     "assess",
+    "compare",
     "fit",
     "reference",
 ]

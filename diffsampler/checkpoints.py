@@ -18,6 +18,8 @@ KINDS = {
     "num_target_evaluations": int,
     "num_invalid_evaluations": int,
 }
+# What a sampler alone has of these.
+WITHOUT_TRAINING = {"generators": [], "global_step": 0, "history": [], "behaviour": {}}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

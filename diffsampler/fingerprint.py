@@ -19,6 +19,8 @@ def describe(part: Any) -> str:
         return repr(part)
     if isinstance(part, list | tuple):
         return f"[{', '.join(map(describe, part))}]"
+    if isinstance(part, Mapping):
+        return f"{{{', '.join(f'{name}: {describe(value)}' for name, value in part.items())}}}"
     if isinstance(part, Tensor):
         few = part.numel() <= NUM_SHOWN
         return str(part.tolist()) if few else f"{tuple(part.shape)} of sum {float(part.detach().double().sum()):.9g}"

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from diffsampler.assembly import assemble
 from diffsampler.baseline import Annealed
-from diffsampler.checkpoints import first_mismatch, read_checkpoint
+from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint
 from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
+from diffsampler.files import write_atomically
 from diffsampler.fingerprint import describe, differences
 from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
@@ -352,7 +353,7 @@ class Sampler(nn.Module):
         return {name: describe(part) for name, part in {**parts, **of_policy}.items()}
 
     def load_checkpoint(self, path: str | os.PathLike[str], strict: bool = True) -> None:
-        """Take the weights and the counts of a checkpoint that training wrote, for a sampler made of the same parts.
+        """Take the weights and the counts of a file by `save` or training, for a sampler made of the same parts.
 
         Arguments:
             path: the checkpoint.
@@ -376,6 +377,34 @@ class Sampler(nn.Module):
         self.counter.num_evaluations = checkpoint["num_target_evaluations"]
         self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
         self.network_counter.num_evaluations = checkpoint.get("num_network_evaluations", 0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code."""
+        content = {
+            "state_dict": {f"sampler.{key}": value for key, value in self.state_dict().items()},
+            "parts": self.describe(),
+            "num_target_evaluations": self.counter.num_evaluations,
+            "num_invalid_evaluations": self.counter.num_invalid,
+            "num_network_evaluations": self.network_counter.num_evaluations,
+            **WITHOUT_TRAINING,
+        }
+        write_atomically(path, lambda file: torch.save(content, file))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], target: Target, **parts: Any) -> "Sampler":
+        """A sampler that `save` or training has written.
+
+        Arguments:
+            path: the file.
+            target: the same target as then: a file holds no code.
+            parts: other arguments of `Sampler`, as it was made with.
+
+        Raises:
+            InputError: if the file is no checkpoint of diffsampler, or of another target or other parts.
+        """
+        sampler = cls(target, **parts)
+        sampler.load_checkpoint(path)
+        return sampler
 
     @property
     def num_target_evaluations(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from diffsampler.errors import InputError
+from diffsampler.log_z.difference import LogZDifference, difference
 from diffsampler.log_z.weights import WeightSummary
 
 NORMAL_97_5 = 1.959963984540054
@@ -54,6 +55,12 @@ class LogZEstimate:
     num_target_evaluations: int
     warnings: list[str] = field(default_factory=list)
     unseen: float = 0.0
+
+    def __sub__(self, other: "LogZEstimate") -> LogZDifference:
+        """The difference with its interval, for independent estimates: of evidences, a log Bayes factor."""
+        if not isinstance(other, LogZEstimate):
+            return NotImplemented
+        return difference((self.log_z, self.low, self.high), (other.log_z, other.low, other.high))
 
     @property
     def variance(self) -> float:

@@ -23,17 +23,17 @@ class Data(nn.Module):
         for name, value in {"data": given}.items() if self.is_single else given.items():
             self.register_buffer(_key(name), _as_tensor(name, value), persistent=False)
 
-    def given(self) -> Tensor | dict[str, Tensor]:
-        """What functions get: a dictionary, or the single tensor."""
-        found = self.by_name()
-        return found["data"] if self.is_single else found
-
-    def by_name(self) -> dict[str, Tensor]:
+    @property
+    def given(self) -> dict[str, Tensor]:
         """All, by name."""
         return {name: getattr(self, _key(name)) for name in self.names}
 
+    def for_functions(self) -> Tensor | dict[str, Tensor]:
+        """What functions get: a dictionary, or the single tensor."""
+        return self.given["data"] if self.is_single else self.given
+
     def __repr__(self) -> str:
-        return ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.by_name().items())
+        return ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.given.items())
 
 
 def as_data(given: Any) -> Data | None:

@@ -31,7 +31,7 @@ def to_arviz(posterior: Posterior) -> Any:
         if log_likelihood is not None:
             groups["log_likelihood"] = {"data": _chain(log_likelihood)}
         if target.data is not None:
-            groups["observed_data"] = {name: value.cpu().numpy() for name, value in target.data.by_name().items()}
+            groups["observed_data"] = {name: value.cpu().numpy() for name, value in target.data.given.items()}
     estimate = posterior.estimate
     attributes = {
         "khat": estimate.khat,

@@ -153,8 +153,8 @@ class ModelTarget(Target):
 
     def _asked(self, function: Callable[..., Tensor], values: Values) -> Tensor:
         if self.batched:
-            return function(values) if self.data is None else function(values, self.data.given())
-        function = function if self.data is None else _with(function, self.data.given())
+            return function(values) if self.data is None else function(values, self.data.for_functions())
+        function = function if self.data is None else _with(function, self.data.for_functions())
         lead = next(iter(values.values())).ndim - len(next(iter(self.parameters.values())).shape)
         for _ in range(lead):
             function = torch.vmap(function)
