@@ -140,6 +140,12 @@ class ModelTarget(Target):
     def _log_prob_of(self, x: Tensor) -> Tensor:
         """Of draws with shape (n, D); NaN where a matrix cannot be factorised, for which torch gives up all draws."""
         values, log_det = self._constrained(x)
+        for name, parameter in self.parameters.items():
+            is_regular = parameter.can_be_factorised(values[name])
+            if is_regular is not None:
+                eye = torch.eye(parameter.shape[-1], dtype=x.dtype, device=x.device)
+                values[name] = torch.where(is_regular, values[name], eye)
+                log_det = torch.where(is_regular.flatten(1).all(-1), log_det, log_det + torch.nan)
         try:
             with in_float64():
                 return self._log_joint(values) + log_det
