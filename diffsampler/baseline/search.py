@@ -131,23 +131,30 @@ def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Te
     """
     few = target.dim <= FEW_DIMENSIONS
     x = _at_all_radii(NUM_TRIED_IN_FEW if few else NUM_TRIED, target.dim, generator)
+    known = _known_to_the_target(target, x, generator)
     log_prob = _somewhere(target, x)
-    starts = [_peaks_where_all_are_alike(target, x)]
+    starts = [known, _peaks_where_all_are_alike(target, x)]
     if few:
         starts.append(x[_first(_peaks(log_prob, _neighbours(x)), log_prob, NUM_PEAKS)])
     for shell, values in zip(x.chunk(NUM_SHELLS), log_prob.chunk(NUM_SHELLS), strict=True):
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
-    return torch.cat([*starts, _known_to_the_target(target, x, generator)])
+    return torch.cat(starts)
 
 
 def _known_to_the_target(target: CountedTarget, like: Tensor, generator: torch.Generator) -> Tensor:
     """Points that it wants searched, of a prior say, with shape (m, D)."""
-    known = target.density.user_target.starting_points(NUM_KNOWN, generator)
+    user_target = target.density.user_target
+    known = user_target.starting_points(NUM_KNOWN, generator)
     if known is None:
         return like[:0]
-    x = target.density.from_user(known.to(like))
+    if not isinstance(known, Tensor) or known.ndim != 2 or known.shape[1] != user_target.dim:
+        shown = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
+        raise InputError(
+            f"{target.name}.starting_points must return None or a tensor (m, {user_target.dim}), got {shown}."
+        )
+    x = target.density.from_user(known[:NUM_KNOWN].to(like))
     return x[target.log_prob(x).isfinite()]
 
 

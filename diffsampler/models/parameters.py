@@ -75,6 +75,12 @@ class Parameter:
         """The numbers that give values with shape (*, shape), with shape (*, num_free)."""
         return self._map.inverse(value)
 
+    def contains(self, value: Tensor) -> Tensor:
+        """Whether values, with shape (*, shape), are within the constraint, with shape (*)."""
+        inside = self.constraint.check(value)
+        lead = value.ndim - len(self.shape)
+        return inside.flatten(lead).all(-1) if inside.ndim > lead else inside
+
     def can_be_factorised(self, value: Tensor) -> Tensor | None:
         """Whether matrices, with shape (*, n, n), are regular after rounding, with shape (*, 1, 1); None of others."""
         if type(self.constraint) not in MATRICES:
