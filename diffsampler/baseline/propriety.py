@@ -28,6 +28,7 @@ SHRINKING = (0.1, 1e-2, 1e-3, 1e-5, 1e-7)
 NEAR_THE_BEST = 1e4  # nats
 HAS_MASS = 50.0  # nats for each coordinate: of what is lower only a region 1e21 times as wide has mass
 ON_AN_EDGE, NUM_BESIDE = 1e-3, 2
+RESOLVED = 1e3  # of coordinates, up to which periods of common size are known to all digits that matter
 LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbers too
 # Decades, in units that the density's own width is at most of: a Gaussian of width 1e14 falls in the end.
 AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
@@ -259,7 +260,11 @@ class _Walk:
         return found
 
     def _period_of(self, index: int, others: Sequence[float] = ()) -> float | None:
-        return period_of(self.log_prob, self.bases[:3], index, [*others], self.in_float32)
+        x = self.bases[:3]
+        # A search without gradients may have gone so far out that no period of common size can be told there.
+        nearer = x * (RESOLVED / x.abs().amax(-1, keepdim=True)).clamp(max=1.0)
+        x = torch.where(self.log_prob(nearer).isfinite().unsqueeze(-1), nearer, x)
+        return period_of(self.log_prob, x, index, [*others], self.in_float32)
 
 
 def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:

@@ -364,6 +364,22 @@ def test_the_search_says_it_too(name: str) -> None:
         reference(FunctionTarget(log_prob, dim), seed=0)
 
 
+@pytest.mark.parametrize("name", ["U(1)", "XY", "two angles", "angles and a real"])
+def test_tells_angles_from_points_where_no_period_is_resolved(name: str) -> None:
+    """A search without gradients walks away for good along what does not fall."""
+    (dim, log_prob), expected = UNDECLARED[name]
+    x = scattered(dim, "near")
+    x[:, [0, 2] if name == "angles and a real" else slice(None)] *= 1e16
+    message = reason(log_prob, x, differentiable=False)
+    assert message is not None and re.search(expected, message), message
+
+
+def test_the_search_without_gradients_says_so_too() -> None:
+    target = FunctionTarget.from_energy(lambda x: -math.cos(x[0] - x[1]), dim=2, batched=False)
+    with pytest.raises(InputError, match=rf"x\[0\] and x\[1\] {PERIODIC}"):
+        reference(target, num_particles=100, seed=0)
+
+
 def test_draws_of_others_do_not_change() -> None:
     before = torch.get_rng_state()
     assert reason(funnel, scattered(10, "near")) is None
