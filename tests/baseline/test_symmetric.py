@@ -132,7 +132,7 @@ def test_a_nan_is_no_value_that_has_changed() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 6, generator=generator).double()
     x = x[(x[:, 0] < 0) & ((1e3 * x[:, 0]).remainder(1.0) > 0.05)]
-    with pytest.raises(InputError, match=rf"log_prob is NaN at \d+ of 16 points when all .* Return -inf"):
+    with pytest.raises(InputError, match=r"log_prob is NaN at \d+ of 16 points when all .* Return -inf"):
         check_symmetric(CountedTarget(FunctionTarget(fails_on_one_side, 6)), THREE, x, generator)
     check_symmetric(CountedTarget(FunctionTarget(fails_now_and_then, 6)), THREE, x, generator)
 
