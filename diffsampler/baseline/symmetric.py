@@ -53,7 +53,7 @@ def check_symmetric(counter: CountedTarget, space: Space, x: Tensor, generator: 
         compared = known & ~lost
         if differ(here[compared], there[compared], NEGLIGIBLE, tolerance):
             k = int((here - there).abs()[compared].argmax())
-            way_out = _other_numbers(counter, space, x, here, tolerance, generator) if what == MOVE else ""
+            way_out = _other_particles(counter, space, x, here, tolerance, generator)
             raise InputError(
                 f"{counter.name} declares {space!r}, but its log_prob changes when {what}: from "
                 f"{float(here[compared][k]):.6g} to {float(there[compared][k]):.6g}. "
@@ -61,15 +61,33 @@ def check_symmetric(counter: CountedTarget, space: Space, x: Tensor, generator: 
             )
 
 
-def _other_numbers(
+def _other_particles(
     counter: CountedTarget, space: Space, x: Tensor, here: Tensor, tolerance: float, generator: torch.Generator
 ) -> str:
-    """What to do, if other numbers of particles would have been right; else nothing."""
-    fitting = []
-    for n in range(2, counter.dim + 1):
-        if isinstance(space, Particles) and n != space.num_particles and counter.dim % n == 0:
-            there = counter.log_prob(Particles(n, counter.dim // n).symmetries[MOVE](x, generator))
-            if not differ(here[here.isfinite()], there[here.isfinite()], NEGLIGIBLE, tolerance):
-                fitting.append(f"{n} in the dimension {counter.dim // n}")
-    said = " or ".join(fitting)
-    return f"mean_free, or n of Particles(n, d), is the number of particles: {said} would fit" if fitting else ""
+    """What to do, if x is other particles than its space says, which have all symmetries; else nothing."""
+    if not isinstance(space, Particles):
+        return ""
+    known = here.isfinite()
+
+    def fits(n: int, by_axis: bool) -> bool:
+        shape = (counter.dim // n, n)
+        for symmetry in Particles(n, counter.dim // n).symmetries.values():
+            if by_axis:
+                image = symmetry(x.unflatten(-1, shape).mT.flatten(-2), generator)
+                image = image.unflatten(-1, shape[::-1]).mT.flatten(-2)
+            else:
+                image = symmetry(x, generator)
+            if differ(here[known], counter.log_prob(image)[known], NEGLIGIBLE, tolerance):
+                return False
+        return True
+
+    numbers = [n for n in range(2, counter.dim + 1) if counter.dim % n == 0]
+    fitting = [
+        f"{n} in the dimension {counter.dim // n}" for n in numbers if n != space.num_particles and fits(n, False)
+    ]
+    if fitting:
+        said = " or ".join(fitting)
+        return f"mean_free, or n of Particles(n, d), is the number of particles, of which {said} would fit"
+    if any(fits(n, True) for n in numbers if n < counter.dim):
+        return "x must hold one particle after the other, not all first coordinates before all second ones"
+    return ""

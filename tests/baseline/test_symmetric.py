@@ -116,10 +116,22 @@ def test_names_the_symmetry_that_is_broken(name: str) -> None:
 
 
 def test_says_which_numbers_of_particles_would_fit() -> None:
-    for n, dim, fits in ((2, 8, "4 in the dimension 2 or 8 in the dimension 1"), (3, 12, "4 in the dimension 3")):
-        target = FunctionTarget(lambda x: -pair_distances(x, 4).square().sum(-1), dim, mean_free=n)
-        with pytest.raises(InputError, match=rf"changes when {MOVE}: .*is the number of particles: {fits}.* would fit"):
+    for n, dim, fits in (
+        (2, 8, "4 in the dimension 2"),
+        (8, 8, "4 in the dimension 2"),
+        (3, 12, "4 in the dimension 3"),
+    ):
+        target = FunctionTarget(lambda x: -(pair_distances(x, 4) - 1).square().sum(-1), dim, mean_free=n)
+        with pytest.raises(InputError, match=rf"is the number of particles, of which {fits} would fit\.$"):
             reference(target, 100, seed=0)
+
+
+def test_says_that_coordinates_are_in_another_order() -> None:
+    def by_axis(x: Tensor) -> Tensor:
+        return cluster(x.unflatten(-1, (2, 3)).mT.flatten(-2))
+
+    with pytest.raises(InputError, match=rf"changes when {MOVE}: .* x must hold one particle after the other, not all"):
+        reference(FunctionTarget(by_axis, 6, mean_free=3), 100, seed=0)
 
 
 def test_a_nan_is_no_value_that_has_changed() -> None:
