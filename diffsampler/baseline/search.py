@@ -100,6 +100,7 @@ def follow_population(target: CountedTarget, generator: torch.Generator) -> Gaus
         x = components.sample(POPULATION, generator)
         check_bounded(target, x, log_prob)
         log_start, _ = components.log_prob_and_score(x)
+    check_bounded(target, x, log_prob)
     check_resolved(target, log_prob)
     return components
 

@@ -75,11 +75,11 @@ def tempered_reference(
         check_repeatable(counter, x)
         log_prob = counter.log_prob(x)
         _check_somewhere(counter, log_prob, "")
-        check_resolved(counter, log_prob)
     check_symmetric(counter, space_of(user_density.user_target), frame(x)[0], generator)
     with counter.reading(density):
         # Before any tempering, which up a density without an integral takes hundreds of rungs.
         _check_reals(counter, space, x)
+        check_resolved(counter, log_prob)
         move, num_moves = _moves(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ess_threshold, generator=generator)
         tell(0.1)
