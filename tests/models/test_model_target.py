@@ -251,11 +251,16 @@ class OneIsFar(Target):
         return torch.logaddexp(wide, narrow) - 4 * math.log(2 * math.pi) - math.log(2)
 
 
+@pytest.mark.slow
 def test_searches_begin_where_targets_say() -> None:
     target = OneIsFar(8)
     assert reference(target, 200, seed=0).estimate.log_z == pytest.approx(-math.log(2), abs=0.1)
     target.starting_points = lambda n, generator: 39.99 * torch.tensor([1.0, -1.0]).repeat(n, 4)
     assert reference(target, 200, seed=0).estimate.log_z == pytest.approx(0.0, abs=0.1)
+
+
+def test_points_to_start_from_have_the_shape_of_states() -> None:
+    target = OneIsFar(8)
     target.starting_points = lambda n, generator: torch.zeros(n, 5)
     with pytest.raises(InputError, match=r"starting_points must return .*\(m, 8\), got"):
         reference(target, 200, seed=0)
