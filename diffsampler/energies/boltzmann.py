@@ -23,7 +23,12 @@ class BoltzmannWeight:
         temperature: kT, in units of the energy.
         workers: in how many processes to evaluate it; 0 for this one.
         check: whether its forces are compared with differences, once, at the first points where they can be.
+
+    Attributes:
+        asked: what it is called in warnings.
     """
+
+    asked: str = "The energy of a configuration"
 
     def __init__(self, energy: Energy, temperature: float = 1.0, workers: int = 0, check: bool = True) -> None:
         self.energy = energy
@@ -61,7 +66,7 @@ class BoltzmannWeight:
         self._has_answered = True
         if found.failure is not None and not self._has_warned:
             self._has_warned = True
-            warn_of(f"The energy of a configuration has raised {type(found.failure).__name__}", found.failure)
+            warn_of(f"{self.asked} has raised {type(found.failure).__name__}", found.failure)
         usable = np.isfinite(found.energy)
         if with_forces and self._must_check and usable.any():
             self.check_at(rows[usable])
