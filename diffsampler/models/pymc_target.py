@@ -159,10 +159,16 @@ def _function(model: Any, outputs: Sequence[Any]) -> Callable[[np.ndarray], list
 
 def _joined(model: Any, outputs: Sequence[Any]) -> tuple[list[Any], Any]:
     """The same outputs as functions of one vector, which holds all free numbers in the order of value_vars."""
+    from pymc.logprob.utils import local_check_parameter_to_ninf_switch, local_remove_check_parameter
     from pymc.pytensorf import join_nonshared_inputs
+    from pytensor.graph.fg import FunctionGraph
+    from pytensor.graph.rewriting.basic import in2out
 
     found, free = join_nonshared_inputs(model.initial_point(), outputs=list(outputs), inputs=model.value_vars)
-    return list(found), free
+    # A parameter outside of its range is a density of zero. Once vectorised, the check would ask for all points at once.
+    graph = FunctionGraph([free], list(found), clone=False)
+    in2out(local_check_parameter_to_ninf_switch if model.check_bounds else local_remove_check_parameter).rewrite(graph)
+    return list(graph.outputs), free
 
 
 def _compiled(free: Any, outputs: Sequence[Any], is_batched: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
