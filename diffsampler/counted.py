@@ -171,8 +171,9 @@ class CountedTarget:
         if match := VALIDATION.search(str(error)):
             raise InputError(
                 f"{self.name}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
-                "its arguments. Make it with validate_args=False, and return -inf there, by torch.where: some "
-                "distributions have finite values outside."
+                "its arguments. Where x are parameters of a model, diffsampler.models.ModelTarget knows where each of "
+                "them lives, simplexes and matrices too. Else make it with validate_args=False, and return -inf there, "
+                "by torch.where: some distributions have finite values outside."
             ) from error
 
 

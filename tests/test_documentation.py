@@ -62,6 +62,7 @@ def test_what_agrees() -> None:
 MARKS = {
     "docs/first_log_z.md": [pytest.mark.slow],
     "docs/particles.md": [pytest.mark.slow],
+    "docs/posteriors.md": [pytest.mark.slow],
     "docs/lattices_and_angles.md": [pytest.mark.slow],
     "docs/without_learning.md": [pytest.mark.slow],
     "docs/external_energies.md": [pytest.mark.slow],

@@ -185,7 +185,7 @@ def test_validating_distributions_are_asked_inside_only() -> None:
 @pytest.mark.parametrize(
     ("dim", "given", "message"),
     [
-        (3, constraints.simplex, "dim - 1"),
+        (3, constraints.simplex, "ModelTarget, simplex"),
         (3, constraints.corr_cholesky, "dimension"),
         (2, constraints.positive_definite, "no bijection"),
         (2, constraints.boolean, "no bijection"),

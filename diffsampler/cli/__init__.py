@@ -1,4 +1,4 @@
-"""The command line: `diffsampler fit | validate | test | predict | reference`."""
+"""The command line: `diffsampler fit | validate | test | predict | reference | compare`."""
 
 import sys
 
@@ -14,6 +14,7 @@ commands:
   test       the log Z table, results.json and figures of a checkpoint, in the folder test of its run
   predict    draws of a checkpoint and their log-weights: samples.npz
   reference  log Z without training: something to compare with
+  compare    models by the log Z of their runs: log Bayes factors, probabilities
 
 `diffsampler COMMAND --help` shows the options of a command, `diffsampler fit --model.target.help NAME` the arguments of
 a class. Classes of your own are found in the working folder: --model.target=my_file.MyTarget.

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 import targets  # noqa: F401  (their classes are found by short name)
 from diffsampler.checkpoints import first_mismatch, read_checkpoint
 from diffsampler.cli.annotations import Parameters, parameters_of
+from diffsampler.cli.compare import run_compare
 from diffsampler.cli.given import given
 from diffsampler.cli.parser import Maker, Parser, in_one_line
 from diffsampler.cli.reference import run_reference
@@ -29,10 +30,10 @@ from diffsampler.training.fit import search_first, silence_lightning, trainer_de
 
 DESCRIPTION = (
     "Sample an unnormalized density and estimate its log Z. Beside the subcommands below, `diffsampler reference` "
-    "estimates log Z without training: `diffsampler reference --help`."
+    "estimates log Z without training, and `diffsampler compare` compares runs: `diffsampler reference --help`."
 )
 EVALUATIONS = ("validate", "test", "predict")
-COMMANDS = ("fit", *EVALUATIONS, "reference")
+COMMANDS = ("fit", *EVALUATIONS, "reference", "compare")
 # Two checkpoints: ModelCheckpoint(save_last=True) writes last.ckpt only when the monitored figure improved.
 CALLBACKS = {
     "ema": ExponentialMovingAverage,
@@ -226,6 +227,9 @@ def _run(args: list[str]) -> None:
     if args[0] == "reference":
         _reference(args[1:])
         return
+    if args[0] == "compare":
+        _compare(args[1:])
+        return
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": ""}}
     _CLI(
         build_module,
@@ -250,6 +254,15 @@ def _reference(args: list[str]) -> None:
         config = parser.parse_args(args)
     config.pop("config")
     run_reference(**parser.instantiate_classes(config))
+
+
+def _compare(args: list[str]) -> None:
+    parser = Parser(prog="diffsampler compare", description=run_compare.__doc__.partition("\n")[0])
+    parser.add_argument("runs", nargs="+", help="folders with a results.json, or these files, two or more")
+    parser.add_function_arguments(run_compare, skip={"runs"})
+    with in_one_line(args, {**parameters_of(run_compare)}):
+        config = parser.parse_args(args)
+    run_compare(**parser.instantiate_classes(config))
 
 
 def _exit(message: str) -> NoReturn:

@@ -3,26 +3,32 @@
 from importlib import import_module
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.models.model_target import ModelTarget
-from diffsampler.models.posterior import Posterior, labels_of
+from diffsampler.log_z import LogZEstimate
+from diffsampler.models.model_target import ModelTarget, Values
+from diffsampler.models.names import labels_of
 from diffsampler.models.summary import entries
+from diffsampler.target import Target
 
 
-def to_arviz(posterior: Posterior) -> Any:
-    """As `Posterior.to_arviz`."""
+def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, estimate: LogZEstimate) -> Any:
+    """As `Posterior.to_arviz`.
+
+    Arguments:
+        target: whose draws these are.
+        values: by name, with shapes (n, *shape).
+        x: the same as the target takes them, with shape (n, D).
+        log_weight: of the draws that they were chosen from, with shape (n).
+        estimate: of log Z.
+    """
     base = _imported("arviz_base", "to_arviz")
-    target, x = posterior.target, posterior.x[posterior.rows].double()
-    log_prob = target.log_prob(x).detach().double()
-    groups = {
-        "posterior": {name: _chain(value) for name, value in posterior.values.items()},
-        "sample_stats": {
-            "lp": _chain(log_prob),
-            "energy": _chain(-log_prob),
-            "log_weight": _chain(posterior.log_weight[posterior.rows]),
-        },
+    log_prob = target.log_prob(x.double()).detach().double()
+    stats = {"lp": log_prob, "energy": -log_prob, "log_weight": log_weight}
+    groups: dict[str, dict[str, Any]] = {
+        "posterior": {name: _chain(value) for name, value in values.items()},
+        "sample_stats": {name: _chain(value) for name, value in stats.items()},
     }
     dims, coords = {}, {}
     if isinstance(target, ModelTarget):
@@ -32,29 +38,25 @@ def to_arviz(posterior: Posterior) -> Any:
             groups["log_likelihood"] = {"data": _chain(log_likelihood)}
         if target.data is not None:
             groups["observed_data"] = {name: value.cpu().numpy() for name, value in target.data.given.items()}
-    estimate = posterior.estimate
-    attributes = {
-        "khat": estimate.khat,
-        "log_evidence": estimate.log_z,
-        "log_evidence_low": estimate.low,
-        "log_evidence_high": estimate.high,
-        "num_distinct": posterior.num_distinct,
+    evidence = {"log_evidence": estimate.log_z, "log_evidence_low": estimate.low, "log_evidence_high": estimate.high}
+    attrs = {
+        "posterior": {"inference_library": "diffsampler"},
+        "sample_stats": {"khat": estimate.khat, **evidence, "num_distinct": len(x.unique(dim=0))},
     }
-    attrs = {"sample_stats": attributes, "posterior": {"inference_library": "diffsampler"}}
     return base.from_dict(groups, dims=dims, coords=coords, attrs=attrs)
 
 
-def to_dataframe(posterior: Posterior) -> Any:
+def to_dataframe(target: Target, values: Values) -> Any:
     """As `Posterior.to_dataframe`."""
-    pandas, labels = _imported("pandas", "to_dataframe"), labels_of(posterior.target)
-    columns = {}
-    for name, value in posterior.values.items():
+    pandas, labels = _imported("pandas", "to_dataframe"), labels_of(target)
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
         flat = value.reshape(len(value), -1).cpu().numpy()
         columns |= dict(zip(entries(name, tuple(value.shape[1:]), labels.get(name, [])), flat.T, strict=True))
     return pandas.DataFrame(columns)
 
 
-def _chain(value: torch.Tensor) -> Any:
+def _chain(value: Tensor) -> Any:
     return value.detach().cpu().numpy()[None]
 
 

@@ -45,7 +45,7 @@ class Entrywise(Map):
 
     def forward(self, free: Tensor) -> tuple[Tensor, Tensor]:
         value, log_det = self.piece.forward(free)
-        return value.reshape(*free.shape[:-1], *self.shape), log_det
+        return value.reshape((*free.shape[:-1], *self.shape)), log_det
 
     def inverse(self, value: Tensor) -> Tensor:
         return self.piece.inverse(value.reshape(*value.shape[: value.ndim - len(self.shape)], self.num_free))

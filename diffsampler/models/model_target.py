@@ -86,9 +86,7 @@ class ModelTarget(NamedTarget):
         self._try()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        values, log_det = self._constrained(x.double())
-        with in_float64():
-            return self._log_joint(values, x.shape[:-1]) + log_det
+        return self._log_prob_of(x.double().reshape(-1, self.dim)).reshape(x.shape[:-1])
 
     def constrain(self, x: Tensor) -> Values:
         """Values by name, each with shape (*, *shape), for free numbers with shape (*, D)."""
@@ -140,26 +138,35 @@ class ModelTarget(NamedTarget):
         free = self.free(values)
         return free[free.isfinite().all(-1)]
 
+    def _log_prob_of(self, x: Tensor) -> Tensor:
+        """Of draws with shape (n, D); NaN where a matrix cannot be factorised, for which torch gives up all draws."""
+        values, log_det = self._constrained(x)
+        try:
+            with in_float64():
+                return self._log_joint(values) + log_det
+        except torch.linalg.LinAlgError:
+            if len(x) == 1:
+                return log_det + torch.nan
+            return torch.cat([self._log_prob_of(half) for half in x.tensor_split(2)])
+
     def _constrained(self, x: Tensor) -> tuple[Values, Tensor]:
         found = {name: each.constrain(x[..., self.columns[name]]) for name, each in self.parameters.items()}
         return {name: value for name, (value, _) in found.items()}, sum(log_det for _, log_det in found.values())
 
-    def _log_joint(self, values: Values, batch: torch.Size) -> Tensor:
+    def _log_joint(self, values: Values) -> Tensor:
         if self.log_joint is not None:
             return self._asked(self.log_joint, values)
-        terms = [_summed(prior.log_prob(values[name]), batch) for name, prior in self.prior.items()]
+        terms = [_summed(prior.log_prob(values[name])) for name, prior in self.prior.items()]
         if self.log_likelihood is not None:
-            terms.append(_summed(self._asked(self.log_likelihood, values), batch))
+            terms.append(_summed(self._asked(self.log_likelihood, values)))
         return sum(terms)
 
     def _asked(self, function: Callable[..., Tensor], values: Values) -> Tensor:
+        data = [] if self.data is None else [self.data.for_functions()]
         if self.batched:
-            return function(values) if self.data is None else function(values, self.data.for_functions())
-        function = function if self.data is None else _with(function, self.data.for_functions())
-        lead = next(iter(values.values())).ndim - len(next(iter(self.parameters.values())).shape)
-        for _ in range(lead):
-            function = torch.vmap(function)
-        return function(values)
+            return function(values, *data)
+        keys_read = values.keys_read if isinstance(values, _Read) else set()
+        return torch.vmap(lambda one: function(_Read(one, keys_read), *data))(dict(values))
 
     def _try(self) -> None:
         """What is wrong with functions, data and names shows at two points, in their own words."""
@@ -169,8 +176,8 @@ class ModelTarget(NamedTarget):
         )
         function = "log_joint" if self.log_joint is not None else "log_likelihood"
         values, _ = self._constrained(x)
-        read = _Read(values)
-        found = self._tried(function, read, x.shape[:-1])
+        read = _Read(values, set())
+        found = self._tried(function, read)
         if found.shape != (2,):
             raise InputError(
                 f"{function} of {name} must return a number for each draw, with shape (2,) for two of them, got "
@@ -179,7 +186,7 @@ class ModelTarget(NamedTarget):
             )
         if unread := [key for key in self.parameters if key not in read.keys_read and self.prior is None]:
             raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
-        alone = self._tried(function, {key: value[:1] for key, value in values.items()}, torch.Size([1]))
+        alone = self._tried(function, {key: value[:1] for key, value in values.items()})
         if not torch.allclose(alone, found[:1], rtol=1e-6, atol=1e-8, equal_nan=True):
             raise InputError(
                 f"{function} of {name} gives {float(found[0]):.6g} for a draw beside another, and "
@@ -187,10 +194,10 @@ class ModelTarget(NamedTarget):
                 "only, or say batched=False."
             )
 
-    def _tried(self, function: str, values: Values, batch: torch.Size) -> Tensor:
+    def _tried(self, function: str, values: Values) -> Tensor:
         try:
             with in_float64():
-                found = self._log_joint(values, batch)
+                found = self._log_joint(values)
         except KeyError as error:
             raise InputError(
                 f"{function} of {type(self).__name__} asks for {error}, which is neither a parameter "
@@ -199,21 +206,22 @@ class ModelTarget(NamedTarget):
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
             data = "" if self.data is None else f"; data {self.data}"
+            way = " (Values come with the draws first; for functions of one draw say batched=False.)" * self.batched
             raise InputError(
                 f"{function} of {type(self).__name__} fails at values of shapes {shapes}{data}: "
-                f"{' '.join(str(error).split())[:300]}"
+                f"{' '.join(str(error).split())[:300]}{way}"
             ) from error
         if not isinstance(found, Tensor):
             raise InputError(f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}.")
         return found
 
 
-class _Read(dict):
+class _Read(dict[str, Tensor]):
     """Values that remember which of them were asked for."""
 
-    def __init__(self, values: Values) -> None:
+    def __init__(self, values: Values, keys_read: set[str]) -> None:
         super().__init__(values)
-        self.keys_read: set[str] = set()
+        self.keys_read = keys_read
 
     def __getitem__(self, key: str) -> Tensor:
         self.keys_read.add(key)
@@ -268,10 +276,6 @@ class _naming:
             raise InputError(f"Parameter {self.name}: {error}") from error
 
 
-def _with(function: Callable[..., Tensor], data: Any) -> Callable[[Values], Tensor]:
-    return lambda values: function(values, data)
-
-
-def _summed(terms: Tensor, batch: torch.Size) -> Tensor:
+def _summed(terms: Tensor) -> Tensor:
     """Over all dimensions but the draws'."""
-    return terms if terms.ndim <= len(batch) else terms.flatten(len(batch)).sum(-1)
+    return terms if terms.ndim < 2 else terms.flatten(1).sum(-1)

@@ -1,6 +1,6 @@
 """What weighted draws say of a model's parameters, in the words of the trade."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from diffsampler.errors import InputError, check_count
 from diffsampler.log_z import LogZEstimate
 from diffsampler.log_z.resampling import systematic
-from diffsampler.models.model_target import ModelTarget, Values
+from diffsampler.models.export import to_arviz, to_dataframe
+from diffsampler.models.model_target import Values
+from diffsampler.models.names import labels_of, values_of
 from diffsampler.models.summary import Summary, summarise
 from diffsampler.observables import ObservableEstimate, estimate_observable
 from diffsampler.target import Target
@@ -71,9 +73,7 @@ class Posterior:
         Raises:
             InputError: if ArviZ is not installed.
         """
-        from diffsampler.models.export import to_arviz
-
-        return to_arviz(self)
+        return to_arviz(self.target, self.values, self.x[self.rows], self.log_weight[self.rows], self.estimate)
 
     def to_dataframe(self) -> Any:
         """A `pandas.DataFrame`: a row for each draw, a column for each number, such as `theta[0]`.
@@ -81,9 +81,7 @@ class Posterior:
         Raises:
             InputError: if pandas is not installed.
         """
-        from diffsampler.models.export import to_dataframe
-
-        return to_dataframe(self)
+        return to_dataframe(self.target, self.values)
 
     def __str__(self) -> str:
         low, high = self.estimate.low, self.estimate.high
@@ -116,18 +114,6 @@ def posterior_of(
     rows = systematic(usable, check_count("num_draws", num_draws), generator)
     rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
     return Posterior(values_of(target, x[rows]), len(rows.unique()), estimate, target, rows, x, usable)
-
-
-def values_of(target: Target, x: Tensor) -> Values:
-    """Values by name, float64, at points x of a target, with shape (n, D)."""
-    return target.constrain(x.double()) if isinstance(target, ModelTarget) else {"x": x.double()}
-
-
-def labels_of(target: Target) -> Mapping[str, list[list[Any]]]:
-    """The labels along each dimension of parameters whose dimensions have them, by name."""
-    if not isinstance(target, ModelTarget):
-        return {}
-    return {name: [target.coords.get(dim, []) for dim in dims] for name, dims in target.dims.items()}
 
 
 def _entries_of(name: str, values: Values) -> Callable[[Values], Tensor]:

@@ -114,8 +114,8 @@ class _Declaration:
         """From R^n onto a constraint."""
         if isinstance(constraint, type(constraints.simplex)):
             raise self.refusal(
-                "a simplex has one dimension less than coordinates; write the density of the first dim - 1, the last "
-                "being 1 minus their sum, and return -inf where that is negative"
+                "a simplex has one dimension less than coordinates; as a parameter of "
+                "diffsampler.models.ModelTarget, simplex(n), it has a density"
             )
         try:
             transform = biject_to(constraint)

@@ -1,0 +1,82 @@
+"""Models compared by their evidence."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from diffsampler import InputError, assess, compare
+from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.sampler import Sampler
+from targets import Gaussian
+
+
+def estimate(log_z: float, half_width: float, high: float | None = None) -> LogZEstimate:
+    high = log_z + half_width if high is None else high
+    return LogZEstimate(log_z, log_z - half_width, high, log_z - 0.1, 0.9, 0.1, 10_000, 10_000)
+
+
+def test_differences_have_intervals_in_quadrature() -> None:
+    found = estimate(-3.0, 0.03) - estimate(-5.0, 0.04)
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 1.95, 2.05))
+    assert (-found).low == pytest.approx(-2.05) and str(found) == "2.0000 [1.9500, 2.0500]"
+    with pytest.raises(TypeError):
+        estimate(-3.0, 0.03) - 3.0
+
+
+def test_an_end_that_is_not_there_is_not_made_up() -> None:
+    open_above = estimate(-3.0, 3.0, math.inf)
+    found = open_above - estimate(-5.0, 0.04)
+    assert found.high == math.inf and found.low == pytest.approx(-6.0 + 5.0 - 0.04)
+    assert (estimate(-5.0, 0.04) - open_above).low == -math.inf
+
+
+def test_probabilities_are_by_bayes_rule() -> None:
+    found = compare({"a": estimate(-3.0, 0.02), "b": estimate(-4.0, 0.02), "c": estimate(-900.0, 0.02)})
+    odds = math.exp(1)
+    assert found.probability["a"][0] == pytest.approx(odds / (1 + odds)) and found.probability["c"][0] < 1e-300
+    low, high = found.probability["a"][1:]
+    # Of two models, a log odds of 1 +- 0.02 sqrt 2.
+    assert (low, high) == pytest.approx([1 / (1 + math.exp(-1 + e)) for e in (0.0283, -0.0283)], abs=1e-5)
+    assert list(found.log_z) == ["a", "b", "c"] and found.log_bayes_factor("b", "a").value == -1.0
+    prior = compare({"a": estimate(-3.0, 0.02), "b": estimate(-4.0, 0.02)}, prior={"a": 1, "b": 3})
+    assert prior.probability["b"][0] == pytest.approx(3 / (3 + odds))
+    assert json.loads(json.dumps(found.to_dict()))["best"] == "a"
+    assert "a" in str(found) and "verdict" in str(found)
+
+
+def test_intervals_of_probabilities_cover() -> None:
+    """Of 2000 pairs of estimates with normal errors, 95 % of intervals hold the truth: 1900 +- 4.5 * 9.7, 7e-6."""
+    generator, held = torch.Generator().manual_seed(0), 0
+    errors = 0.3 * torch.randn(2000, 3, generator=generator)
+    for error in errors.tolist():
+        models = {name: estimate(z + e, 1.96 * 0.3) for name, z, e in zip("abc", (0.0, -0.5, -1.0), error, strict=True)}
+        _, low, high = compare(models).probability["a"]
+        held += low < 1 / (1 + math.exp(-0.5) + math.exp(-1.0)) < high
+    assert abs(held - 1900) < 4.5 * math.sqrt(2000 * 0.95 * 0.05)
+
+
+def test_a_verdict_is_no_better_than_the_worst() -> None:
+    sampler = Sampler(Gaussian(mean=[1.0, -1.0]), grid=5)
+    bad = assess(sampler, num_samples=200)
+    good = estimate_log_z(torch.zeros(5000))
+    assert compare({"good": good, "bad": bad}).verdict.grade in ("doubtful", "not to be trusted")
+    assert any(reason.startswith("bad: ") for reason in compare({"good": good, "bad": bad}).verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("models", "prior", "message"),
+    [
+        ({"a": estimate(0, 1)}, None, "two or more"),
+        ([estimate(0, 1), estimate(0, 1)], None, "two or more"),
+        ({"a": estimate(0, 1), "b": 3.0}, None, "'b'.*float"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0}, "prior must be of a, b"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": 0.0}, "prior of b"),
+    ],
+)
+def test_refuses_in_words(models: object, prior: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(models, prior)
+    with pytest.raises(InputError, match="no model 'z'"):
+        compare({"a": estimate(0, 1), "b": estimate(0, 1)}).log_bayes_factor("a", "z")
