@@ -83,7 +83,12 @@ class TorchBoltzmannWeight:
         energy: of tensors with shape (n, D), or (D) unless `batched`.
         temperature: kT, in units of the energy.
         batched: whether it takes many configurations at once; if not, those that raise are NaN.
+
+    Attributes:
+        asked: what it is called in warnings.
     """
+
+    asked: str = "The energy of a configuration"
 
     def __init__(self, energy: Callable[[Tensor], Tensor], temperature: float = 1.0, batched: bool = True) -> None:
         self.energy, self.batched = energy, batched
@@ -112,7 +117,7 @@ class TorchBoltzmannWeight:
             raise failure
         if failure is not None and not self._has_warned:
             self._has_warned = True
-            warn_of(f"The energy of a configuration has raised {type(failure).__name__}", failure)
+            warn_of(f"{self.asked} has raised {type(failure).__name__}", failure)
         return torch.stack(values) if values else rows.sum(-1)
 
 

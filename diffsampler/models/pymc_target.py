@@ -165,7 +165,7 @@ def _joined(model: Any, outputs: Sequence[Any]) -> tuple[list[Any], Any]:
     from pytensor.graph.rewriting.basic import in2out
 
     found, free = join_nonshared_inputs(model.initial_point(), outputs=list(outputs), inputs=model.value_vars)
-    # A parameter outside of its range is a density of zero. Once vectorised, the check would ask for all points at once.
+    # A parameter outside of its range is a density of zero. Vectorised, the check would be of all points together.
     graph = FunctionGraph([free], list(found), clone=False)
     in2out(local_check_parameter_to_ninf_switch if model.check_bounds else local_remove_check_parameter).rewrite(graph)
     return list(graph.outputs), free
