@@ -1,0 +1,362 @@
+"""PyMC, NumPyro, Pyro and Stan: the same densities, names, and what is said of what cannot be."""
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from schools import (
+    DATA,
+    EFFECTS,
+    ERRORS,
+    FORMS,
+    LOG_Z,
+    NAMES,
+    PROGRAMS,
+    LikeBridgeStan,
+    by_numpyro,
+    by_pymc,
+    by_pyro,
+    by_stan,
+    by_torch,
+)
+from torch import Tensor
+
+from diffsampler import InputError, Sampler, reference
+from diffsampler.counted import CountedTarget
+from diffsampler.log_z import estimate_log_z
+from diffsampler.models import NamedTarget, NumPyroTarget, PyMCTarget, PyroTarget, StanModel
+from diffsampler.models.posterior import posterior_of
+
+
+def needing(module: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.adapters, pytest.mark.skipif(find_spec(module) is None, reason=f"needs {module}")]
+
+
+PACKAGES = [
+    pytest.param(by_pymc, id="pymc", marks=needing("pymc")),
+    pytest.param(by_numpyro, id="numpyro", marks=needing("numpyro")),
+    pytest.param(by_pyro, id="pyro", marks=needing("pyro")),
+    pytest.param(by_stan, id="stan"),
+]
+MADE: dict[Any, NamedTarget] = {}  # PyTensor and JAX compile for seconds
+
+
+def made(make: Callable[..., NamedTarget], form: str = "noncentred") -> NamedTarget:
+    if (make, form) not in MADE:
+        MADE[make, form] = make(form)
+    return MADE[make, form]
+
+
+def points(n: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def order(target: NamedTarget, names: list[str]) -> list[int]:
+    """Which free number of a target moves which number of the parameters, these one after the other."""
+    here, moved = (target.constrain(x) for x in (torch.zeros(1, target.dim), torch.eye(target.dim)))
+    has_moved = torch.cat([(moved[name] != here[name]).reshape(target.dim, -1) for name in names], -1)
+    assert (has_moved.sum(0) == 1).all()
+    return has_moved.int().argmax(0).tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", PACKAGES)
+def test_density_and_score_are_those_of_the_same_model_in_torch(make: Callable[..., NamedTarget], form: str) -> None:
+    target, expected, x = made(make, form), by_torch(form), points(10)
+    names = list(expected.parameters)
+    theirs = torch.empty_like(x)
+    theirs[:, order(target, names)] = x[:, order(expected, names)]
+    log_prob, score = target.log_prob_and_score(theirs)
+    torch.testing.assert_close(log_prob, expected.log_prob(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(target.log_prob(theirs.view(2, 5, 10)), log_prob.view(2, 5), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score[:, order(target, names)], expected.score(x)[:, order(expected, names)])
+    for name in names:
+        torch.testing.assert_close(target.constrain(theirs)[name], expected.constrain(x)[name])
+
+
+@pytest.mark.parametrize("make", PACKAGES)
+def test_scores_are_differences_and_reach_what_comes_before(make: Callable[..., NamedTarget]) -> None:
+    target, x, step = made(make), points(3), 1e-5
+    moves = step * torch.eye(10)
+    slopes = (target.log_prob(x[:, None] + moves) - target.log_prob(x[:, None] - moves)) / (2 * step)
+    torch.testing.assert_close(target.score(x), slopes, rtol=1e-6, atol=1e-6)
+    scale = torch.ones((), requires_grad=True)
+    target.log_prob(scale * x).sum().backward()
+    torch.testing.assert_close(scale.grad, (target.score(x) * x).sum())
+
+
+@pytest.mark.parametrize("make", PACKAGES)
+def test_a_posterior_has_the_names_of_the_model(make: Callable[..., NamedTarget]) -> None:
+    target, generator = made(make), torch.Generator().manual_seed(1)
+    x = points(500)
+    log_weight = target.log_prob(x) + 0.5 * x.square().sum(-1)
+    posterior = posterior_of(target, x, log_weight, estimate_log_z(log_weight), 50, generator)
+    assert list(posterior.values) == ["mu", "tau", "eta", "theta"]
+    assert posterior.values["theta"].shape == (50, 8) and posterior.values["theta"].dtype == torch.float64
+    values = posterior.values
+    torch.testing.assert_close(values["theta"], values["mu"][:, None] + values["tau"][:, None] * values["eta"])
+    terms = target.log_likelihoods(x[:4])
+    expected = torch.distributions.Normal(target.constrain(x[:4])["theta"], torch.tensor(ERRORS))
+    assert list(terms) == ["log_lik" if make is by_stan else "obs"]
+    torch.testing.assert_close(next(iter(terms.values())), expected.log_prob(torch.tensor(EFFECTS)))
+    if make is not by_stan:  # what of a program's data is observed nobody says
+        assert target.dims["eta"] == ["school"]
+        assert np.asarray(target.observed_data["obs"]).tolist() == EFFECTS
+    if find_spec("arviz_base") and find_spec("xarray"):
+        tree = posterior.to_arviz()
+        assert tree["posterior"]["theta"].shape == (1, 50, 8) and tree["log_likelihood"].data_vars
+        if make is by_pymc:
+            assert tree["posterior"]["theta"].dims == ("chain", "draw", "school")
+            assert tree["posterior"]["school"].values.tolist() == NAMES
+
+
+@pytest.mark.parametrize("make", PACKAGES)
+def test_what_is_no_parameter_is_left_out_and_names_of_dimensions_may_be_given(
+    make: Callable[..., NamedTarget],
+) -> None:
+    without = {"transformed_parameters" if make is by_stan else "deterministics": False}
+    target = make("noncentred", **without, dims={"eta": ["where"]}, coords={"where": NAMES}, log_z=LOG_Z)
+    assert list(target.constrain(points(3))) == ["mu", "tau", "eta"]
+    assert target.dims["eta"] == ["where"] and target.coords["where"] == NAMES and target.log_z == LOG_Z
+
+
+@pytest.mark.parametrize("make", [p for p in PACKAGES if p.id != "stan"])
+def test_searches_start_from_the_prior_too(make: Callable[..., NamedTarget]) -> None:
+    target = made(make)
+    x = target.starting_points(400, torch.Generator().manual_seed(0))
+    assert x.shape == (400, 10) and x.dtype == torch.float64
+    assert torch.equal(x, target.starting_points(400, torch.Generator().manual_seed(0)))
+    values = target.constrain(x)
+    # Of 400 draws, 4.5 standard errors of a mean and of a median: 7e-6 each.
+    assert abs(float(values["mu"].mean())) < 4.5 * 5 / 20
+    assert abs(float((values["tau"] < 5).double().mean()) - 0.5) < 4.5 * 0.5 / 20
+
+
+@pytest.mark.parametrize("make", PACKAGES)
+def test_a_sampler_takes_it(make: Callable[..., NamedTarget]) -> None:
+    sampler = Sampler(made(make), grid=5)
+    posterior = sampler.posterior(20, seed=0, num_samples=100)
+    assert posterior.values["eta"].shape == (20, 8) and sampler.counter.num_evaluations >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("make", PACKAGES)
+def test_the_evidence_is_that_of_the_model(make: Callable[..., NamedTarget], form: str) -> None:
+    estimate = reference(made(make, form), seed=0).estimate
+    # Fixed seed; intervals of 95 % are widened by a half, which 0.3 % of normal ones miss.
+    half = 0.75 * (estimate.high - estimate.low) + 0.0005  # of the figure that is known
+    assert abs(estimate.log_z - LOG_Z) < max(half, 0.02)
+
+
+# ---- PyMC
+
+
+@pytest.fixture
+def pymc() -> ModuleType:
+    return pytest.importorskip("pymc")
+
+
+@pytest.mark.adapters
+def test_parameters_out_of_range_are_of_zero_density_alone(pymc: ModuleType) -> None:
+    with pymc.Model() as model:
+        mu = pymc.Normal("mu")
+        pymc.Normal("x", 0, mu, observed=[1.0, 2.0])
+    target, x = PyMCTarget(model), torch.tensor([[1.0], [-1.0], [0.5]])
+    expected = [float(model.compile_logp()({"mu": np.array(each)})) for each in x[:, 0].tolist()]
+    assert expected[1] == -np.inf and target.log_prob(x).tolist() == pytest.approx(expected)
+    with pymc.Model() as model:
+        pymc.Normal("mu")
+        pymc.Poisson("k", 2.0)
+    with pytest.raises(InputError, match=r"^PyMCTarget takes no discrete parameters, and k is discrete: .*\.$"):
+        PyMCTarget(model)
+    with pytest.raises(InputError, match="must be a pymc.Model, got str"):
+        PyMCTarget("model")
+
+
+@pytest.mark.adapters
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_pytensor_cannot_vectorise_is_asked_one_by_one(pymc: ModuleType, workers: int) -> None:
+    import pytensor.tensor
+    from pytensor.graph import Apply, Op
+
+    class Cubed(Op):
+        """Of one number, without a gradient; it fails where that is large."""
+
+        def make_node(self, x: Any) -> Apply:
+            return Apply(self, [x], [x.type()])
+
+        def perform(self, node: Apply, inputs: list[Any], outputs: list[Any]) -> None:
+            if inputs[0] > 5:
+                raise FloatingPointError("too large")
+            outputs[0][0] = np.asarray(inputs[0] ** 3)
+
+        def infer_shape(self, *_: Any) -> list[Any]:
+            return [()]
+
+    with pymc.Model() as model:
+        x = pymc.Normal("x")
+        pymc.Potential("p", -0.1 * pytensor.tensor.abs(Cubed()(x)))
+        pymc.Deterministic("d", Cubed()(x))
+    with pytest.warns(UserWarning, match="cannot vectorise this model, which is asked one point at a time"):
+        target = PyMCTarget(model, workers=workers)
+    x = torch.tensor([[1.0], [-2.0], [6.0]])
+    assert not target.differentiable
+    with pytest.warns(UserWarning, match="The log-density at a point has raised FloatingPointError: too large"):
+        log_prob = target.log_prob(x)
+    expected = torch.distributions.Normal(0, 1).log_prob(x[:2, 0]) - torch.tensor([0.1, 0.8])
+    torch.testing.assert_close(log_prob[:2], expected)
+    assert log_prob[2].isnan()
+    assert target.constrain(x[:2])["d"].tolist() == [1.0, -8.0]
+
+
+# ---- NumPyro and Pyro
+
+
+@pytest.mark.adapters
+def test_jax_computes_in_float64_and_leaves_its_setting_alone() -> None:
+    jax = pytest.importorskip("jax")
+    target = made(by_numpyro)
+    x = points(1100)
+    assert target.log_prob(x).dtype == torch.float64 and jax.numpy.ones(2).dtype == jax.numpy.float32
+    torch.testing.assert_close(target.log_prob(x)[1050:], target.log_prob(x[1050:]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.adapters
+def test_a_discrete_site_is_named() -> None:
+    numpyro, pyro = pytest.importorskip("numpyro"), pytest.importorskip("pyro")
+    from numpyro import distributions
+    from pyro import distributions as distributions_of_pyro
+
+    for kind, model in (
+        (NumPyroTarget, lambda: numpyro.sample("z", distributions.Bernoulli(0.3))),
+        (PyroTarget, lambda: pyro.sample("z", distributions_of_pyro.Bernoulli(0.3))),
+    ):
+        with pytest.raises(InputError, match=rf"^{kind.__name__} takes no discrete parameters, and z is discrete"):
+            kind(model)
+
+
+@pytest.mark.adapters
+def test_what_vmap_cannot_follow_is_asked_one_by_one() -> None:
+    pyro = pytest.importorskip("pyro")
+    from pyro.distributions import Dirichlet, Normal
+
+    def model(y: Tensor) -> None:
+        m = pyro.sample("m", Normal(0, 1))
+        if m > 2:
+            raise ValueError("too large")
+        pyro.sample("w", Dirichlet(torch.ones(3)))
+        pyro.sample("y", Normal(m, 1), obs=y)
+
+    with pytest.warns(UserWarning, match="cannot follow this model, which is asked one point at a time"):
+        target = PyroTarget(model, (torch.tensor(1.0),))
+    counted, x = CountedTarget(target), torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+    with pytest.warns(UserWarning, match="The log-density at a point has raised ValueError: too large"):
+        log_prob = counted.log_prob(x)
+    assert log_prob[0].isfinite() and not log_prob[1].isfinite() and counted.num_invalid == 1
+    assert target.constrain(x[:1])["w"].sum() == pytest.approx(1.0)
+
+
+# ---- Stan
+
+
+def test_rejected_points_are_counted_and_workers_share_the_others() -> None:
+    x = points(6)
+    x[2, 1] = 1e4
+    for workers in (0, 2):
+        counted = CountedTarget(StanModel(model=LikeBridgeStan("noncentred"), workers=workers))
+        with pytest.warns(UserWarning, match="The log-density at a point has raised RuntimeError"):
+            log_prob, _ = counted.log_prob_and_score(x)
+        assert counted.num_invalid == 1
+        torch.testing.assert_close(log_prob[3:], by_torch("noncentred").log_prob(x[3:]))
+
+
+def test_what_a_stan_model_is_made_of_is_named(tmp_path: Path) -> None:
+    for options in ({}, {"file": "a.stan", "model": LikeBridgeStan("centred")}):
+        with pytest.raises(InputError, match="StanModel needs either file"):
+            StanModel(**options)
+
+
+@pytest.mark.adapters
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("bridgestan")
+    with pytest.raises(InputError, match=r"file of StanModel must be a file, and there is no .*none\.stan"):
+        StanModel(str(tmp_path / "none.stan"))
+    (tmp_path / "a.stan").write_text(PROGRAMS["centred"])
+    with pytest.raises(InputError, match=r"data of StanModel must be a file, and there is no .*none\.json"):
+        StanModel(str(tmp_path / "a.stan"), str(tmp_path / "none.json"))
+
+
+def sources_are_here() -> bool:
+    """Whether BridgeStan can compile without fetching anything."""
+    if find_spec("bridgestan") is None:
+        return False
+    from bridgestan.compile import get_bridgestan_path, verify_bridgestan_path
+
+    try:
+        verify_bridgestan_path(get_bridgestan_path(download=False))
+        return True
+    except ValueError:
+        return False
+
+
+needs_sources = pytest.mark.skipif(not sources_are_here(), reason="needs BridgeStan and its C++ sources")
+
+
+@pytest.mark.adapters
+@needs_sources
+def test_what_stanc_says_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "broken.stan"
+    file.write_text("parameters {\n  real mu;\n}\nmodel {\n  mu ~ normal(nu, 1);\n}\n")
+    with pytest.raises(InputError, match=r"does not compile: Semantic error in .*line 5.*Identifier 'nu' not in scope"):
+        StanModel(str(file))
+
+
+@pytest.mark.adapters
+@pytest.mark.slow
+@needs_sources
+@pytest.mark.parametrize("form", FORMS)
+def test_stan_itself_says_the_same(tmp_path: Path, form: str) -> None:
+    file, x = tmp_path / f"{form}.stan", points(10)
+    file.write_text(PROGRAMS[form])
+    target, expected, alike = StanModel(str(file), DATA), by_torch(form), by_stan(form)
+    log_prob, score = target.log_prob_and_score(x)
+    torch.testing.assert_close(log_prob, expected.log_prob(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(score, expected.score(x))
+    # The object of these tests is as BridgeStan's is.
+    torch.testing.assert_close(alike.log_prob(x), log_prob)
+    torch.testing.assert_close(alike.constrain(x), target.constrain(x))
+    assert alike.model.log_density(x[0].numpy(), propto=True) != pytest.approx(float(log_prob[0]))
+    if form == "noncentred":
+        torch.testing.assert_close(alike.log_likelihoods(x), target.log_likelihoods(x))
+    with pytest.raises(InputError, match=r"data of StanModel do not fit .*variable name=y"):
+        StanModel(target.model.lib_path, {**DATA, "y": torch.ones(3)})
+    assert abs(reference(target, seed=0).estimate.log_z - LOG_Z) < 0.02
+
+
+# ---- without any of them
+
+
+@pytest.mark.parametrize(
+    "module, extra, make",
+    [
+        ("pymc", "pymc", lambda: PyMCTarget(None)),
+        ("numpyro", "numpyro", lambda: NumPyroTarget(print)),
+        ("pyro", "pyro", lambda: PyroTarget(print)),
+        ("bridgestan", "stan", lambda: StanModel("a.stan")),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    module: str, extra: str, make: Callable[[], NamedTarget], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"needs {module}: pip install 'diffsampler\[{extra}\]'"):
+        make()
