@@ -94,7 +94,7 @@ class _Density(EnergyOfMany):
 
         with _float64():
             self.args, self.kwargs = jax.tree_util.tree_map(_double, (args, kwargs))
-            self.model = handlers.seed(model, jax.random.PRNGKey(0))
+            self.unseeded, self.model = model, handlers.seed(model, jax.random.PRNGKey(0))
             tried = handlers.substitute(self.model, substitute_fn=init_to_uniform())
             trace = handlers.trace(tried).get_trace(*self.args, **self.kwargs)
             sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
@@ -140,7 +140,7 @@ class _Density(EnergyOfMany):
         from numpyro.infer.util import unconstrain_fn
 
         def draw(key: Any) -> Any:
-            model = handlers.seed(self.model, key)
+            model = handlers.seed(self.unseeded, key)
             trace = handlers.trace(model).get_trace(*self.args, **self.kwargs)
             free = unconstrain_fn(model, self.args, self.kwargs, {name: trace[name]["value"] for name in self.shapes})
             return jax.numpy.concatenate([free[name].reshape(-1) for name in self.shapes])

@@ -166,7 +166,7 @@ def _joined(model: Any, outputs: Sequence[Any]) -> tuple[list[Any], Any]:
 
     found, free = join_nonshared_inputs(model.initial_point(), outputs=list(outputs), inputs=model.value_vars)
     # A parameter outside of its range is a density of zero. Vectorised, the check would be of all points together.
-    graph = FunctionGraph([free], list(found), clone=False)
+    graph = FunctionGraph(outputs=list(found), clone=False)
     in2out(local_check_parameter_to_ninf_switch if model.check_bounds else local_remove_check_parameter).rewrite(graph)
     return list(graph.outputs), free
 
@@ -175,8 +175,15 @@ def _compiled(free: Any, outputs: Sequence[Any], is_batched: bool) -> Callable[[
     from pymc.pytensorf import compile as compile_graph
     from pytensor import tensor
     from pytensor.graph.replace import vectorize_graph
+    from pytensor.graph.traversal import applys_between
+    from pytensor.scan.op import Scan
 
     many = tensor.matrix("x", dtype="float64") if is_batched else free
     if is_batched:
         outputs = vectorize_graph(list(outputs), {free: many})
+        loops = (
+            node for node in applys_between([many], outputs) if isinstance(getattr(node.op, "core_op", None), Scan)
+        )
+        if next(loops, None) is not None:  # slower than one by one, and compiling it changes the user's own loop
+            raise NotImplementedError("a loop (scan) is taken as it is")
     return compile_graph([many], list(outputs), on_unused_input="ignore", trust_input=True)

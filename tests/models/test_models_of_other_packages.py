@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,14 +10,11 @@ import numpy as np
 import pytest
 import torch
 from schools import (
-    DATA,
     EFFECTS,
     ERRORS,
     FORMS,
     LOG_Z,
     NAMES,
-    PROGRAMS,
-    LikeBridgeStan,
     by_numpyro,
     by_pymc,
     by_pyro,
@@ -26,6 +22,7 @@ from schools import (
     by_torch,
 )
 from torch import Tensor
+from torch.distributions import Normal
 
 from diffsampler import InputError, Sampler, reference
 from diffsampler.counted import CountedTarget
@@ -102,7 +99,7 @@ def test_a_posterior_has_the_names_of_the_model(make: Callable[..., NamedTarget]
     values = posterior.values
     torch.testing.assert_close(values["theta"], values["mu"][:, None] + values["tau"][:, None] * values["eta"])
     terms = target.log_likelihoods(x[:4])
-    expected = torch.distributions.Normal(target.constrain(x[:4])["theta"], torch.tensor(ERRORS))
+    expected = Normal(target.constrain(x[:4])["theta"], torch.tensor(ERRORS))
     assert list(terms) == ["log_lik" if make is by_stan else "obs"]
     torch.testing.assert_close(next(iter(terms.values())), expected.log_prob(torch.tensor(EFFECTS)))
     if make is not by_stan:  # what of a program's data is observed nobody says
@@ -181,14 +178,11 @@ def test_parameters_out_of_range_are_of_zero_density_alone(pymc: ModuleType) -> 
 
 
 @pytest.mark.adapters
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_pytensor_cannot_vectorise_is_asked_one_by_one(pymc: ModuleType, workers: int) -> None:
+def test_an_operation_of_the_users_may_fail_and_have_no_gradient(pymc: ModuleType) -> None:
     import pytensor.tensor
     from pytensor.graph import Apply, Op
 
     class Cubed(Op):
-        """Of one number, without a gradient; it fails where that is large."""
-
         def make_node(self, x: Any) -> Apply:
             return Apply(self, [x], [x.type()])
 
@@ -197,23 +191,41 @@ def test_what_pytensor_cannot_vectorise_is_asked_one_by_one(pymc: ModuleType, wo
                 raise FloatingPointError("too large")
             outputs[0][0] = np.asarray(inputs[0] ** 3)
 
-        def infer_shape(self, *_: Any) -> list[Any]:
-            return [()]
-
     with pymc.Model() as model:
         x = pymc.Normal("x")
         pymc.Potential("p", -0.1 * pytensor.tensor.abs(Cubed()(x)))
         pymc.Deterministic("d", Cubed()(x))
-    with pytest.warns(UserWarning, match="cannot vectorise this model, which is asked one point at a time"):
-        target = PyMCTarget(model, workers=workers)
-    x = torch.tensor([[1.0], [-2.0], [6.0]])
+    target, x = PyMCTarget(model), torch.tensor([[1.0], [6.0], [-2.0]])
     assert not target.differentiable
     with pytest.warns(UserWarning, match="The log-density at a point has raised FloatingPointError: too large"):
         log_prob = target.log_prob(x)
-    expected = torch.distributions.Normal(0, 1).log_prob(x[:2, 0]) - torch.tensor([0.1, 0.8])
-    torch.testing.assert_close(log_prob[:2], expected)
-    assert log_prob[2].isnan()
-    assert target.constrain(x[:2])["d"].tolist() == [1.0, -8.0]
+    expected = Normal(0, 1).log_prob(x[::2, 0]) - torch.tensor([0.1, 0.8])
+    torch.testing.assert_close(log_prob[::2], expected)
+    assert log_prob[1].isnan()
+    assert target.constrain(x[::2])["d"].tolist() == [1.0, -8.0]
+
+
+@pytest.mark.adapters
+def test_a_loop_is_asked_one_by_one(pymc: ModuleType) -> None:
+    import pytensor
+
+    with pymc.Model() as model:
+        growth = pymc.Normal("growth")
+        sizes = pytensor.scan(
+            lambda size, growth: size * growth,
+            outputs_info=[np.array(1.0)],
+            non_sequences=[growth],
+            n_steps=3,
+            return_updates=False,
+        )
+        pymc.Normal("y", sizes[-1], 1.0, observed=0.5)
+    with pytest.warns(UserWarning, match="cannot vectorise this model, which is asked one point at a time"):
+        target = PyMCTarget(model)
+    x = points(4)[:, :1]
+    expected = Normal(0, 1).log_prob(x[:, 0]) + Normal(x[:, 0] ** 3, 1).log_prob(torch.tensor(0.5))
+    torch.testing.assert_close(target.log_prob(x), expected)
+    torch.testing.assert_close(PyMCTarget(model, workers=2).log_prob(x), expected)
+    torch.testing.assert_close(target.score(x)[:, 0], -x[:, 0] + (0.5 - x[:, 0] ** 3) * 3 * x[:, 0] ** 2)
 
 
 # ---- NumPyro and Pyro
@@ -245,14 +257,14 @@ def test_a_discrete_site_is_named() -> None:
 @pytest.mark.adapters
 def test_what_vmap_cannot_follow_is_asked_one_by_one() -> None:
     pyro = pytest.importorskip("pyro")
-    from pyro.distributions import Dirichlet, Normal
+    from pyro import distributions
 
     def model(y: Tensor) -> None:
-        m = pyro.sample("m", Normal(0, 1))
+        m = pyro.sample("m", distributions.Normal(0, 1))
         if m > 2:
             raise ValueError("too large")
-        pyro.sample("w", Dirichlet(torch.ones(3)))
-        pyro.sample("y", Normal(m, 1), obs=y)
+        pyro.sample("w", distributions.Dirichlet(torch.ones(3)))
+        pyro.sample("y", distributions.Normal(m, 1), obs=y)
 
     with pytest.warns(UserWarning, match="cannot follow this model, which is asked one point at a time"):
         target = PyroTarget(model, (torch.tensor(1.0),))
@@ -261,83 +273,6 @@ def test_what_vmap_cannot_follow_is_asked_one_by_one() -> None:
         log_prob = counted.log_prob(x)
     assert log_prob[0].isfinite() and not log_prob[1].isfinite() and counted.num_invalid == 1
     assert target.constrain(x[:1])["w"].sum() == pytest.approx(1.0)
-
-
-# ---- Stan
-
-
-def test_rejected_points_are_counted_and_workers_share_the_others() -> None:
-    x = points(6)
-    x[2, 1] = 1e4
-    for workers in (0, 2):
-        counted = CountedTarget(StanModel(model=LikeBridgeStan("noncentred"), workers=workers))
-        with pytest.warns(UserWarning, match="The log-density at a point has raised RuntimeError"):
-            log_prob, _ = counted.log_prob_and_score(x)
-        assert counted.num_invalid == 1
-        torch.testing.assert_close(log_prob[3:], by_torch("noncentred").log_prob(x[3:]))
-
-
-def test_what_a_stan_model_is_made_of_is_named(tmp_path: Path) -> None:
-    for options in ({}, {"file": "a.stan", "model": LikeBridgeStan("centred")}):
-        with pytest.raises(InputError, match="StanModel needs either file"):
-            StanModel(**options)
-
-
-@pytest.mark.adapters
-def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
-    pytest.importorskip("bridgestan")
-    with pytest.raises(InputError, match=r"file of StanModel must be a file, and there is no .*none\.stan"):
-        StanModel(str(tmp_path / "none.stan"))
-    (tmp_path / "a.stan").write_text(PROGRAMS["centred"])
-    with pytest.raises(InputError, match=r"data of StanModel must be a file, and there is no .*none\.json"):
-        StanModel(str(tmp_path / "a.stan"), str(tmp_path / "none.json"))
-
-
-def sources_are_here() -> bool:
-    """Whether BridgeStan can compile without fetching anything."""
-    if find_spec("bridgestan") is None:
-        return False
-    from bridgestan.compile import get_bridgestan_path, verify_bridgestan_path
-
-    try:
-        verify_bridgestan_path(get_bridgestan_path(download=False))
-        return True
-    except ValueError:
-        return False
-
-
-needs_sources = pytest.mark.skipif(not sources_are_here(), reason="needs BridgeStan and its C++ sources")
-
-
-@pytest.mark.adapters
-@needs_sources
-def test_what_stanc_says_is_one_sentence(tmp_path: Path) -> None:
-    file = tmp_path / "broken.stan"
-    file.write_text("parameters {\n  real mu;\n}\nmodel {\n  mu ~ normal(nu, 1);\n}\n")
-    with pytest.raises(InputError, match=r"does not compile: Semantic error in .*line 5.*Identifier 'nu' not in scope"):
-        StanModel(str(file))
-
-
-@pytest.mark.adapters
-@pytest.mark.slow
-@needs_sources
-@pytest.mark.parametrize("form", FORMS)
-def test_stan_itself_says_the_same(tmp_path: Path, form: str) -> None:
-    file, x = tmp_path / f"{form}.stan", points(10)
-    file.write_text(PROGRAMS[form])
-    target, expected, alike = StanModel(str(file), DATA), by_torch(form), by_stan(form)
-    log_prob, score = target.log_prob_and_score(x)
-    torch.testing.assert_close(log_prob, expected.log_prob(x), rtol=0, atol=1e-6)
-    torch.testing.assert_close(score, expected.score(x))
-    # The object of these tests is as BridgeStan's is.
-    torch.testing.assert_close(alike.log_prob(x), log_prob)
-    torch.testing.assert_close(alike.constrain(x), target.constrain(x))
-    assert alike.model.log_density(x[0].numpy(), propto=True) != pytest.approx(float(log_prob[0]))
-    if form == "noncentred":
-        torch.testing.assert_close(alike.log_likelihoods(x), target.log_likelihoods(x))
-    with pytest.raises(InputError, match=r"data of StanModel do not fit .*variable name=y"):
-        StanModel(target.model.lib_path, {**DATA, "y": torch.ones(3)})
-    assert abs(reference(target, seed=0).estimate.log_z - LOG_Z) < 0.02
 
 
 # ---- without any of them
