@@ -48,6 +48,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The same, of a training that commands can go on with.
+
+    Raises:
+        InputError: if it is of a sampler alone, too.
+    """
+    checkpoint = read_checkpoint(path)
+    if not checkpoint["generators"]:
+        raise InputError(
+            f"ckpt_path {str(path)!r} is of a sampler alone, by Sampler.save, and not of a training: in Python, "
+            "Sampler.load(path, target) takes it, and fit(sampler) trains on."
+        )
+    return checkpoint
+
+
 def first_mismatch(error: RuntimeError) -> str:
     """The first difference that torch reports when a state_dict does not fit."""
     lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]

@@ -72,10 +72,11 @@ def compare(models: Mapping[str, Assessment | LogZEstimate], prior: Mapping[str,
         InputError: if there are fewer than two models, or one is something else, or a prior is missing.
 
     Example:
-        >>> from diffsampler.log_z import estimate_log_z
         >>> import torch
+        >>> from diffsampler.log_z import estimate_log_z
         >>> weights = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 10
-        >>> compare({"a": estimate_log_z(weights), "b": estimate_log_z(weights - 3)}).log_bayes_factor("a", "b").value
+        >>> found = compare({"a": estimate_log_z(weights), "b": estimate_log_z(weights - 3)})
+        >>> round(found.log_bayes_factor("a", "b").value, 6)
         3.0
     """
     if not isinstance(models, Mapping) or len(models) < 2:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import targets  # noqa: F401  (their classes are found by short name)
-from diffsampler.checkpoints import first_mismatch, read_checkpoint
+from diffsampler.checkpoints import first_mismatch, read_training
 from diffsampler.cli.annotations import Parameters, parameters_of
 from diffsampler.cli.compare import run_compare
 from diffsampler.cli.given import given
@@ -141,7 +141,7 @@ class _CLI(LightningCLI):
         """Choose the run folder: that of the checkpoint in evaluations, otherwise runs/<target>/version_N."""
         config = self.config[self.subcommand]
         if config.get("ckpt_path") is not None:
-            read_checkpoint(config.ckpt_path)  # raises in the user's language what Lightning raises in its own
+            read_training(config.ckpt_path)  # raises in the user's language what Lightning raises in its own
         run_folder = _run_folder_of(config.get("ckpt_path"))
         if self.subcommand != "fit" and run_folder is not None:
             config.trainer.logger = False

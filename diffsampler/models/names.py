@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.summary import HDI_PROB, Summary, summarise
 from diffsampler.target import Target
 
 
@@ -19,3 +20,10 @@ def labels_of(target: Target) -> Mapping[str, list[list[Any]]]:
     if not isinstance(target, NamedTarget):
         return {}
     return {name: [target.coords.get(dim, []) for dim in dims] for name, dims in target.dims.items()}
+
+
+def summary_of(target: Target, x: Tensor, log_weight: Tensor) -> Summary | None:
+    """The table of weighted draws x, with shape (n, D), where a target's values have names; else None."""
+    if not isinstance(target, NamedTarget):
+        return None
+    return summarise(values_of(target, x), log_weight, HDI_PROB, labels_of(target))

@@ -13,7 +13,7 @@ from diffsampler.log_z.resampling import systematic
 from diffsampler.models.export import to_arviz, to_dataframe
 from diffsampler.models.named_target import Values
 from diffsampler.models.names import labels_of, values_of
-from diffsampler.models.summary import Summary, summarise
+from diffsampler.models.summary import HDI_PROB, Summary, summarise
 from diffsampler.observables import ObservableEstimate, estimate_observable
 from diffsampler.target import Target
 
@@ -56,7 +56,7 @@ class Posterior:
             name = getattr(f, "__name__", "f")
         return estimate_observable(name, lambda x: f(values_of(self.target, x)), self.x, self.log_weight)
 
-    def summary(self, hdi_prob: float = 0.94) -> Summary:
+    def summary(self, hdi_prob: float = HDI_PROB) -> Summary:
         """Mean, standard deviation, highest-density interval, effective draws and Monte Carlo error of each parameter.
 
         By all weighted draws: Monte Carlo errors are those of the weights.

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 
+HDI_PROB = 0.94
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -20,6 +20,7 @@ from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
 from diffsampler.files import write_atomically
 from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.models.names import summary_of
 from diffsampler.observables import find_observables
 from diffsampler.report.distances import MAX_DRAWS, distances_of_target
 from diffsampler.report.metrics import wasserstein2
@@ -196,6 +197,9 @@ class Report(L.Callback):
             "ended": module.ended or None,
             "last_evaluations": summarise_history(module.history, target.log_z),
         }
+        parameters = summary_of(target, x, log_weight)
+        if parameters is not None:
+            results["parameters"] = parameters.to_dict()
         text = json.dumps(results, indent=2, allow_nan=False) + "\n"
         write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
         if module.ended:
@@ -203,6 +207,8 @@ class Report(L.Callback):
         elif results["step"] == 0 and not module.sampler.search_cost:
             print(UNTRAINED)
         print(found)
+        if parameters is not None:
+            print(parameters)
         for name, value in results["diagnostics"].items():
             print(f"  {name.replace('_', ' ')}: {value:.4g}")
         for name, value in distances.items():
@@ -211,6 +217,7 @@ class Report(L.Callback):
         if self.figures:
             from diffsampler.report.figures import save_figures
             from diffsampler.report.observable_figures import save_figures_of_target
+            from diffsampler.report.parameter_figures import save_parameter_figures
 
             paths = save_figures(
                 folder,
@@ -226,6 +233,7 @@ class Report(L.Callback):
                 module.loss.uses_flow,
                 module.loss.uses_log_z,
             )
+            paths += save_parameter_figures(folder, target, x, log_weight)
             paths += save_figures_of_target(folder, target, observables, x, log_weight, compared, found.observables)
             print(f"Figures: {', '.join(str(path) for path in paths)}")
 

@@ -107,11 +107,6 @@ def check_resumption(checkpoint: dict[str, Any], sampler: Sampler, trainer: L.Tr
     """Raise InputError where a run cannot go on from a checkpoint."""
     if "generators" not in checkpoint:
         raise InputError("This checkpoint was not written by diffsampler fit.")
-    if trainer.state.fn == "fit" and not checkpoint["generators"]:
-        raise InputError(
-            "This file is of a sampler alone, by Sampler.save, and not of a training that could go on: in Python, "
-            "Sampler.load(path, target) and fit(sampler)."
-        )
     if found := differences(checkpoint.get("parts", {}), sampler.describe()):
         raise InputError(f"The checkpoint is of a sampler made otherwise: {found}.")
     step, last = checkpoint["global_step"], trainer.max_steps

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar
 
 from diffsampler.behaviours import Behaviour
-from diffsampler.checkpoints import read_checkpoint
+from diffsampler.checkpoints import read_training
 from diffsampler.coordinates import FoundCoordinates
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.losses import Objective
@@ -109,7 +109,7 @@ def fit(
     if ckpt_path is None:
         search_first(sampler, seed, bar, module.budget.limit)
     else:
-        read_checkpoint(ckpt_path)  # raises in the user's language what Lightning raises in its own
+        read_training(ckpt_path)  # raises in the user's language what Lightning raises in its own
     try:
         trainer.fit(module, counts, ckpt_path=ckpt_path)
     except SystemExit as stop:

@@ -2,11 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from diffsampler import InputError, assess, compare
+from diffsampler.cli import main
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.sampler import Sampler
 from targets import Gaussian
@@ -80,3 +82,48 @@ def test_refuses_in_words(models: object, prior: object, message: str) -> None:
         compare(models, prior)
     with pytest.raises(InputError, match="no model 'z'"):
         compare({"a": estimate(0, 1), "b": estimate(0, 1)}).log_bayes_factor("a", "z")
+
+
+def run_of(folder: Path, log_z: float, high: float | None, grade: str = "trustworthy") -> str:
+    folder.mkdir(parents=True)
+    verdict = {"grade": grade, "reasons": ["good weights"], "next_steps": []}
+    results = {"log_z": log_z, "low": log_z - 0.1, "high": high, "verdict": verdict}
+    (folder / "results.json").write_text(json.dumps(results))
+    return str(folder)
+
+
+def test_runs_are_compared_from_the_command_line(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    a, b = run_of(Path("runs/A/version_0"), -31.3, -31.2), run_of(Path("runs/B/version_0"), -30.8, None, "doubtful")
+    main(["compare", a, b, "--prior=[1,3]", "--output=found.json", "--figure=found.png"])
+    printed = capsys.readouterr().out
+    assert "A/version_0" in printed and "verdict: doubtful" in printed
+    found = json.loads(Path("found.json").read_text())
+    odds = 3 * math.exp(0.5)
+    assert found["best"] == "B/version_0" and Path("found.png").stat().st_size > 5000
+    assert found["models"]["B/version_0"]["probability"]["value"] == pytest.approx(odds / (1 + odds))
+    assert found["models"]["A/version_0"]["log_bayes_factor"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["A"], "two runs or more"),
+        (["A", "nowhere"], "no results.json in 'nowhere'"),
+        (["A", "A"], "the same run twice"),
+        (["A", "broken"], "cannot be read"),
+        (["A", "reference"], "no log_z with a verdict"),
+        (["A", "B", "--prior=[1]"], "2 numbers"),
+    ],
+)
+def test_runs_that_cannot_be_compared(
+    arguments: list[str], message: str, working_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run_of(Path("A"), -31.3, -31.2)
+    run_of(Path("B"), -31.3, -31.2)
+    for name, text in (("broken", "{"), ("reference", '{"log_z": 1.0}')):
+        Path(name).mkdir()
+        Path(name, "results.json").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

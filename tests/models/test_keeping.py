@@ -1,0 +1,87 @@
+"""Samplers that are saved and loaded, and reports of models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributions import HalfNormal, Normal
+
+from diffsampler import InputError, Sampler, fit
+from diffsampler.cli import main
+from diffsampler.models import ModelTarget
+from targets import Gaussian
+
+MODEL = """
+import torch
+from torch.distributions import HalfNormal, Normal
+from diffsampler.models import ModelTarget
+
+class Mine(ModelTarget):
+    def __init__(self, scale: float = 1.0):
+        prior = {"mu": Normal(0.0, scale), "tau": HalfNormal(1.0), "z": Normal(torch.zeros(2), 1.0)}
+        super().__init__(prior=prior, dims={"z": ["school"]}, coords={"school": ["A", "B"]})
+        self.scale = scale
+"""
+
+
+def model(data: list[float], scale: float = 1.0) -> ModelTarget:
+    return ModelTarget(
+        prior={"mu": Normal(0.0, scale), "tau": HalfNormal(1.0)},
+        log_likelihood=lambda p, y: Normal(p["mu"][:, None], p["tau"][:, None]).log_prob(y),
+        data=data,
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    sampler = Sampler(model([0.1, 0.5]))
+    fit(sampler, max_steps=8, seed=0, tolerance=0.0, enable_progress_bar=False)
+    file = tmp_path / "kept" / "model.pt"
+    sampler.save(file)
+    again = Sampler.load(file, model([0.1, 0.5]))
+    assert torch.equal(again.sample(20, seed=1), sampler.sample(20, seed=1))
+    assert again.num_target_evaluations == sampler.num_target_evaluations
+    assert again.reference == sampler.reference and again.reference is not None
+    torch.load(file, weights_only=True)  # which refuses code
+    for other in (model([0.1, 0.6]), model([0.1, 0.5], scale=2.0), Gaussian(mean=[0.0, 0.0])):
+        with pytest.raises(InputError, match="made otherwise: target was ModelTarget"):
+            Sampler.load(file, other)
+    with pytest.raises(InputError, match="checkpoint file"):
+        Sampler.load(tmp_path / "nowhere.pt", model([0.1, 0.5]))
+
+
+def test_parts_are_named_again_where_they_were_chosen(tmp_path: Path) -> None:
+    sampler = Sampler(Gaussian(mean=[0.0, 0.0]), grid=7)
+    sampler.save(tmp_path / "a.pt")
+    with pytest.raises(InputError, match="grid was"):
+        Sampler.load(tmp_path / "a.pt", Gaussian(mean=[0.0, 0.0]), grid=9)
+    again = Sampler.load(tmp_path / "a.pt", Gaussian(mean=[0.0, 0.0]), grid=7)
+    assert torch.equal(again.sample(5, seed=0), sampler.sample(5, seed=0))
+
+
+def test_a_file_of_a_sampler_is_no_training(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Sampler(Gaussian(mean=[0.0, 0.0]), grid=7).save("a.pt")
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "fit",
+                "--model.target=Gaussian",
+                "--model.target.mean=[0.0,0.0]",
+                "--model.grid=7",
+                "--ckpt_path=a.pt",
+                "--trainer.accelerator=cpu",
+            ]
+        )
+    assert "Sampler.save" in capsys.readouterr().err
+
+
+def test_reports_name_parameters(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("my_model.py").write_text(MODEL)
+    small = ["--trainer.accelerator=cpu", "--data.batch_size=16", "--data.num_eval_samples=50", "--model.grid=5"]
+    fit_it = ["fit", "--model.target=my_model.Mine", "--trainer.max_steps=4", "--data.num_test_samples=300", *small]
+    main([*fit_it, "--data.steps_per_epoch=2"])
+    results = json.loads(Path("runs/Mine/version_0/results.json").read_text())
+    assert list(results["parameters"]) == ["mu", "tau", "z[A]", "z[B]"]
+    assert results["parameters"]["tau"]["mean"] > 0
+    assert Path("runs/Mine/version_0/parameters.png").stat().st_size > 5000
+    assert "hdi_3%" in capsys.readouterr().out
