@@ -14,6 +14,8 @@ from diffsampler.models.foreign_model import ForeignModel, rows_of, seed_of, val
 from diffsampler.models.named_target import Values
 from diffsampler.models.optional import import_extra
 
+UNVECTORISABLE = (NotImplementedError, ValueError, TypeError)
+
 
 class PyMCTarget(ForeignModel):
     """The posterior of a PyMC model on the space of its value variables, with its Jacobian and all constants.
@@ -138,7 +140,7 @@ def _density(model: Any) -> _Vectorised | _OneByOne:
         outputs = log_density
     try:
         return _Vectorised(_compiled(free, outputs, is_batched=True), len(outputs) > 1)
-    except Exception as error:
+    except UNVECTORISABLE as error:
         warnings.warn(
             "PyTensor cannot vectorise this model, which is asked one point at a time: workers=... shares them. It "
             f"says: {' '.join(str(error).split())[:200]}",
@@ -152,7 +154,7 @@ def _function(model: Any, outputs: Sequence[Any]) -> Callable[[np.ndarray], list
     outputs, free = _joined(model, outputs)
     try:
         return _compiled(free, outputs, is_batched=True)
-    except Exception:  # warned of when the density was compiled
+    except UNVECTORISABLE:  # warned of when the density was compiled
         one = _compiled(free, outputs, is_batched=False)
         return lambda rows: [np.stack(values) for values in zip(*map(one, rows), strict=True)]
 
@@ -174,16 +176,15 @@ def _joined(model: Any, outputs: Sequence[Any]) -> tuple[list[Any], Any]:
 def _compiled(free: Any, outputs: Sequence[Any], is_batched: bool) -> Callable[[np.ndarray], list[np.ndarray]]:
     from pymc.pytensorf import compile as compile_graph
     from pytensor import tensor
+    from pytensor.graph.fg import FunctionGraph
     from pytensor.graph.replace import vectorize_graph
-    from pytensor.graph.traversal import applys_between
     from pytensor.scan.op import Scan
 
     many = tensor.matrix("x", dtype="float64") if is_batched else free
     if is_batched:
         outputs = vectorize_graph(list(outputs), {free: many})
-        loops = (
-            node for node in applys_between([many], outputs) if isinstance(getattr(node.op, "core_op", None), Scan)
-        )
-        if next(loops, None) is not None:  # slower than one by one, and compiling it changes the user's own loop
+        nodes = FunctionGraph(outputs=list(outputs), clone=False).apply_nodes
+        # Repeated, a loop is slower than one by one, and compiling it changes the user's own.
+        if any(isinstance(getattr(node.op, "core_op", None), Scan) for node in nodes):
             raise NotImplementedError("a loop (scan) is taken as it is")
     return compile_graph([many], list(outputs), on_unused_input="ignore", trust_input=True)
