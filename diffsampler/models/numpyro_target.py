@@ -110,6 +110,7 @@ class _Density(EnergyOfMany):
             free = unconstrain_fn(tried, self.args, self.kwargs, values)
         self.shapes = {name: tuple(np.shape(free[name])) for name in latent}
         self.num_free = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        self.simplexes = [name for name, site in latent.items() if _is_simplex(site["fn"].support)]
         self.observed = {name: np.asarray(site["value"]) for name, site in sites.items() if site["is_observed"]}
         self.deterministics = [name for name, site in trace.items() if site["type"] == "deterministic"]
         self.dims = dims_of_plates(
@@ -174,7 +175,9 @@ class _Density(EnergyOfMany):
         from numpyro.infer.util import constrain_fn, log_likelihood, potential_energy
 
         def value(x: Any) -> Any:
-            return potential_energy(self.model, self.args, self.kwargs, self._sites(x))
+            free = self._sites(x)
+            energy = potential_energy(self.model, self.args, self.kwargs, free)
+            return energy - sum(_beyond_rounding(free[name]) for name in self.simplexes)
 
         def constrain(x: Any) -> Any:
             return constrain_fn(self.model, self.args, self.kwargs, self._sites(x), return_deterministic=True)
@@ -194,6 +197,28 @@ class _Density(EnergyOfMany):
             found[name] = x[start : start + size].reshape(shape)
             start += size
         return found
+
+
+def _is_simplex(support: Any) -> bool:
+    from numpyro.distributions import constraints
+
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.simplex
+
+
+def _beyond_rounding(free: Any) -> Any:
+    """What the log of the Jacobian of NumPyro's stick breaking lacks, for simplexes with free numbers (*, K - 1).
+
+    Where rounding ends so does it, and densities then end nowhere; elsewhere this is zero.
+    """
+    from jax import nn, numpy
+    from numpyro.distributions.transforms import StickBreakingTransform
+
+    shifted = free - numpy.log(numpy.arange(free.shape[-1], 0, -1))
+    log_det = nn.log_sigmoid(shifted) + numpy.cumsum(nn.log_sigmoid(-shifted), axis=-1)
+    transform = StickBreakingTransform()
+    return log_det.sum() - transform.log_abs_det_jacobian(free, transform(free)).sum()
 
 
 def _float64() -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform
 
 from diffsampler.energies import TorchBoltzmannWeight
 from diffsampler.errors import InputError, check_flag
@@ -17,6 +19,7 @@ from diffsampler.models.foreign_model import seed_of
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.optional import import_extra
 from diffsampler.models.plates import dims_of_plates
+from diffsampler.models.transforms import BY_VECTOR
 from diffsampler.target import check_log_z
 
 
@@ -70,7 +73,7 @@ class PyroTarget(NamedTarget):
             )
         if not sites:
             raise InputError("PyroTarget needs a model with parameters, and this one has none.")
-        shapes = {name: tuple(biject_to(site["fn"].support).inv(site["value"]).shape) for name, site in sites.items()}
+        shapes = {name: tuple(_map_onto(site["fn"].support).inv(site["value"]).shape) for name, site in sites.items()}
         super().__init__(sum(map(_size, shapes.values())), {**dims_of_plates(found), **(dims or {})}, coords)
         self.model, self.args, self.kwargs, self.sites = model, args, kwargs, shapes
         self.deterministics = gives_deterministics
@@ -118,7 +121,7 @@ class PyroTarget(NamedTarget):
                     found = _sampled(poutine.trace(self.model).get_trace(*self.args, **self.kwargs))
                 except NotImplementedError:  # an improper prior
                     return None
-                free = (biject_to(found[name]["fn"].support).inv(found[name]["value"]) for name in self.sites)
+                free = (_map_onto(found[name]["fn"].support).inv(found[name]["value"]) for name in self.sites)
                 draws.append(torch.cat([each.reshape(-1) for each in free]))
         x = torch.stack(draws)
         return x[x.isfinite().all(-1)]
@@ -138,7 +141,7 @@ class PyroTarget(NamedTarget):
         def value_of(site: dict[str, Any]) -> Tensor:
             name = site["name"]
             with torch.set_grad_enabled(has_gradients):  # Pyro asks for it without
-                values[name] = biject_to(site["fn"].support)(free[name])
+                values[name] = _map_onto(site["fn"].support)(free[name])
             return values[name]
 
         trace = poutine.trace(InitMessenger(value_of)(self.model)).get_trace(*self.args, **self.kwargs)
@@ -155,7 +158,7 @@ class PyroTarget(NamedTarget):
         log_joint = trace.log_prob_sum()
         for name, value in values.items():
             site = trace.nodes[name]
-            log_joint = log_joint + biject_to(site["fn"].support).log_abs_det_jacobian(site["free"], value).sum()
+            log_joint = log_joint + _map_onto(site["fn"].support).log_abs_det_jacobian(site["free"], value).sum()
         return -log_joint
 
     def _can_vectorise(self) -> bool:
@@ -186,6 +189,13 @@ class PyroTarget(NamedTarget):
                 each = [function(row) for row in rows]
                 found = {name: torch.stack([values[name] for values in each]) for name in each[0]}
         return {name: value.double().reshape(*x.shape[:-1], *value.shape[1:]) for name, value in found.items()}
+
+
+def _map_onto(support: Constraint) -> Transform:
+    """Pyro's own map, or one that does not stop where rounding does."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return BY_VECTOR[type(support)]() if type(support) in BY_VECTOR else biject_to(support)
 
 
 class _Weight(TorchBoltzmannWeight):

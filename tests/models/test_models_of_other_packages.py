@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from schools import (
     by_torch,
 )
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Dirichlet, Normal
 
 from diffsampler import InputError, Sampler, reference
 from diffsampler.counted import CountedTarget
 from diffsampler.log_z import estimate_log_z
-from diffsampler.models import NamedTarget, NumPyroTarget, PyMCTarget, PyroTarget, StanModel
+from diffsampler.models import ModelTarget, NamedTarget, NumPyroTarget, PyMCTarget, PyroTarget, StanModel
 from diffsampler.models.posterior import posterior_of
 
 
@@ -152,82 +151,6 @@ def test_the_evidence_is_that_of_the_model(make: Callable[..., NamedTarget], for
     assert abs(estimate.log_z - LOG_Z) < max(half, 0.02)
 
 
-# ---- PyMC
-
-
-@pytest.fixture
-def pymc() -> ModuleType:
-    return pytest.importorskip("pymc")
-
-
-@pytest.mark.adapters
-def test_parameters_out_of_range_are_of_zero_density_alone(pymc: ModuleType) -> None:
-    with pymc.Model() as model:
-        mu = pymc.Normal("mu")
-        pymc.Normal("x", 0, mu, observed=[1.0, 2.0])
-    target, x = PyMCTarget(model), torch.tensor([[1.0], [-1.0], [0.5]])
-    expected = [float(model.compile_logp()({"mu": np.array(each)})) for each in x[:, 0].tolist()]
-    assert expected[1] == -np.inf and target.log_prob(x).tolist() == pytest.approx(expected)
-    with pymc.Model() as model:
-        pymc.Normal("mu")
-        pymc.Poisson("k", 2.0)
-    with pytest.raises(InputError, match=r"^PyMCTarget takes no discrete parameters, and k is discrete: .*\.$"):
-        PyMCTarget(model)
-    with pytest.raises(InputError, match="must be a pymc.Model, got str"):
-        PyMCTarget("model")
-
-
-@pytest.mark.adapters
-def test_an_operation_of_the_users_may_fail_and_have_no_gradient(pymc: ModuleType) -> None:
-    import pytensor.tensor
-    from pytensor.graph import Apply, Op
-
-    class Cubed(Op):
-        def make_node(self, x: Any) -> Apply:
-            return Apply(self, [x], [x.type()])
-
-        def perform(self, node: Apply, inputs: list[Any], outputs: list[Any]) -> None:
-            if inputs[0] > 5:
-                raise FloatingPointError("too large")
-            outputs[0][0] = np.asarray(inputs[0] ** 3)
-
-    with pymc.Model() as model:
-        x = pymc.Normal("x")
-        pymc.Potential("p", -0.1 * pytensor.tensor.abs(Cubed()(x)))
-        pymc.Deterministic("d", Cubed()(x))
-    target, x = PyMCTarget(model), torch.tensor([[1.0], [6.0], [-2.0]])
-    assert not target.differentiable
-    with pytest.warns(UserWarning, match="The log-density at a point has raised FloatingPointError: too large"):
-        log_prob = target.log_prob(x)
-    expected = Normal(0, 1).log_prob(x[::2, 0]) - torch.tensor([0.1, 0.8])
-    torch.testing.assert_close(log_prob[::2], expected)
-    assert log_prob[1].isnan()
-    assert target.constrain(x[::2])["d"].tolist() == [1.0, -8.0]
-
-
-@pytest.mark.adapters
-def test_a_loop_is_asked_one_by_one(pymc: ModuleType) -> None:
-    import pytensor
-
-    with pymc.Model() as model:
-        growth = pymc.Normal("growth")
-        sizes = pytensor.scan(
-            lambda size, growth: size * growth,
-            outputs_info=[np.array(1.0)],
-            non_sequences=[growth],
-            n_steps=3,
-            return_updates=False,
-        )
-        pymc.Normal("y", sizes[-1], 1.0, observed=0.5)
-    with pytest.warns(UserWarning, match="cannot vectorise this model, which is asked one point at a time"):
-        target = PyMCTarget(model)
-    x = points(4)[:, :1]
-    expected = Normal(0, 1).log_prob(x[:, 0]) + Normal(x[:, 0] ** 3, 1).log_prob(torch.tensor(0.5))
-    torch.testing.assert_close(target.log_prob(x), expected)
-    torch.testing.assert_close(PyMCTarget(model, workers=2).log_prob(x), expected)
-    torch.testing.assert_close(target.score(x)[:, 0], -x[:, 0] + (0.5 - x[:, 0] ** 3) * 3 * x[:, 0] ** 2)
-
-
 # ---- NumPyro and Pyro
 
 
@@ -238,6 +161,24 @@ def test_jax_computes_in_float64_and_leaves_its_setting_alone() -> None:
     x = points(1100)
     assert target.log_prob(x).dtype == torch.float64 and jax.numpy.ones(2).dtype == jax.numpy.float32
     torch.testing.assert_close(target.log_prob(x)[1050:], target.log_prob(x[1050:]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.adapters
+def test_simplexes_end_far_out() -> None:
+    numpyro, pyro = pytest.importorskip("numpyro"), pytest.importorskip("pyro")
+    from numpyro import distributions
+    from pyro import distributions as distributions_of_pyro
+
+    shares = ModelTarget(prior={"w": Dirichlet(torch.tensor([1.0, 2.0, 3.0]))})
+    for target in (
+        NumPyroTarget(lambda: numpyro.sample("w", distributions.Dirichlet(np.array([1.0, 2.0, 3.0])))),
+        PyroTarget(lambda: pyro.sample("w", distributions_of_pyro.Dirichlet(torch.tensor([1.0, 2.0, 3.0])))),
+    ):
+        x = 3 * points(20)[:, :2]
+        torch.testing.assert_close(target.log_prob(x), shares.log_prob(x))
+        torch.testing.assert_close(target.score(x), shares.score(x))
+        far = torch.tensor([[-1e3, 0.0], [-2e3, 0.0], [-4e3, 0.0]])
+        assert (target.log_prob(far).diff() < -900).all()
 
 
 @pytest.mark.adapters
