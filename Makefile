@@ -23,7 +23,8 @@ test-slow: $(VENV)/.ready
 test-oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist worksteal --durations=20
 
-# With the programs of the extra `molecules`, and the pages that use them.
+# With the programs of the extras `molecules`, `pymc`, `numpyro`, `pyro`, `stan` and `posterior`, and the pages that use
+# them. Stan's own tests are skipped where BridgeStan has not fetched its sources.
 test-adapters: $(VENV)-adapters/.ready
 	$(VENV)-adapters/bin/python -m pytest -m "adapters and not slow" --durations=20
 
@@ -62,7 +63,8 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 
 $(VENV)-adapters/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-adapters
-	$(VENV)-adapters/bin/pip install --quiet --no-compile --editable ".[test,molecules]" --constraint constraints.txt
+	$(VENV)-adapters/bin/pip install --quiet --no-compile --constraint constraints.txt \
+		--editable ".[test,molecules,posterior,pymc,numpyro,pyro,stan]"
 	touch $@
 
 clean:

@@ -268,7 +268,7 @@ class Sampler(nn.Module):
     def posterior(
         self, num_draws: int = 2000, seed: int | None = 0, num_samples: int = 10_000, progress_bar: bool = False
     ) -> Posterior:
-        """Equally weighted draws, named and within constraints where the target is a `ModelTarget`.
+        """Equally weighted draws, named and within constraints where the target has names (`ModelTarget`, ...).
 
         Arguments:
             num_draws: of them.

@@ -66,6 +66,10 @@ MARKS = {
     "docs/lattices_and_angles.md": [pytest.mark.slow],
     "docs/without_learning.md": [pytest.mark.slow],
     "docs/external_energies.md": [pytest.mark.slow],
+    "docs/models_of_other_packages.md": [
+        pytest.mark.adapters,
+        pytest.mark.skipif(not all(map(find_spec, ("pymc", "numpyro", "pyro"))), reason="needs pymc, numpyro and pyro"),
+    ],
     "docs/molecules.md": [
         pytest.mark.adapters,
         pytest.mark.skipif(not (find_spec("openmm") and find_spec("ase")), reason="needs the extra molecules"),

@@ -23,7 +23,12 @@ class BoltzmannWeight:
         temperature: kT, in units of the energy.
         workers: in how many processes to evaluate it; 0 for this one.
         check: whether its forces are compared with differences, once, at the first points where they can be.
+
+    Attributes:
+        asked: what it is called in warnings.
     """
+
+    asked: str = "The energy of a configuration"
 
     def __init__(self, energy: Energy, temperature: float = 1.0, workers: int = 0, check: bool = True) -> None:
         self.energy = energy
@@ -61,7 +66,7 @@ class BoltzmannWeight:
         self._has_answered = True
         if found.failure is not None and not self._has_warned:
             self._has_warned = True
-            warn_of(f"The energy of a configuration has raised {type(found.failure).__name__}", found.failure)
+            warn_of(f"{self.asked} has raised {type(found.failure).__name__}", found.failure)
         usable = np.isfinite(found.energy)
         if with_forces and self._must_check and usable.any():
             self.check_at(rows[usable])
@@ -78,7 +83,12 @@ class TorchBoltzmannWeight:
         energy: of tensors with shape (n, D), or (D) unless `batched`.
         temperature: kT, in units of the energy.
         batched: whether it takes many configurations at once; if not, those that raise are NaN.
+
+    Attributes:
+        asked: what it is called in warnings.
     """
+
+    asked: str = "The energy of a configuration"
 
     def __init__(self, energy: Callable[[Tensor], Tensor], temperature: float = 1.0, batched: bool = True) -> None:
         self.energy, self.batched = energy, batched
@@ -107,7 +117,7 @@ class TorchBoltzmannWeight:
             raise failure
         if failure is not None and not self._has_warned:
             self._has_warned = True
-            warn_of(f"The energy of a configuration has raised {type(failure).__name__}", failure)
+            warn_of(f"{self.asked} has raised {type(failure).__name__}", failure)
         return torch.stack(values) if values else rows.sum(-1)
 
 

@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate
-from diffsampler.models.model_target import ModelTarget, Values
+from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.names import labels_of
 from diffsampler.models.summary import entries
 from diffsampler.target import Target
@@ -31,13 +32,14 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
         "sample_stats": {name: _chain(value) for name, value in stats.items()},
     }
     dims, coords = {}, {}
-    if isinstance(target, ModelTarget):
+    if isinstance(target, NamedTarget):
         dims, coords = dict(target.dims), dict(target.coords)
-        log_likelihood = target.log_likelihoods(x)
-        if log_likelihood is not None:
-            groups["log_likelihood"] = {"data": _chain(log_likelihood)}
-        if target.data is not None:
-            groups["observed_data"] = {name: value.cpu().numpy() for name, value in target.data.given.items()}
+        terms = target.log_likelihoods(x)
+        if terms is not None:
+            by_name = {"data": terms} if isinstance(terms, Tensor) else terms
+            groups["log_likelihood"] = {name: _chain(value) for name, value in by_name.items()}
+        if observed := target.observed_data:
+            groups["observed_data"] = {name: torch.as_tensor(value).cpu().numpy() for name, value in observed.items()}
     evidence = {"log_evidence": estimate.log_z, "log_evidence_low": estimate.low, "log_evidence_high": estimate.high}
     attrs = {
         "posterior": {"inference_library": "diffsampler"},

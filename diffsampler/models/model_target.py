@@ -12,13 +12,12 @@ from diffsampler.errors import InputError, check_flag
 from diffsampler.models.data import Data, as_data
 from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
+from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.parameters import Parameter
-from diffsampler.target import Target, check_log_z
-
-Values = dict[str, Tensor]
+from diffsampler.target import check_log_z
 
 
-class ModelTarget(Target):
+class ModelTarget(NamedTarget):
     """The density of a model's parameters, whose integral is the evidence p(data).
 
     Written as one function, the log of the joint density of parameters and data, or as priors and a likelihood. The
@@ -75,7 +74,7 @@ class ModelTarget(Target):
         if (log_joint is None) == (prior is None):
             raise InputError("ModelTarget needs either log_joint and parameters, or prior and log_likelihood.")
         found = read_parameters(parameters, prior)
-        super().__init__(sum(parameter.num_free for parameter in found.values()))
+        super().__init__(sum(parameter.num_free for parameter in found.values()), dims, coords)
         self.declared, self.columns, start = found, {}, 0
         for name, parameter in found.items():
             self.columns[name] = slice(start, start + parameter.num_free)
@@ -83,8 +82,6 @@ class ModelTarget(Target):
         self.log_joint, self.log_likelihood = log_joint, log_likelihood
         self.prior = None if prior is None else {name: in_double(each) for name, each in prior.items()}
         self.batched = check_flag("batched", batched)
-        self.dims = {name: [names] if isinstance(names, str) else list(names) for name, names in (dims or {}).items()}
-        self.coords = {name: list(labels) for name, labels in (coords or {}).items()}
         self.log_z = check_log_z(type(self).__name__, log_z)
         self.data: Data | None = as_data(data)
         if prior is not None and data is not None and log_likelihood is None:
@@ -142,6 +139,10 @@ class ModelTarget(Target):
             "prior": self.prior,
             "data": None if self.data is None else self.data.given,
         }
+
+    @property
+    def observed_data(self) -> Values:
+        return {} if self.data is None else self.data.given
 
     def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given."""

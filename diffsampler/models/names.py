@@ -5,25 +5,25 @@ from typing import Any
 
 from torch import Tensor
 
-from diffsampler.models.model_target import ModelTarget, Values
+from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.summary import HDI_PROB, Summary, summarise
 from diffsampler.target import Target
 
 
 def values_of(target: Target, x: Tensor) -> Values:
     """Values by name, float64, at points x of a target, with shape (n, D); "x" where they have no names."""
-    return target.constrain(x.double()) if isinstance(target, ModelTarget) else {"x": x.double()}
+    return target.constrain(x.double()) if isinstance(target, NamedTarget) else {"x": x.double()}
 
 
 def labels_of(target: Target) -> Mapping[str, list[list[Any]]]:
     """The labels along each dimension of parameters whose dimensions have them, by name."""
-    if not isinstance(target, ModelTarget):
+    if not isinstance(target, NamedTarget):
         return {}
     return {name: [target.coords.get(dim, []) for dim in dims] for name, dims in target.dims.items()}
 
 
 def summary_of(target: Target, x: Tensor, log_weight: Tensor) -> Summary | None:
     """The table of weighted draws x, with shape (n, D), where a target's values have names; else None."""
-    if not isinstance(target, ModelTarget):
+    if not isinstance(target, NamedTarget):
         return None
     return summarise(values_of(target, x), log_weight, HDI_PROB, labels_of(target))

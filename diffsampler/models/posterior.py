@@ -11,7 +11,7 @@ from diffsampler.errors import InputError, check_count
 from diffsampler.log_z import LogZEstimate
 from diffsampler.log_z.resampling import systematic
 from diffsampler.models.export import to_arviz, to_dataframe
-from diffsampler.models.model_target import Values
+from diffsampler.models.named_target import Values
 from diffsampler.models.names import labels_of, values_of
 from diffsampler.models.summary import HDI_PROB, Summary, summarise
 from diffsampler.observables import ObservableEstimate, estimate_observable
@@ -68,7 +68,7 @@ class Posterior:
 
         `posterior`; `sample_stats`, with `lp`, `energy` and `log_weight` (of the free numbers, as Stan's `lp__` is)
         and, as attributes, `khat`, `log_evidence` and its interval; `log_likelihood`, `observed_data`, coords and dims
-        where a `ModelTarget` knows them.
+        where the target knows them.
 
         Raises:
             InputError: if ArviZ is not installed.

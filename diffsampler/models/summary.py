@@ -72,9 +72,7 @@ def summarise(
             away = column - mean
             variance = (share * away.square()).sum()
             error = (share * away).square().sum().sqrt()
-            if (
-                effective < TOO_FEW
-            ):  # the mean is nearly the heaviest draw, and its error by the delta method nearly none
+            if effective < TOO_FEW:  # the mean is nearly the heaviest draw, and that error nearly none
                 error = error.maximum((variance / effective).sqrt())
             low, high = _narrowest(column, share, hdi_prob)
             rows[label] = {

@@ -1,0 +1,68 @@
+"""Models of other packages, which are asked in arrays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsampler.energies import BoltzmannWeight, Energy
+from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.target import check_log_z
+
+
+class ForeignModel(NamedTarget):
+    """A model whose log-density and score another package computes, float64, of free numbers.
+
+    Arguments:
+        density: its "energy" is minus the log-density, Jacobian and all constants included, its "forces" the score.
+        dim: how many free numbers there are.
+        workers: in how many processes to evaluate it; 0 for this one.
+        dims: the names of a parameter's dimensions, by its name.
+        coords: the labels along a dimension, by its name.
+        log_z: the log evidence, where it is known exactly.
+    """
+
+    def __init__(
+        self,
+        density: Energy,
+        dim: int,
+        workers: int = 0,
+        dims: Mapping[str, list[str]] | None = None,
+        coords: Mapping[str, list[Any]] | None = None,
+        log_z: float | None = None,
+    ) -> None:
+        super().__init__(dim, dims, coords)
+        self.fn = _Weight(density, workers=workers, check=False)
+        self.differentiable = density.has_forces
+        self.log_z = check_log_z(type(self).__name__, log_z)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fn.log_prob_and_score(x) if self.differentiable else super().log_prob_and_score(x)
+
+
+class _Weight(BoltzmannWeight):
+    asked = "The log-density at a point"
+
+
+def rows_of(x: Tensor) -> np.ndarray:
+    """Points with shape (*, D) as an array of its own, float64, with shape (n, D)."""
+    return x.detach().reshape(-1, x.shape[-1]).to("cpu", torch.float64, copy=True).numpy()
+
+
+def values_like(x: Tensor, values: Mapping[str, Any]) -> Values:
+    """Arrays by name, with shapes (n, *shape), as float64 tensors with shapes (*, *shape) beside x."""
+    found = {}
+    for name, value in values.items():
+        value = torch.from_numpy(np.array(value, dtype=np.float64))
+        found[name] = value.reshape(*x.shape[:-1], *value.shape[1:]).to(x.device)
+    return found
+
+
+def seed_of(generator: torch.Generator | None) -> int:
+    """For another package's noise, below 2^31."""
+    return int(torch.randint(2**31 - 1, (), generator=generator, device=getattr(generator, "device", "cpu")))
