@@ -84,7 +84,7 @@ def assess(
             has no finite mean.
     """
     check_instance("sampler", sampler, Sampler, "Sampler(target), after fit")
-    asked = find_observables(sampler.target, observables)
+    asked = find_observables(sampler.target, observables, tried=observables is not None)
     generator = new_generator("test", seed, device=sampler.device)
     x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
     estimate = sampler.estimate_from(log_weight)

@@ -98,6 +98,9 @@ def compare_log_z(
 ) -> Comparison:
     """The same of log Z with the ends of its interval, and verdicts, by name."""
     log_prior = _log_prior(list(log_z), prior)
+    for name, (value, *_) in log_z.items():
+        if not math.isfinite(value):
+            raise InputError(f"log Z of {name} must be a finite number, got {value!r}.")
     ranked = dict(sorted(log_z.items(), key=lambda item: -item[1][0]))
     probability = {name: _probability(name, ranked, log_prior) for name in ranked}
     worst = max(verdicts.values(), key=lambda verdict: GRADES.index(verdict.grade))
@@ -130,12 +133,23 @@ def _probability(
     for key, (_, low, high) in log_z.items():
         share = 1.0 if key == name else math.exp(rest[key] - highest) / total
         variance += (share * (high - low) / (2 * NORMAL_97_5)) ** 2 if share else 0.0
+    if not math.isfinite(variance):  # ends that are not there: from the least that it may be to the most
+        lowest, highest = (
+            log_prior[name] + log_z[name][end] - _log_sum([log_prior[key] + log_z[key][3 - end] for key in rest])
+            for end in (1, 2)
+        )
+        return _logistic(log_odds), _logistic(lowest), _logistic(highest)
     error = NORMAL_97_5 * math.sqrt(variance)
     return _logistic(log_odds), _logistic(log_odds - error), _logistic(log_odds + error)
 
 
+def _log_sum(values: list[float]) -> float:
+    highest = max(values)
+    return highest if math.isinf(highest) else highest + math.log(sum(math.exp(value - highest) for value in values))
+
+
 def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
+    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0  # where exp would overflow
 
 
 def _ends(figures: tuple[float, float, float]) -> dict[str, float | None]:

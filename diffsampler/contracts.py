@@ -1,5 +1,6 @@
 """What parts must return: asked once for two states, so that a mistake is named here and not inside of a rollout."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -7,9 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.policy import Policy
+from diffsampler.processes import Process
+from diffsampler.repeatable import differ
 from diffsampler.spaces.kernels import Kernel
+
+NUM_AROUND = 8
+ALIKE, NEGLIGIBLE = 1e-5, 1e-3  # relative to a value, and in nats
 
 
 @torch.no_grad()
@@ -50,6 +57,35 @@ def check_parts(policy: Policy) -> None:
             )
     if flow is not None and _is_own(flow):
         ask(f"flow {type(flow).__name__}", _at_half_time(flow, x, x[:, 0]), numbers)
+
+
+@torch.no_grad()
+def check_periodic(target: CountedTarget, process: Process) -> None:
+    """Ask a target that declares nothing whether it is the same once around, where a process takes it to be of angles.
+
+    Arguments:
+        target: the density of x.
+        process: which walks in its coordinates.
+
+    Raises:
+        InputError: if its log_prob is another one at x and at x + 2 pi.
+    """
+    is_angle = process.space.angles[: target.dim]
+    if target.density.user_target.space is not None or not is_angle.any():
+        return
+    own = next(target.density.buffers(), next(target.density.parameters(), torch.empty(0)))
+    noise = torch.rand(NUM_AROUND, target.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = math.pi * (2 * noise - 1)
+    here, there = (target.log_prob(at.to(own.device)) for at in (x, x + 2 * math.pi * is_angle))
+    known = here.isfinite() & there.isfinite()  # zero density outside of one period is a way to say which
+    here, there = here[known], there[known]
+    if differ(here, there, NEGLIGIBLE, max(ALIKE, 1e3 * target.rounding)):
+        k = int((here - there).abs().argmax())
+        raise InputError(
+            f"process {type(process).__name__} walks on angles, but {target.name}.log_prob is {float(here[k]):.6g} at "
+            f"some x and {float(there[k]):.6g} at x + 2 pi: take another process for reals, such as PinnedBrownian, "
+            "declare by periodic which coordinates are angles, of period 2 pi, or return -inf outside of [-pi, pi)."
+        )
 
 
 def _at_half_time(network: Any, x: Tensor, *more: Tensor) -> Callable[[], Any]:

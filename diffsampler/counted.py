@@ -15,6 +15,12 @@ from diffsampler.target import Target
 NUM_COMPARED = 16
 MAX_ROUNDING = 1e-3  # nats
 VALIDATION = re.compile(r"Expected (?:value argument|parameter) .* distribution (\w+)\(", re.DOTALL)
+OF_FEWER_DIMENSIONS = {
+    "Dirichlet": "points of a simplex",
+    "LKJCholesky": "Cholesky factors of correlations",
+    "Wishart": "symmetric matrices",
+    "InverseWishart": "symmetric matrices",
+}
 
 
 class NetworkCounter:
@@ -168,7 +174,13 @@ class CountedTarget:
 
     def explain(self, error: ValueError) -> None:
         """Say in one sentence what torch.distributions says at length of values outside of a support: InputError."""
-        if match := VALIDATION.search(str(error)):
+        if (match := VALIDATION.search(str(error))) and match[1] in OF_FEWER_DIMENSIONS:
+            raise InputError(
+                f"{self.name}.log_prob asks {match[1]} of torch.distributions at all points of R^{self.dim}, but "
+                f"{OF_FEWER_DIMENSIONS[match[1]]} have fewer dimensions than numbers. Write it as a model, whose "
+                f"parameters know where they live: diffsampler.models.ModelTarget(prior={{'w': {match[1]}(...)}})."
+            ) from error
+        if match:
             raise InputError(
                 f"{self.name}.log_prob raises outside of its support: {match[1]} of torch.distributions validates "
                 "its arguments. Where x are parameters of a model, diffsampler.models.ModelTarget knows where each of "

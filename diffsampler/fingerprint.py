@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 NUM_SHOWN = 16
@@ -23,12 +24,24 @@ def describe(part: Any) -> str:
         return f"{{{', '.join(f'{name}: {describe(value)}' for name, value in part.items())}}}"
     if isinstance(part, Tensor):
         few = part.numel() <= NUM_SHOWN
-        return str(part.tolist()) if few else f"{tuple(part.shape)} of sum {float(part.detach().double().sum()):.9g}"
+        return str(part.tolist()) if few else f"{tuple(part.shape)} of sums {_sums(part.detach().double().flatten())}"
+    if isinstance(part, Distribution):  # which keeps things under other names than it takes them
+        kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+        return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
     if isinstance(part, type | Callable) and hasattr(part, "__qualname__"):
         return part.__qualname__
-    names = inspect.signature(type(part).__init__).parameters
-    kept = {name: getattr(part, name) for name in names if name not in LEFT_OUT and hasattr(part, name)}
+    if hasattr(part, "fingerprint"):
+        kept = part.fingerprint()
+    else:
+        names = inspect.signature(type(part).__init__).parameters
+        kept = {name: getattr(part, name) for name in names if name not in LEFT_OUT and hasattr(part, name)}
     return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
+
+
+def _sums(values: Tensor) -> str:
+    """Two numbers that tell most lists apart, of the same numbers in another order too."""
+    order = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device)
+    return f"{float(values.sum()):.9g}, {float((values * order).sum()):.9g}"
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:

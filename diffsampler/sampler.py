@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diffsampler.assembly import assemble
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint
+from diffsampler.contracts import check_periodic
 from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
@@ -115,7 +116,7 @@ class Sampler(nn.Module):
         if checkpoint_activations is not None:
             check_flag("checkpoint_activations", checkpoint_activations)
         self.checkpoint_activations = checkpoint_activations
-        self.was_trained = False
+        self.was_trained = self._is_checked = False
         take_parts(self, *ready.values())
         self._is_built = True
 
@@ -158,6 +159,16 @@ class Sampler(nn.Module):
     def device(self) -> torch.device:
         """The device of draws."""
         return self.policy.device
+
+    def check_angles(self) -> None:
+        """Raise InputError, at the first time, where the process takes for angles what the target does not."""
+        if self._is_checked or self.coordinates is not None or self.measure is not None:
+            return
+        counter = CountedTarget(self.target)
+        with naming_the_target(self.target, "A first look"):
+            check_periodic(counter, self.policy.process)
+        self.counter.num_evaluations += counter.num_evaluations
+        self._is_checked = True
 
     def search(
         self, seed: int = 0, progress: Callable[[float], None] | None = None, max_evaluations: int | None = None
@@ -237,6 +248,7 @@ class Sampler(nn.Module):
         """
         generator = self._generator(seed, generator)
         check_count("batch_size", batch_size)
+        self.check_angles()
         try:
             x = torch.empty(
                 check_count("num_samples", num_samples), self.target.dim, dtype=self.dtype, device=self.device
@@ -303,6 +315,7 @@ class Sampler(nn.Module):
         generator = self._generator(seed, generator)
         if method not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+        self.check_angles()
         return METHODS[method](self.dynamics, num_samples, generator, batch_size, progress_bar)
 
     def log_prob(

@@ -219,7 +219,7 @@ class FunctionTarget(Target):
         if not callable(energy):
             raise InputError(f"energy must be a function of configurations, got {energy!r}.")
         target = cls(energy, dim, **declarations)
-        tried = _points_within(target) if points is None else torch.as_tensor(points, dtype=torch.float64, device="cpu")
+        tried = points_within(target) if points is None else torch.as_tensor(points, dtype=torch.float64, device="cpu")
         if tried.ndim != 2 or tried.shape[-1] != target.dim or not len(tried):
             raise InputError(f"points must have shape (n, {target.dim}), got {tuple(tried.shape)}.")
         found, by_autograd = read_energy(energy, forces, check_flag("batched", batched), tried.numpy())
@@ -237,12 +237,12 @@ class FunctionTarget(Target):
         return self.fn.log_prob_and_score(x) if known else super().log_prob_and_score(x)
 
 
-def _points_within(target: Target) -> Tensor:
-    """Points near the origin and far from it, where a target may be asked, float64, with shape (8, D)."""
+def points_within(target: Target, n: int = 8) -> Tensor:
+    """Points near the origin and far from it, where a target may be asked, float64, with shape (n, D)."""
     noise = torch.randn(
-        8, target.dim, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu"
+        n, target.dim, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float64, device="cpu"
     )
-    z = torch.logspace(-1, 1, 8, dtype=torch.float64, device="cpu").unsqueeze(-1) * noise
+    z = torch.logspace(-1, 1, n, dtype=torch.float64, device="cpu").unsqueeze(-1) * noise
     support, space = support_of(target), space_of(target)
     return support.forward(z)[0] if support is not None else space.to_target(space.wrap(space.from_target(z)))
 

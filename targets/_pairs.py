@@ -9,12 +9,30 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from diffsampler.observables import HeatCapacity, Observable
 from diffsampler.spaces import Particles
 from diffsampler.target import Target
 
 __all__ = ["PairTarget"]
 
 CACHED = 2**17  # distances that a core's cache holds: LJ-55 takes a third of the time
+
+
+class Shares(Observable):
+    """Which share of the numbers of a draw is in each bin, with shape (n, k).
+
+    Arguments:
+        f: the numbers of x, with shape (n, m), for x with shape (n, D).
+        edges: of the k bins, ascending.
+    """
+
+    def __init__(self, f: Callable[[Tensor], Tensor], edges: Sequence[float]) -> None:
+        self.f = f
+        self.edges = torch.tensor(edges, dtype=torch.float64, device="cpu")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        numbers, edges = self.f(x).unsqueeze(-1), self.edges.to(x)
+        return ((numbers >= edges[:-1]) & (numbers < edges[1:])).to(x.dtype).mean(-2)
 
 
 class PairTarget(Target):
@@ -86,18 +104,14 @@ class PairTarget(Target):
 
     @property
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Energy and its square, the mean distance of pairs, and the share of pairs in each bin of distances."""
+        """Energy, its square and its variance; the mean distance of pairs, and their share in each bin of distances."""
         return {
             "energy": self.energy,
             "energy_squared": lambda x: self.energy(x).square(),
+            "heat_capacity": HeatCapacity(self.energy),
             "pair_distance": lambda x: self.pair_distances(x).mean(-1),
-            "pair_distance_histogram": self._shares,
+            "pair_distance_histogram": Shares(self.pair_distances, self.distance_edges),
         }
-
-    def _shares(self, x: Tensor) -> Tensor:
-        distances = self.pair_distances(x).unsqueeze(-1)
-        edges = torch.tensor(self.distance_edges, dtype=x.dtype, device=x.device)
-        return ((distances >= edges[:-1]) & (distances < edges[1:])).to(x.dtype).mean(-2)
 
     def _centred(self, x: Tensor) -> Tensor:
         particles = x.unflatten(-1, (self.num_particles, self.dimension))

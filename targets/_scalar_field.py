@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
+from diffsampler.observables import Susceptibility
 from diffsampler.spaces import Lattice
 from diffsampler.target import Target
 from targets._transfer import Vertex, settled_log_trace
@@ -68,13 +69,14 @@ class ScalarField(Target):
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Of the magnetisation m, the mean over sites: m, |m|, m^2 and whether m > 0; the action and its square.
 
-        The susceptibility is V (<m^2> - <|m|>^2), or V <m^2> where m is 0 on average.
+        `susceptibility` is V (<m^2> - <|m|>^2); papers also say V <m^2>, where m is 0 on average.
         """
         return {
             "magnetisation": lambda x: x.mean(-1),
             "absolute_magnetisation": lambda x: x.mean(-1).abs(),
             "magnetisation_squared": lambda x: x.mean(-1).square(),
             "positive_magnetisation": lambda x: (x.mean(-1) > 0).to(x.dtype),
+            "susceptibility": Susceptibility(lambda x: x.mean(-1), self.dim),
             "action": self.action,
             "action_squared": lambda x: self.action(x).square(),
         }

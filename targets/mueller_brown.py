@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import check_positive
+from diffsampler.observables import HeatCapacity
 from diffsampler.target import Target
 
 __all__ = ["MuellerBrown"]
@@ -60,10 +61,11 @@ class MuellerBrown(Target):
 
     @property
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """V and its square, both coordinates, and the share of the lowest basin, taken as y > 0.8."""
+        """V, its square and the heat capacity; both coordinates; the share of the lowest basin, taken as y > 0.8."""
         return {
             "energy": self.energy,
             "energy_squared": lambda x: self.energy(x).square(),
+            "heat_capacity": HeatCapacity(self.energy, self.beta),
             "x": lambda x: x[..., 0],
             "y": lambda x: x[..., 1],
             "upper_basin": lambda x: (x[..., 1] > 0.8).to(x.dtype),
@@ -85,7 +87,9 @@ class MuellerBrown(Target):
         """The means of `observables` but for the share, whose edge a grid does not resolve, by the same rule."""
         points, _ = self._grid(MAX_POINTS // 2)
         weights = self.log_prob(points).softmax(0)
-        return {name: float(weights @ f(points)) for name, f in self.observables.items() if name != "upper_basin"}
+        known = [name for name in self.observables if name not in ("upper_basin", "heat_capacity")]
+        means = {name: float(weights @ self.observables[name](points)) for name in known}
+        return {**means, "heat_capacity": self.beta**2 * (means["energy_squared"] - means["energy"] ** 2)}
 
     def _grid(self, size: int) -> tuple[Tensor, float]:
         """Points of the trapezoidal rule, and the log of a cell's area.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy.special import ive
 from torch import Tensor
 
 from diffsampler.errors import check_positive
+from diffsampler.observables import HeatCapacity, Susceptibility, magnetisation
 from diffsampler.spaces import Circle, Lattice
 from diffsampler.target import Target
 from targets._angles import bessel_ratios, log_bessel_sum, sample_closed
@@ -74,11 +75,13 @@ class XYModel(Target):
 
     @property
     def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Energy and its square, for the heat capacity beta^2 (<E^2> - <E>^2); the squared magnetisation."""
+        """Energy, its square and the heat capacity; the squared magnetisation m^2 and V (<m^2> - <m>^2)."""
         return {
             "energy": self.energy,
             "energy_squared": lambda x: self.energy(x).square(),
+            "heat_capacity": HeatCapacity(self.energy, self.beta),
             "magnetisation_squared": self.magnetisation_squared,
+            "susceptibility": Susceptibility(partial(magnetisation, space=self.space), self.dim),
         }
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents, cholesky
 from diffsampler.baseline.moves import Particles
-from diffsampler.baseline.search import check_bounded
+from diffsampler.baseline.search import check_bounded, check_resolved
 from diffsampler.baseline.walkers import spread_out
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
@@ -70,6 +70,7 @@ def follow_gradients(target: CountedTarget, x: Tensor, generator: torch.Generato
         if not len(moving):
             break
     check_bounded(target, here.x, here.log_prob)
+    check_resolved(target, here.log_prob)
     # Where many paths have met, one of them goes on.
     rows = climbing = torch.tensor(best.distinct(range(len(here.x)))[:MAX_REFINED], device=x.device)
     for iteration in range(MAX_NEWTON):

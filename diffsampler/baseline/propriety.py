@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsampler.baseline import directions, reasons
+from diffsampler.baseline import directions, reasons, undeclared
 from diffsampler.baseline.edges import reason_at_edges
 from diffsampler.baseline.periods import period_of
 from diffsampler.baseline.reasons import ROUNDING, SLACK, Lines, Reason
@@ -28,6 +28,7 @@ SHRINKING = (0.1, 1e-2, 1e-3, 1e-5, 1e-7)
 NEAR_THE_BEST = 1e4  # nats
 HAS_MASS = 50.0  # nats for each coordinate: of what is lower only a region 1e21 times as wide has mass
 ON_AN_EDGE, NUM_BESIDE = 1e-3, 2
+RESOLVED = 1e3  # of coordinates, up to which periods of common size are known to all digits that matter
 LARGEST = 1e60  # of coordinates, so that powers of what is far beyond are numbers too
 # Decades, in units that the density's own width is at most of: a Gaussian of width 1e14 falls in the end.
 AXIS_DECADES, AXIS_DECADES_IN_FLOAT32 = (18.0, 30.0), (5.0, 9.0)
@@ -65,7 +66,7 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
 
 class _Walk:
     def __init__(self, target: CountedTarget, x: Tensor, generator: torch.Generator | None) -> None:
-        self.target = target
+        self.target, self.user_target = target, target.density.user_target
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         x = x.double()[x.isfinite().all(-1)]
         x = x * (LARGEST / x.abs().amax(-1, keepdim=True)).clamp(max=1.0)
@@ -181,20 +182,43 @@ class _Walk:
         along_axes = self.walk(torch.cat([eye, -eye]), far.expand(2 * len(eye), 2), 1.0, first)
         periods = self._periods(along_axes)
         if periods:
-            return reasons.repeats(periods)
+            every = len(periods) == min(dim, MAX_ANGLES)
+            return reasons.repeats(periods, undeclared.angles_declared(self.user_target, [*periods], every))
         radial = directions.scaled(self.noise(NUM_RADIAL, dim) * self.scales)
         everywhere = self.confirmed(self.walk(radial, far.expand(len(radial), 2), float(dim), first))
         endless = self.confirmed(along_axes)
         if len(everywhere.v) == NUM_RADIAL and (dim == 1 or len(endless.v) in (0, 2 * len(eye))):
-            return reasons.along(everywhere, "in every direction", self.highest)
+            return self._apart(everywhere, "in every direction")
         if len(endless.v):
-            return reasons.along(endless, reasons.named_axes(endless.v), self.highest)
+            return self._apart(endless, reasons.named_axes(endless.v))
         for found, others in ((self._oblique(), ""), (everywhere if len(everywhere.v) > 1 else None, " and others")):
             if found is not None:
-                row, particles = reasons.free_particles(found.v)
-                where = f"along {reasons.named_direction(found.v[row])}{others}"
-                return reasons.along(found.those([row]), where, self.highest).with_way_out(particles)
+                return self._along_one(found, others)
         return self._scaling()
+
+    def _apart(self, lines: Lines, where: str) -> Reason:
+        """Why there is no integral along lines on which particles, if x is some, fly apart."""
+        if undeclared.are_particles(self.user_target):
+            found = reasons.along(lines, "as particles fly apart", self.highest)
+            return found if found.rises else found._replace(ways_out=undeclared.TRAP)
+        found = reasons.along(lines, where, self.highest)
+        free = None if found.rises else self._free_particles()
+        return found.with_way_out(free.way_out_of_flying_apart if free else "")
+
+    def _along_one(self, lines: Lines, others: str) -> Reason:
+        """The same for directions of several coordinates: one is named."""
+        if undeclared.are_particles(self.user_target):
+            return self._apart(lines, "")
+        free = self._free_particles()
+        row = reasons.row_of_blocks(lines.v, free.dimension) if free else 0
+        where = f"along {reasons.named_direction(lines.v[row])}{others}"
+        found = reasons.along(lines.those([row]), where, self.highest)
+        return found.with_way_out(free.way_out if free else "")
+
+    def _free_particles(self) -> undeclared.Free | None:
+        if self.target.dim != self.user_target.dim or self.target.dim == 1:
+            return None
+        return undeclared.free_particles(self.user_target, self.log_prob, self.noise, self.target.rounding)
 
     def _scaling(self) -> Reason | None:
         """Whether some coordinates are known up to a factor only: the others balance it, and its orbits are endless."""
@@ -259,7 +283,11 @@ class _Walk:
         return found
 
     def _period_of(self, index: int, others: Sequence[float] = ()) -> float | None:
-        return period_of(self.log_prob, self.bases[:3], index, [*others], self.in_float32)
+        x = self.bases[:3]
+        # A search without gradients may have gone so far out that no period of common size can be told there.
+        nearer = x * (RESOLVED / x.abs().amax(-1, keepdim=True)).clamp(max=1.0)
+        x = torch.where(self.log_prob(nearer).isfinite().unsqueeze(-1), nearer, x)
+        return period_of(self.log_prob, x, index, [*others], self.in_float32)
 
 
 def _spread_over(n: int, count: int, repeated: bool = False) -> Tensor:

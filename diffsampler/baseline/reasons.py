@@ -33,6 +33,7 @@ class Reason(NamedTuple):
 
     what: str
     ways_out: str = "add a prior or a confining term, fix a coordinate, or return -inf outside of a region"
+    rises: bool = False
 
     def with_way_out(self, first: str) -> "Reason":
         """The same, with a way out before all others, if there is one."""
@@ -49,7 +50,7 @@ def along(lines: Lines, where: str, highest: Tensor) -> Reason:
     rises = (change > 1) & (steps > -ROUNDING).all(-1)
     if 2 * rises.sum() > len(rises) or values[:, -1].isposinf().any():
         found = Reason(f"rises without bound {where}, to {float(values.max()):.3g}")
-        return found._replace(ways_out=f"if it is an energy return minus that, else {found.ways_out}")
+        return found._replace(rises=True, ways_out=f"if it is an energy return minus that, else {found.ways_out}")
     if (steps > SLACK).any():
         return Reason(f"does not fall {where}, however far")
     if (change < -1).all():
@@ -71,14 +72,14 @@ def scaled_at_will(w: Tensor) -> Reason:
     return Reason(f"is the same at {' and '.join(factors)} for every c")
 
 
-def repeats(periods: dict[int, float]) -> Reason:
-    """The coordinates of each period."""
+def repeats(periods: dict[int, float], declared: str) -> Reason:
+    """The coordinates of each period, and how angles are declared."""
     shared = _by_value({index: f"{period:.4g}" for index, period in periods.items()})
     parts = [f"{names} {'have' if ' and ' in names else 'has'} period {size}" for size, names in shared.items()]
     scaled = any(abs(period - 2 * math.pi) > 0.01 for period in periods.values())
     ways_out = ("in a box of length L write log_prob for x * L / (2 pi); " if scaled else "") + (
-        "of angles in radians (period 2 pi) say so by FunctionTarget(fn, dim, periodic=True), or which they are: log Z "
-        "is then that of one period; or return -inf outside of one"
+        f"of angles in radians (period 2 pi) {declared}: log Z is then that of one period; or return -inf outside of "
+        "one"
     )
     return Reason("repeats for ever", f"{' and '.join(parts)}; {ways_out}")
 
@@ -91,27 +92,11 @@ def _by_value(values: dict[int, str]) -> dict[str, str]:
     return {value: _listed(names) for value, names in shared.items()}
 
 
-def free_particles(v: Tensor) -> tuple[int, str]:
-    """The row of directions v, with shape (C, D), that moves particles of the most coordinates, and how to say so.
-
-    Row 0 and nothing where none of them moves all particles alike.
-    """
-    blocks = [_block_of(row) for row in v]
-    size = max(blocks)
-    if not size:
-        return 0, ""
-    say = f"if x is {v.shape[1] // size} particles whose centre does not matter, say mean_free={v.shape[1] // size}"
-    return blocks.index(size), f"{say} in FunctionTarget"
-
-
-def _block_of(v: Tensor) -> int:
-    """d, where a direction moves every d-th coordinate alike and no other, beginning with the first; else 0."""
-    dim = len(v)
-    number = int((v == v[0]).sum())
-    if v[0] == 0 or dim % number or dim == number == 1:
-        return 0
-    is_moved = torch.arange(dim, device=v.device) % (dim // number) == 0
-    return dim // number if torch.equal(v != 0, is_moved) and dim // number < dim else 0
+def row_of_blocks(v: Tensor, size: int) -> int:
+    """The first of directions, with shape (C, D), that moves every coordinate of this place in blocks alike, or 0."""
+    place = torch.arange(v.shape[1], device=v.device) % size == 0
+    moved = ((v != 0) == place).all(-1) & ((v == v[:, :1]) | ~place).all(-1)
+    return int(moved.int().argmax())
 
 
 def named_direction(v: Tensor) -> str:

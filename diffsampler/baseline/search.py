@@ -18,6 +18,7 @@ NUM_ALIKE = 400
 # One coordinate is searched all along: steps of a seventh of a percent.
 EXPONENTS_OF_ONE, NUM_OF_ONE = (-6, 8), 20_000
 SUSPICIOUS = 1e12  # where hardly a target is, and higher than hardly one is
+RESOLVED = 1.0  # nats
 WIDENING = 1.2
 POPULATION, NUM_POPULATIONS, EFFECTIVE = 1000, 60, 0.1
 PEAKS_WIDENING = 2.0
@@ -99,6 +100,8 @@ def follow_population(target: CountedTarget, generator: torch.Generator) -> Gaus
         x = components.sample(POPULATION, generator)
         check_bounded(target, x, log_prob)
         log_start, _ = components.log_prob_and_score(x)
+    check_bounded(target, x, log_prob)
+    check_resolved(target, log_prob)
     return components
 
 
@@ -106,6 +109,25 @@ def check_bounded(target: CountedTarget, x: Tensor, log_prob: Tensor) -> None:
     highest = log_prob == log_prob.max()
     if (x.abs() > SUSPICIOUS).any(-1)[highest].any() or (log_prob > SUSPICIOUS).any():
         check_proper(target, x)
+
+
+def check_resolved(target: CountedTarget, log_prob: Tensor) -> None:
+    """Refuse a density whose values, with shape (n), are so large where it is highest that nothing of it is left.
+
+    Raises:
+        InputError: if rounding is more than a nat there, as of an energy in joules in units of a kT in another.
+    """
+    finite = log_prob[log_prob.isfinite()]
+    if not len(finite):
+        return
+    highest = float(finite.max())
+    rounding = abs(highest) * torch.finfo(torch.float64).eps
+    if rounding > RESOLVED:
+        raise InputError(
+            f"{target.name}.log_prob is {highest:.3g} at the highest point that the search has found, and float64 "
+            f"knows that to {float(f'{rounding:.1g}'):g} nats only: give a temperature as kT in the units of the "
+            "energy, take a large constant off, or rescale x if its mass is that narrow."
+        )
 
 
 def _somewhere(target: CountedTarget, x: Tensor) -> Tensor:
@@ -131,23 +153,30 @@ def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Te
     """
     few = target.dim <= FEW_DIMENSIONS
     x = _at_all_radii(NUM_TRIED_IN_FEW if few else NUM_TRIED, target.dim, generator)
+    known = _known_to_the_target(target, x, generator)
     log_prob = _somewhere(target, x)
-    starts = [_peaks_where_all_are_alike(target, x)]
+    starts = [known, _peaks_where_all_are_alike(target, x)]
     if few:
         starts.append(x[_first(_peaks(log_prob, _neighbours(x)), log_prob, NUM_PEAKS)])
     for shell, values in zip(x.chunk(NUM_SHELLS), log_prob.chunk(NUM_SHELLS), strict=True):
         usable = ~values.isneginf()
         if usable.any():
             starts += [shell[values.argmax()][None], shell[usable][:2]]
-    return torch.cat([*starts, _known_to_the_target(target, x, generator)])
+    return torch.cat(starts)
 
 
 def _known_to_the_target(target: CountedTarget, like: Tensor, generator: torch.Generator) -> Tensor:
     """Points that it wants searched, of a prior say, with shape (m, D)."""
-    known = target.density.user_target.starting_points(NUM_KNOWN, generator)
+    user_target = target.density.user_target
+    known = user_target.starting_points(NUM_KNOWN, generator)
     if known is None:
         return like[:0]
-    x = target.density.from_user(known.to(like))
+    if not isinstance(known, Tensor) or known.ndim != 2 or known.shape[1] != user_target.dim:
+        shown = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
+        raise InputError(
+            f"{target.name}.starting_points must return None or a tensor (m, {user_target.dim}), got {shown}."
+        )
+    x = target.density.from_user(known[:NUM_KNOWN].to(like))
     return x[target.log_prob(x).isfinite()]
 
 

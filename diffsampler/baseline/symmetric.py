@@ -6,14 +6,16 @@ from torch import Tensor
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.repeatable import differ
-from diffsampler.spaces import Space
+from diffsampler.spaces import Particles, Space
 
 NUM_LOOKED_AT = 16
 # Sums in another order, in float32 too, differ by less, relative to a value; and in nats, what moves no log Z.
 ALIKE, NEGLIGIBLE = 1e-5, 1e-3
+MOVE = "all particles move alike"
+MANY_LOST = 0.25  # of the points: an energy that fails now and then is no other energy
 WAYS_OUT = {
-    "all particles move alike": "mean_free is for energies that do not know where the centre is: leave it out, or take "
-    "the mean of the particles off first",
+    MOVE: "mean_free is the number of particles, for energies that do not know where their centre is: leave it out, or "
+    "take the mean of the particles off first",
     "particles are exchanged": "give space=Particles(n, d, identical=False) in the place of mean_free",
     "all particles are rotated or reflected": "give space=Particles(n, d, isotropic=False) in the place of mean_free",
     "angles go once around, by 2 pi": "periodic is for coordinates of period 2 pi: give those alone, "
@@ -41,9 +43,51 @@ def check_symmetric(counter: CountedTarget, space: Space, x: Tensor, generator: 
     tolerance = max(ALIKE, 1e3 * counter.rounding)
     for what, symmetry in space.symmetries.items():
         there = counter.log_prob(symmetry(x, generator))
-        if differ(here[known], there[known], NEGLIGIBLE, tolerance):
-            k = int((here - there).abs()[known].argmax())
+        lost = known & there.isnan()
+        if lost.sum() > MANY_LOST * known.sum():
+            raise InputError(
+                f"{counter.name} declares {space!r}, but its log_prob is NaN at {int(lost.sum())} of "
+                f"{int(known.sum())} points when {what}, at which it was a number before. Return -inf where the "
+                "density is zero, which must be so of all images of a point."
+            )
+        compared = known & ~lost
+        if differ(here[compared], there[compared], NEGLIGIBLE, tolerance):
+            k = int((here - there).abs()[compared].argmax())
+            way_out = _other_particles(counter, space, x, here, tolerance, generator)
             raise InputError(
                 f"{counter.name} declares {space!r}, but its log_prob changes when {what}: from "
-                f"{float(here[known][k]):.6g} to {float(there[known][k]):.6g}. {WAYS_OUT.get(what, OTHERWISE)}."
+                f"{float(here[compared][k]):.6g} to {float(there[compared][k]):.6g}. "
+                f"{way_out or WAYS_OUT.get(what, OTHERWISE)}."
             )
+
+
+def _other_particles(
+    counter: CountedTarget, space: Space, x: Tensor, here: Tensor, tolerance: float, generator: torch.Generator
+) -> str:
+    """What to do, if x is other particles than its space says, which have all symmetries; else nothing."""
+    if not isinstance(space, Particles):
+        return ""
+    known = here.isfinite()
+
+    def fits(n: int, by_axis: bool) -> bool:
+        shape = (counter.dim // n, n)
+        for symmetry in Particles(n, counter.dim // n).symmetries.values():
+            if by_axis:
+                image = symmetry(x.unflatten(-1, shape).mT.flatten(-2), generator)
+                image = image.unflatten(-1, shape[::-1]).mT.flatten(-2)
+            else:
+                image = symmetry(x, generator)
+            if differ(here[known], counter.log_prob(image)[known], NEGLIGIBLE, tolerance):
+                return False
+        return True
+
+    numbers = [n for n in range(2, counter.dim + 1) if counter.dim % n == 0]
+    fitting = [
+        f"{n} in the dimension {counter.dim // n}" for n in numbers if n != space.num_particles and fits(n, False)
+    ]
+    if fitting:
+        said = " or ".join(fitting)
+        return f"mean_free, or n of Particles(n, d), is the number of particles, of which {said} would fit"
+    if any(fits(n, True) for n in numbers if n < counter.dim):
+        return "x must hold one particle after the other, not all first coordinates before all second ones"
+    return ""

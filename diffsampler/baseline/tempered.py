@@ -16,6 +16,7 @@ from torch import Tensor
 from diffsampler.baseline.agreement import Replicates
 from diffsampler.baseline.moves import HamiltonianMove, Move, RandomWalkMove
 from diffsampler.baseline.propriety import check_proper
+from diffsampler.baseline.search import check_resolved
 from diffsampler.baseline.starts import Start, widest
 from diffsampler.baseline.symmetric import check_symmetric
 from diffsampler.baseline.tempering import Annealed, estimate_of_variance, smc
@@ -72,11 +73,13 @@ def tempered_reference(
         start = _scaled(counter, space, generator)
         x = start.sample(NUM_PILOT, generator)
         check_repeatable(counter, x)
-        _check_somewhere(counter, counter.log_prob(x), "")
+        log_prob = counter.log_prob(x)
+        _check_somewhere(counter, log_prob, "")
     check_symmetric(counter, space_of(user_density.user_target), frame(x)[0], generator)
     with counter.reading(density):
         # Before any tempering, which up a density without an integral takes hundreds of rungs.
         _check_reals(counter, space, x)
+        check_resolved(counter, log_prob)
         move, num_moves = _moves(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ess_threshold, generator=generator)
         tell(0.1)

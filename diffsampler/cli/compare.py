@@ -7,7 +7,7 @@ from typing import Any
 
 from diffsampler.comparison import compare_log_z
 from diffsampler.errors import InputError
-from diffsampler.log_z import Verdict
+from diffsampler.log_z import GRADES, Verdict
 
 
 def run_compare(
@@ -30,8 +30,8 @@ def run_compare(
     results = {name: _read(file) for name, file in zip(_names(files), files, strict=True)}
     if prior is not None and len(prior) != len(results):
         raise InputError(f"prior must be {len(results)} numbers, one for each run, got {prior!r}.")
-    log_zs = {name: (one["log_z"], one["low"], _or_inf(one["high"])) for name, one in results.items()}
-    verdicts = {name: Verdict(**one["verdict"]) for name, one in results.items()}
+    log_zs = {name: (one["log_z"], one["low"], one["high"]) for name, one in results.items()}
+    verdicts = {name: one["verdict"] for name, one in results.items()}
     weights = None if prior is None else dict(zip(results, prior, strict=True))
     found = compare_log_z(log_zs, verdicts, weights)
     print(found)
@@ -55,7 +55,8 @@ def _file_of(run: str) -> Path:
 
 def _names(files: list[Path]) -> list[str]:
     """The shortest ends of paths that tell them apart."""
-    folders = [file.parent.resolve().parts for file in files]
+    # A folder's results.json is its folder; any other file is itself.
+    folders = [(file.parent if file.name == "results.json" else file.with_suffix("")).resolve().parts for file in files]
     if len(set(folders)) < len(folders):
         raise InputError("compare was given the same run twice.")
     length = 1
@@ -67,13 +68,19 @@ def _names(files: list[Path]) -> list[str]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
-        complete = {"log_z", "low", "high", "verdict"} <= found.keys()
-    except (ValueError, AttributeError) as error:
+        if not {"log_z", "low", "high", "verdict"} <= found.keys():
+            raise InputError(f"{file} has no log_z with a verdict: was it written by diffsampler fit or test?")
+        numbers = {key: float(found[key]) for key in ("log_z", "low")}
+        given = found["verdict"]
+        verdict = Verdict(given["grade"], [*given["reasons"]] or [""], [*given.get("next_steps", [])])
+        if verdict.grade not in GRADES:
+            raise ValueError(verdict.grade)
+        return {**numbers, "high": _or_inf(found["high"]), "verdict": verdict}
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{file} cannot be read as results of a run.") from error
-    if not complete:
-        raise InputError(f"{file} has no log_z with a verdict: was it written by diffsampler fit or test?")
-    return found
 
 
 def _or_inf(value: float | None) -> float:
-    return math.inf if value is None else value
+    return math.inf if value is None else float(value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LogZDifference:
-    """One log Z minus another, in nats, with a 95 % interval.
+    """One log Z minus another, in nats, with a 95 % interval (of 90 % at least, where an end is infinite).
 
     Attributes:
         value: the difference.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +21,14 @@ class Data(nn.Module):
         super().__init__()
         self.is_single = not isinstance(given, Mapping)
         self.names = ["data"] if self.is_single else list(given)
-        for name, value in {"data": given}.items() if self.is_single else given.items():
-            self.register_buffer(_key(name), _as_tensor(name, value), persistent=False)
+        values = [given] if self.is_single else given.values()
+        for k, (name, value) in enumerate(zip(self.names, values, strict=True)):
+            self.register_buffer(f"number_{k}", _as_tensor(name, value), persistent=False)
 
     @property
     def given(self) -> dict[str, Tensor]:
         """All, by name."""
-        return {name: getattr(self, _key(name)) for name in self.names}
+        return {name: getattr(self, f"number_{k}") for k, name in enumerate(self.names)}
 
     def for_functions(self) -> Tensor | dict[str, Tensor]:
         """What functions get: a dictionary, or the single tensor."""
@@ -41,13 +43,10 @@ def as_data(given: Any) -> Data | None:
     return None if given is None else Data(given)
 
 
-def _key(name: str) -> str:
-    return f"of_{name}".replace(".", "_")
-
-
 def _as_tensor(name: str, value: Any) -> Tensor:
     try:
-        value = torch.as_tensor(value)
+        # By NumPy, which makes float64 of plain numbers; a copy, which the caller does not write into.
+        value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"data {name} must be numbers, an array or a tensor, got {type(value).__name__}.") from error
-    return value.detach().double() if value.is_floating_point() else value.detach()
+    return value.double() if value.is_floating_point() else value

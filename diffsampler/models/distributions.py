@@ -1,6 +1,7 @@
 """What a model asks of `torch.distributions`: float64 throughout, and densities instead of complaints at edges."""
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,21 +11,27 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.transforms import Transform
 
+_defaults = threading.RLock()  # what is changed is torch's own, of all threads
+
 
 @contextmanager
-def in_float64() -> Iterator[None]:
+def in_float64(validates: bool = False) -> Iterator[None]:
     """Within, what is made of plain numbers is float64, and distributions do not check what they are given.
 
     In rounding a value may come to lie on an edge. That is a density of zero, and no reason to give up a whole batch.
+
+    Arguments:
+        validates: whether they check it after all: a point inside is no reason for a complaint.
     """
-    dtype, validates = torch.get_default_dtype(), Distribution._validate_args
-    torch.set_default_dtype(torch.float64)
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
+    with _defaults:
+        before = torch.get_default_dtype(), Distribution._validate_args
+        torch.set_default_dtype(torch.float64)
         Distribution.set_default_validate_args(validates)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before[0])
+            Distribution.set_default_validate_args(before[1])
 
 
 def in_double(distribution: Distribution) -> Distribution:

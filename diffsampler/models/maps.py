@@ -71,7 +71,8 @@ class Jointly(Map):
         batch = free.shape[:-1]
         free = free.reshape(*batch, *self.free_shape)
         value = self.transform(free)
-        return value, self.transform.log_abs_det_jacobian(free, value).reshape(*batch, -1).sum(-1)
+        log_det = self.transform.log_abs_det_jacobian(free, value)
+        return value, log_det.flatten(len(batch)).sum(-1) if log_det.ndim > len(batch) else log_det
 
     def inverse(self, value: Tensor) -> Tensor:
         return self.transform.inv(value).reshape(*value.shape[: value.ndim - len(self.shape)], self.num_free)

@@ -10,6 +10,7 @@ from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_flag
 from diffsampler.models.data import Data, as_data
+from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.parameters import Parameter
@@ -39,7 +40,7 @@ class ModelTarget(NamedTarget):
         log_z: the log evidence, where it is known exactly.
 
     Attributes:
-        parameters: by name.
+        declared: parameters by name.
         columns: which free numbers are a parameter's, by name.
 
     Raises:
@@ -72,9 +73,9 @@ class ModelTarget(NamedTarget):
     ) -> None:
         if (log_joint is None) == (prior is None):
             raise InputError("ModelTarget needs either log_joint and parameters, or prior and log_likelihood.")
-        found = _parameters(parameters, prior)
+        found = read_parameters(parameters, prior)
         super().__init__(sum(parameter.num_free for parameter in found.values()), dims, coords)
-        self.parameters, self.columns, start = found, {}, 0
+        self.declared, self.columns, start = found, {}, 0
         for name, parameter in found.items():
             self.columns[name] = slice(start, start + parameter.num_free)
             start += parameter.num_free
@@ -83,6 +84,9 @@ class ModelTarget(NamedTarget):
         self.batched = check_flag("batched", batched)
         self.log_z = check_log_z(type(self).__name__, log_z)
         self.data: Data | None = as_data(data)
+        if prior is not None and data is not None and log_likelihood is None:
+            raise InputError("ModelTarget has a prior and data, but no log_likelihood that reads them.")
+        check_labels(self.declared, self.dims, self.coords)
         self._try()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -96,20 +100,23 @@ class ModelTarget(NamedTarget):
         """The free numbers, with shape (*, D), that give these values.
 
         Raises:
-            InputError: if a parameter is missing, unknown, or of another shape.
+            InputError: if a parameter is missing, unknown, of another shape, or not within its constraint.
         """
-        if values.keys() != self.parameters.keys():
-            raise InputError(f"values must be of {', '.join(self.parameters)}, got those of {', '.join(values)}.")
-        parts = []
-        for name, parameter in self.parameters.items():
+        if values.keys() != self.declared.keys():
+            raise InputError(f"values must be of {', '.join(self.declared)}, got those of {', '.join(values)}.")
+        parts = {}
+        for name, parameter in self.declared.items():
             value = torch.as_tensor(values[name], dtype=torch.float64)
             if value.shape[value.ndim - len(parameter.shape) :] != torch.Size(parameter.shape):
                 raise InputError(
                     f"values of {name} must have shape (*, {', '.join(map(str, parameter.shape))}), got "
                     f"{tuple(value.shape)}."
                 )
-            parts.append(parameter.free(value))
-        return torch.cat(torch.broadcast_tensors(*parts) if len({p.shape for p in parts}) == 1 else parts, -1)
+            if not parameter.contains(value).all():
+                raise InputError(f"values of {name} must be within {parameter}.")
+            parts[name] = parameter.free(value)
+        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts.values()))
+        return torch.cat([part.expand(*batch, -1) for part in parts.values()], -1)
 
     @torch.no_grad()
     def log_likelihoods(self, x: Tensor) -> Tensor | None:
@@ -127,6 +134,16 @@ class ModelTarget(NamedTarget):
     def observed_data(self) -> Values:
         return {} if self.data is None else self.data.given
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What it is made of, for checkpoints."""
+        return {
+            "parameters": {name: repr(parameter) for name, parameter in self.declared.items()},
+            "log_joint": self.log_joint,
+            "log_likelihood": self.log_likelihood,
+            "prior": self.prior,
+            "data": None if self.data is None else self.data.given,
+        }
+
     def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given."""
         if self.prior is None:
@@ -135,12 +152,19 @@ class ModelTarget(NamedTarget):
         with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
             torch.manual_seed(seed)
             values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
-        free = self.free(values)
+        inside = torch.stack([self.declared[name].contains(value) for name, value in values.items()]).all(0)
+        free = self.free({name: value[inside] for name, value in values.items()})
         return free[free.isfinite().all(-1)]
 
     def _log_prob_of(self, x: Tensor) -> Tensor:
         """Of draws with shape (n, D); NaN where a matrix cannot be factorised, for which torch gives up all draws."""
         values, log_det = self._constrained(x)
+        for name, parameter in self.declared.items():
+            is_regular = parameter.can_be_factorised(values[name])
+            if is_regular is not None:
+                eye = torch.eye(parameter.shape[-1], dtype=x.dtype, device=x.device)
+                values[name] = torch.where(is_regular, values[name], eye)
+                log_det = torch.where(is_regular.flatten(1).all(-1), log_det, log_det + torch.nan)
         try:
             with in_float64():
                 return self._log_joint(values) + log_det
@@ -150,7 +174,7 @@ class ModelTarget(NamedTarget):
             return torch.cat([self._log_prob_of(half) for half in x.tensor_split(2)])
 
     def _constrained(self, x: Tensor) -> tuple[Values, Tensor]:
-        found = {name: each.constrain(x[..., self.columns[name]]) for name, each in self.parameters.items()}
+        found = {name: each.constrain(x[..., self.columns[name]]) for name, each in self.declared.items()}
         return {name: value for name, (value, _) in found.items()}, sum(log_det for _, log_det in found.values())
 
     def _log_joint(self, values: Values) -> Tensor:
@@ -166,7 +190,8 @@ class ModelTarget(NamedTarget):
         if self.batched:
             return function(values, *data)
         keys_read = values.keys_read if isinstance(values, _Read) else set()
-        return torch.vmap(lambda one: function(_Read(one, keys_read), *data))(dict(values))
+        unread = {name: dict.__getitem__(values, name) for name in dict.keys(values)}
+        return torch.vmap(lambda one: function(_Read(one, keys_read), *data))(unread)
 
     def _try(self) -> None:
         """What is wrong with functions, data and names shows at two points, in their own words."""
@@ -184,29 +209,38 @@ class ModelTarget(NamedTarget):
                 f"{tuple(found.shape)}: values come with the draws first, so sum over the other dimensions, as in "
                 ".sum(-1), or say batched=False."
             )
-        if unread := [key for key in self.parameters if key not in read.keys_read and self.prior is None]:
+        if unread := [key for key in self.declared if key not in read.keys_read and self.prior is None]:
             raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
         alone = self._tried(function, {key: value[:1] for key, value in values.items()})
+        mixed = f"{function} of {name} mixes draws, which come first: "
+        way = "Give other dimensions their place, as in p['mu'][:, None], sum over these only, or say batched=False."
+        if alone.shape != (1,):
+            raise InputError(f"{mixed}of one draw it makes {alone.numel()}. {way}")
         if not torch.allclose(alone, found[:1], rtol=1e-6, atol=1e-8, equal_nan=True):
             raise InputError(
-                f"{function} of {name} gives {float(found[0]):.6g} for a draw beside another, and "
-                f"{float(alone[0]):.6g} for it alone: it mixes draws, which come first. Sum over the last dimensions "
-                "only, or say batched=False."
+                f"{mixed}it gives {float(found[0]):.6g} for one beside another, and {float(alone[0]):.6g} for it "
+                f"alone. {way}"
             )
+        if self.log_joint is not None and self.log_likelihood is not None:
+            self._asked_once("log_likelihood", lambda: self._asked(self.log_likelihood, values), values)
 
     def _tried(self, function: str, values: Values) -> Tensor:
+        return self._asked_once(function, lambda: self._log_joint(values), values)
+
+    def _asked_once(self, function: str, ask: Callable[[], Tensor], values: Values) -> Tensor:
         try:
-            with in_float64():
-                found = self._log_joint(values)
+            with in_float64(validates=True):
+                found = ask()
         except KeyError as error:
             raise InputError(
                 f"{function} of {type(self).__name__} asks for {error}, which is neither a parameter "
-                f"({', '.join(self.parameters)}) nor among the data."
+                f"({', '.join(self.declared)}) nor among the data."
             ) from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
             data = "" if self.data is None else f"; data {self.data}"
-            way = " (Values come with the draws first; for functions of one draw say batched=False.)" * self.batched
+            is_of_shapes = self.batched and "size" in str(error)
+            way = " (Values come with the draws first; for functions of one draw say batched=False.)" * is_of_shapes
             raise InputError(
                 f"{function} of {type(self).__name__} fails at values of shapes {shapes}{data}: "
                 f"{' '.join(str(error).split())[:300]}{way}"
@@ -238,42 +272,6 @@ class _Read(dict[str, Tensor]):
 
     def items(self) -> list[tuple[str, Tensor]]:
         return [(key, self[key]) for key in self]
-
-
-def _parameters(
-    parameters: Mapping[str, Parameter | Constraint] | None, prior: Mapping[str, Distribution] | None
-) -> dict[str, Parameter]:
-    """All by name; of what a prior alone says, within its support."""
-    found: dict[str, Parameter] = {}
-    for name, prior_of_it in (prior or {}).items():
-        if not isinstance(prior_of_it, Distribution):
-            raise InputError(f"prior of {name} must be a torch.distributions object, got {prior_of_it!r}.")
-        with _naming(name):
-            found[name] = Parameter.of(prior_of_it)
-    for name, given in (parameters or {}).items():
-        if prior is not None and name not in prior:
-            raise InputError(f"prior must be given for all parameters, but {name} has none.")
-        with _naming(name):
-            one = given if isinstance(given, Parameter) else Parameter(given)
-        if name in found and found[name].shape != one.shape:
-            raise InputError(f"parameter {name} has the shape {one.shape}, its prior {found[name].shape}.")
-        found[name] = one
-    if not found:
-        raise InputError('ModelTarget needs parameters, such as {"mu": real(), "tau": positive()}.')
-    return found
-
-
-class _naming:
-    """Within, an InputError says which parameter it is of."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, InputError):
-            raise InputError(f"Parameter {self.name}: {error}") from error
 
 
 def _summed(terms: Tensor) -> Tensor:

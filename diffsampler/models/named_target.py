@@ -29,7 +29,7 @@ class NamedTarget(Target):
         coords: Mapping[str, list[Any]] | None = None,
     ) -> None:
         super().__init__(dim)
-        self.dims = {name: list(names) for name, names in (dims or {}).items()}
+        self.dims = {name: [names] if isinstance(names, str) else list(names) for name, names in (dims or {}).items()}
         self.coords = {name: list(labels) for name, labels in (coords or {}).items()}
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
@@ -9,6 +10,10 @@ from torch.distributions.constraints import Constraint
 from diffsampler.errors import InputError, check_count
 from diffsampler.models.maps import Map, map_onto
 from diffsampler.support.declared import ordered_vector
+
+MATRICES = [
+    type(each) for each in (constraints.positive_definite, constraints.lower_cholesky, constraints.corr_cholesky)
+]
 
 
 class Parameter:
@@ -69,6 +74,20 @@ class Parameter:
     def free(self, value: Tensor) -> Tensor:
         """The numbers that give values with shape (*, shape), with shape (*, num_free)."""
         return self._map.inverse(value)
+
+    def contains(self, value: Tensor) -> Tensor:
+        """Whether values, with shape (*, shape), are within the constraint, with shape (*)."""
+        inside = self.constraint.check(value)
+        lead = value.ndim - len(self.shape)
+        return inside.flatten(lead).all(-1) if inside.ndim > lead else inside
+
+    def can_be_factorised(self, value: Tensor) -> Tensor | None:
+        """Whether matrices, with shape (*, n, n), are regular after rounding, with shape (*, 1, 1); None of others."""
+        if type(self.constraint) not in MATRICES:
+            return None
+        product = value if type(self.constraint) is type(constraints.positive_definite) else value @ value.mT
+        is_regular = torch.linalg.cholesky_ex(product.detach())[1] == 0
+        return (is_regular & product.isfinite().flatten(-2).all(-1))[..., None, None]
 
     def __repr__(self) -> str:
         return f"Parameter({_named(self.constraint)}, {self.shape})"

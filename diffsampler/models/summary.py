@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
+from diffsampler.log_z.verdict import TOO_FEW
 
 HDI_PROB = 0.94
 
@@ -62,13 +63,19 @@ def summarise(
     share = log_weight.softmax(0)
     kept = share > 0
     share = share[kept]
+    effective = 1 / share.square().sum()
     low_name, high_name = (f"hdi_{100 * q:.3g}%" for q in (0.5 * (1 - hdi_prob), 0.5 * (1 + hdi_prob)))
     rows: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         for label, column in _columns(name, value[kept], labels.get(name, [])):
             mean = (share * column).sum()
             away = column - mean
-            variance, error = (share * away.square()).sum(), (share * away).square().sum().sqrt()
+            variance = (share * away.square()).sum()
+            error = (share * away).square().sum().sqrt()
+            if (
+                effective < TOO_FEW
+            ):  # the mean is nearly the heaviest draw, and its error by the delta method nearly none
+                error = error.maximum((variance / effective).sqrt())
             low, high = _narrowest(column, share, hdi_prob)
             rows[label] = {
                 "mean": float(mean),

@@ -138,10 +138,11 @@ class LatticeConvolutions(Control):
 
     def _in_parts(self, embedding: Tensor, x: Tensor) -> Tensor:
         """The same, some states at a time."""
-        if x.ndim > 2:
+        rows_of_each = x.shape[1:-1].numel()
+        if rows_of_each > self.rows_in_cache:
             return torch.stack([self(*part) for part in zip(embedding, x, strict=True)])
-        parts = zip(embedding.split(self.rows_in_cache), x.split(self.rows_in_cache), strict=True)
-        return torch.cat([self(*part) for part in parts])
+        size = self.rows_in_cache // rows_of_each
+        return torch.cat([self(*part) for part in zip(embedding.split(size), x.split(size), strict=True)])
 
     def _convolved(self, layer: nn.Module, fields: Tensor) -> Tensor:
         """Of fields with shape (*, C, L_1, ...), each with the lattice as its own neighbour."""

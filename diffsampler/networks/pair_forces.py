@@ -95,7 +95,7 @@ class PairForces(Control):
         self.of_time = nn.Linear(width, 2)
         self.uses_score = check_flag("use_score", use_score)
         self.of_score = TimeFunction(1, width) if use_score else None
-        self.radial = TimeFunction(num_bumps * num_strengths, width)
+        self.radial_differences = TimeFunction(num_bumps * num_strengths, width)
         self.embedded = [1, num_bumps * num_strengths, width, int(use_score)]
         for layer in (self.strengths, self.log_width[-1], self.of_time):
             nn.init.zeros_(layer.weight)
@@ -105,7 +105,9 @@ class PairForces(Control):
         size = size_of_control(self._gaussian_control, t).expand(*t.shape, 1)
         of_score = [] if self.of_score is None else [self.of_score(t)]
         # Learned are differences from the next bump outwards: nearer than pairs in training ever are, forces stay.
-        radial = DIFFERENCE * self.radial(t).unflatten(-1, (len(self.centres), -1)).flip(-2).cumsum(-2).flip(-2)
+        radial = DIFFERENCE * self.radial_differences(t).unflatten(-1, (len(self.centres), -1)).flip(-2).cumsum(
+            -2
+        ).flip(-2)
         return torch.cat([size, radial.flatten(-2), self.time(t), *of_score], -1)
 
     def forward(self, embedding: Tensor, x: Tensor, score: Tensor | None = None) -> Tensor:

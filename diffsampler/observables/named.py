@@ -10,6 +10,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.observables.cumulants import HeatCapacity, Susceptibility
 from diffsampler.observables.of_spaces import absolute_magnetisation, energy, histograms_of, magnetisation
+from diffsampler.observables.trial import try_observable
 from diffsampler.spaces import Lattice, Links
 from diffsampler.target import Target
 
@@ -31,7 +32,7 @@ def observables_of(target: Target) -> Observables:
 
 
 def find_observables(
-    target: Target, asked: Mapping[str, Callable[[Tensor], Tensor]] | Sequence[str] | None = None
+    target: Target, asked: Mapping[str, Callable[[Tensor], Tensor]] | Sequence[str] | None = None, tried: bool = False
 ) -> Observables:
     """What is asked for, by name.
 
@@ -39,10 +40,21 @@ def find_observables(
         target: the density.
         asked: functions by name; or names, each of `observables_of`, or the dotted path of a function that can be
             imported, such as "my_file.f"; None for all that the target offers by itself.
+        tried: whether to ask those that are not the library's at a few made-up points, before anything is spent.
 
     Raises:
-        InputError: if a name is none, or what it names is no function.
+        InputError: if a name is none, or what it names is no function, or one of another shape.
     """
+    found = _found(target, asked)
+    if tried:
+        of_library = {} if isinstance(asked, Mapping) else observables_of(target).keys() - target.observables.keys()
+        for name, observable in found.items():
+            if name not in of_library:
+                try_observable(name, observable, target)
+    return found
+
+
+def _found(target: Target, asked: Mapping[str, Callable[[Tensor], Tensor]] | Sequence[str] | None) -> Observables:
     if asked is None:
         return dict(target.observables)
     if isinstance(asked, Mapping):

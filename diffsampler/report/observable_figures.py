@@ -29,6 +29,7 @@ from diffsampler.report.axes import draw_histogram, finish, interval, new_figure
 from diffsampler.target import Target
 
 MAX_PANELS, MAX_INTEGERS, RARE, NOTABLE = 12, 40, 1e-3, 0.01
+SPIKE = 4.0  # times as high as draws and reference: what is higher is one of few weights
 DRAWS_PER_BIN, BINS_OF_ANGLES, DEEPEST = 2, (12, 60), 10.0  # nats, for the last
 
 
@@ -48,18 +49,24 @@ def plot_scalar(ax: Axes, values: np.ndarray, weight: np.ndarray, reference: np.
         values[kept][np.argsort(-weight[kept])][: max(20, int(1 / np.square(weight).sum()))] if kept.any() else shown
     )
     view = interval(typical if reference is None else np.append(typical, reference), 0.001, 0.15)
-    top = draw_histogram(ax, values, view, np.ones(len(values)), label="draws", **style.FILLED)
+    heights = [draw_histogram(ax, values, view, np.ones(len(values)), label="draws", **style.FILLED)]
+    of_weighted, notes = 0.0, []
     if kept.any():
         label = f"weighted draws (ESS {1 / np.square(weight).sum():,.0f})"
-        # A few dominant weights make spikes that would flatten everything else.
-        top = max(top, min(2 * top, draw_histogram(ax, values, view, weight, label=label, **style.STEP)))
+        of_weighted = draw_histogram(ax, values, view, weight, label=label, **style.STEP)
     out = ((values < view[0]) | (values > view[1])).mean()
     if out > NOTABLE:
-        look = {"ha": "right", "va": "top", "fontsize": 8, "bbox": {"color": "white", "alpha": 0.8, "pad": 1}}
-        ax.text(0.99, 0.99, f"{out:.0%} of draws out of view", transform=ax.transAxes, **look)
+        notes.append(f"{out:.0%} of draws out of view")
     if reference is not None:
         look = {**style.EXACT, "label": "reference"}
-        top = max(top, draw_histogram(ax, reference, view, np.ones(len(reference)), **look))
+        heights.append(draw_histogram(ax, reference, view, np.ones(len(reference)), **look))
+    # A few dominant weights make spikes that would flatten everything else.
+    top = max(*heights, min(of_weighted, SPIKE * max(heights)))
+    if of_weighted > top:
+        notes.append(f"weighted draws go up to {of_weighted:.2g}")
+    if notes:
+        look = {"ha": "right", "va": "top", "fontsize": 8, "bbox": {"color": "white", "alpha": 0.8, "pad": 1}}
+        ax.text(0.99, 0.99, "\n".join(notes), transform=ax.transAxes, **look)
     ax.set(xlim=view, ylim=(0, 1.08 * top or 1), ylabel="probability density")
 
 

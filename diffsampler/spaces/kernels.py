@@ -97,7 +97,8 @@ def other_turns(difference: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
         Both with the turns first: (K), followed by ones, and (K, *, D).
     """
     count = torch.arange(1, NUM_TURNS + 1, dtype=difference.dtype, device=difference.device)
-    turns = 2 * math.pi * torch.cat([-count, count]).view(-1, *(1 for _ in difference.shape))
+    num_dims = max(difference.ndim, precision.ndim)
+    turns = 2 * math.pi * torch.cat([-count, count]).view(-1, *(1 for _ in range(num_dims)))
     # (d + turn)^2 = d^2 + turn (turn + 2 d)
     log_share = -0.5 * precision.square() * turns * (turns + 2 * difference)
     return turns, log_share.clamp(min=FAINTEST).exp()

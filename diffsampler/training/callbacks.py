@@ -121,8 +121,8 @@ class Report(L.Callback):
         self.check(module.sampler.target)
 
     def check(self, target: Target) -> None:
-        """Raise InputError if an observable has no such name: before anything is spent."""
-        find_observables(target, self.observables)
+        """Raise InputError if an observable has no such name, or another shape: before anything is spent."""
+        find_observables(target, self.observables, tried=True)
 
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.

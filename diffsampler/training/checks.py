@@ -58,9 +58,10 @@ def check_loss(name: str, loss: Any) -> None:
 def check_target(sampler: Sampler, generator: torch.Generator) -> None:
     """One small rollout before training: raise InputError if the target is usable nowhere that the sampler goes.
 
-    Or if it has no integral, unless the search has asked already, or states are angles.
+    Or if it has no integral, unless the search has asked already, or states are angles, which it must know of.
     """
     name = type(sampler.target).__name__
+    sampler.check_angles()
     for part, parameter in sampler.policy.named_parameters():
         if not parameter.isfinite().all():
             raise InputError(f"the sampler's {part} is not finite: make the sampler anew, or load another checkpoint.")

@@ -18,6 +18,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.losses import LogVariance
 from diffsampler.networks import FourierMLP
 from diffsampler.processes import Torus
+from diffsampler.spaces import Lattice, Particles
 from targets import DoubleWell4, LennardJones, U1Gauge, VonMisesMixture, XYModel
 
 LogProb = Callable[[Tensor], Tensor]
@@ -356,12 +357,109 @@ def test_says_what_physicists_forget_to_declare(name: str) -> None:
             assert message is not None and re.search(expected, message), f"{kind}: {message}"
 
 
+def lennard_jones(x: Tensor, n: int) -> Tensor:
+    """Without a trap, so that they evaporate."""
+    sixth = pair_distances(x, n) ** -6
+    return -(sixth * (sixth - 2)).sum(-1)
+
+
+def one_that_leaves(x: Tensor) -> Tensor:
+    """Of three particles in space two are bound by a spring, the third has a well of finite depth."""
+    ab, ac, bc = pair_distances(x, 3).unbind(-1)
+    return -4 * (ab - 1) ** 2 + 2 / (1 + ac**2) + 2 / (1 + bc**2)
+
+
+FLYING_APART: dict[str, tuple[int, int, LogProb]] = {
+    "LJ-4 in the plane": (4, 8, partial(lennard_jones, n=4)),
+    "LJ-13": (13, 39, partial(lennard_jones, n=13)),
+    "LJ-3 on a line": (3, 3, partial(lennard_jones, n=3)),
+    "Morse": (4, 8, lambda x: -3 * (1 - (2 - 2 * pair_distances(x, 4)).exp()).square().sum(-1)),
+    "repulsion": (3, 6, lambda x: -(1 / pair_distances(x, 3)).sum(-1)),
+    "one that leaves": (3, 9, one_that_leaves),
+    "logarithms": (5, 10, lambda x: -0.3 * torch.log1p(pair_distances(x, 5).square()).sum(-1)),
+}
+TRAP = r"add a trap or a wall about their mean \(docs/particles.md says how\)"
+
+
+@pytest.mark.parametrize("name", FLYING_APART)
+def test_says_that_particles_fly_apart(name: str) -> None:
+    n, dim, log_prob = FLYING_APART[name]
+    expected = (
+        rf"no integral: if x is {n} particles, they fly apart: say mean_free={n} in FunctionTarget, and {TRAP}; or"
+    )
+    for kind in ("near", "at all distances", "far"):
+        for differentiable in (True, False):
+            message = reason(log_prob, scattered(dim, kind), differentiable)
+            assert message is not None and re.search(expected, message) and ". " not in message, f"{kind}: {message}"
+    space = Particles(n, dim // n, identical=name != "one that leaves")
+    with pytest.raises(InputError, match=rf"as particles fly apart, .* no integral: {TRAP}\.$"):
+        reference(FunctionTarget(log_prob, dim, space=space), seed=0)
+
+
+def test_a_target_of_its_own_class_is_told_what_it_can_declare() -> None:
+    class Own(Target):
+        def __init__(self, dim: int, fn: LogProb) -> None:
+            super().__init__(dim)
+            self.fn = fn
+
+        def log_prob(self, x: Tensor) -> Tensor:
+            return self.fn(x)
+
+    def said(fn: LogProb, dim: int) -> str:
+        with pytest.raises(InputError) as caught:
+            check_proper(CountedTarget(Own(dim, fn)), scattered(dim, "near"))
+        return str(caught.value)
+
+    three = r"particles whose centre does not matter, give Own space = Particles\(3, 2\); or"
+    assert re.search(three, said(springs(3, 2).log_prob, 6))
+    assert re.search(r"fly apart: give Own space = Particles\(4, 2\), and add", said(partial(lennard_jones, n=4), 8))
+    assert "(period 2 pi) give Own space = Circle(2): log Z" in said(two_angles().log_prob, 2)
+    some = "give Own space = Product([Circle(1), Euclidean(1), Circle(1)]): log Z"
+    assert some in said(angles_beside_a_real().log_prob, 3)
+
+
+def test_the_order_of_coordinates_is_told_from_their_number() -> None:
+    def by_axis(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+    for log_prob in (lambda x: springs(4, 2).log_prob(by_axis(x)), lambda x: lennard_jones(by_axis(x), 4)):
+        message = reason(log_prob, scattered(8, "near"))
+        assert message is not None and "let x hold one particle after the other, say mean_free=4" in message
+
+
+def test_a_lattice_is_no_particles_and_says_itself_that_its_sites_are_angles() -> None:
+    def said(fn: LogProb) -> str:
+        with pytest.raises(InputError) as caught:
+            reference(FunctionTarget(fn, dim=6, space=Lattice((6,))), seed=0)
+        return str(caught.value)
+
+    massless = said(lambda x: -(x - x.roll(1, -1)).square().sum(-1))
+    assert "the translation of all coordinates alike" in massless and "particles" not in massless
+    assert "say so by space=Lattice((6,), Circle(1)): log Z" in said(lambda x: (x - x.roll(1, -1)).cos().sum(-1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UNDECLARED)
 def test_the_search_says_it_too(name: str) -> None:
     (dim, log_prob), expected = UNDECLARED[name]
     with pytest.raises(InputError, match=expected):
         reference(FunctionTarget(log_prob, dim), seed=0)
+
+
+@pytest.mark.parametrize("name", ["U(1)", "XY", "two angles", "angles and a real"])
+def test_tells_angles_from_points_where_no_period_is_resolved(name: str) -> None:
+    """A search without gradients walks away for good along what does not fall."""
+    (dim, log_prob), expected = UNDECLARED[name]
+    x = scattered(dim, "near")
+    x[:, [0, 2] if name == "angles and a real" else slice(None)] *= 1e16
+    message = reason(log_prob, x, differentiable=False)
+    assert message is not None and re.search(expected, message), message
+
+
+def test_the_search_without_gradients_says_so_too() -> None:
+    target = FunctionTarget.from_energy(lambda x: -math.cos(x[0] - x[1]), dim=2, batched=False)
+    with pytest.raises(InputError, match=rf"x\[0\] and x\[1\] {PERIODIC}"):
+        reference(target, num_particles=100, seed=0)
 
 
 def test_draws_of_others_do_not_change() -> None:

@@ -115,6 +115,40 @@ def test_names_the_symmetry_that_is_broken(name: str) -> None:
             reference(target, 100, seed=seed, max_evaluations=1000)
 
 
+def test_says_which_numbers_of_particles_would_fit() -> None:
+    for n, dim, fits in (
+        (2, 8, "4 in the dimension 2"),
+        (8, 8, "4 in the dimension 2"),
+        (3, 12, "4 in the dimension 3"),
+    ):
+        target = FunctionTarget(lambda x: -(pair_distances(x, 4) - 1).square().sum(-1), dim, mean_free=n)
+        with pytest.raises(InputError, match=rf"is the number of particles, of which {fits} would fit\.$"):
+            reference(target, 100, seed=0)
+
+
+def test_says_that_coordinates_are_in_another_order() -> None:
+    def by_axis(x: Tensor) -> Tensor:
+        return cluster(x.unflatten(-1, (2, 3)).mT.flatten(-2))
+
+    with pytest.raises(InputError, match=rf"changes when {MOVE}: .* x must hold one particle after the other, not all"):
+        reference(FunctionTarget(by_axis, 6, mean_free=3), 100, seed=0)
+
+
+def test_a_nan_is_no_value_that_has_changed() -> None:
+    def fails_on_one_side(x: Tensor) -> Tensor:
+        return torch.where(x[..., 0] > 0, math.nan, cluster(x))
+
+    def fails_now_and_then(x: Tensor) -> Tensor:
+        return torch.where((1e3 * x[..., 0]).remainder(1.0) < 0.05, math.nan, cluster(x))
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 6, generator=generator).double()
+    x = x[(x[:, 0] < 0) & ((1e3 * x[:, 0]).remainder(1.0) > 0.05)]
+    with pytest.raises(InputError, match=r"log_prob is NaN at \d+ of 16 points when all .* Return -inf"):
+        check_symmetric(CountedTarget(FunctionTarget(fails_on_one_side, 6)), THREE, x, generator)
+    check_symmetric(CountedTarget(FunctionTarget(fails_now_and_then, 6)), THREE, x, generator)
+
+
 def test_it_is_the_search_that_says_so() -> None:
     sampler = Sampler(FunctionTarget(labelled, 6, mean_free=3))
     with pytest.raises(InputError, match="changes when particles are exchanged"):

@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[FunctionTarget, str]] = {
     ),
     "particles that fly apart": (
         FunctionTarget(lambda x: -2 * pair_distances(x, 3).pow(-6).sum(-1), 6, mean_free=3),
-        "stays at .* in every direction",
+        "stays at .* as particles fly apart, .* no integral: add a trap or a wall",
     ),
     "fields that shift": (
         FunctionTarget(lambda x: -(x - x.roll(1, -1)).square().sum(-1), 5, space=Lattice((5,))),
@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[FunctionTarget, str]] = {
     ),
     "angles as fields": (
         FunctionTarget(lambda x: (x - x.roll(1, -1)).cos().sum(-1), 5, space=Lattice((5,))),
-        "have period 6.283.*periodic=True",
+        r"have period 6.283.*say so by space=Lattice\(\(5,\), Circle\(1\)\)",
     ),
     "a random energy": (
         FunctionTarget(lambda x: -x.square().sum(-1) + 0.1 * torch.randn(len(x)), 3, space=Lattice((3,))),
@@ -232,7 +232,7 @@ REFUSED: dict[str, tuple[FunctionTarget, str]] = {
     ),
     "an energy": (
         FunctionTarget(lambda x: centred(x, 3).square().sum((-1, -2)), 6, mean_free=3),
-        "rises without bound in every direction.*if it is an energy return minus that",
+        "rises without bound as particles fly apart.*if it is an energy return minus that",
     ),
 }
 

@@ -32,6 +32,11 @@ def test_an_end_that_is_not_there_is_not_made_up() -> None:
     found = open_above - estimate(-5.0, 0.04)
     assert found.high == math.inf and found.low == pytest.approx(-6.0 + 5.0 - 0.04)
     assert (estimate(-5.0, 0.04) - open_above).low == -math.inf
+    # At least 0.96 nats ahead even at its lower end, hence more probable than 72 %.
+    _, low, high = compare({"a": estimate(-3.0, 1.0, math.inf), "b": estimate(-5.0, 0.04)}).probability["a"]
+    assert low == pytest.approx(1 / (1 + math.exp(-0.96))) and high == 1.0
+    with pytest.raises(InputError, match="log Z of b"):
+        compare({"a": estimate(-3.0, 1.0), "b": estimate(math.nan, 0.04)})
 
 
 def test_probabilities_are_by_bayes_rule() -> None:
@@ -111,6 +116,7 @@ def test_runs_are_compared_from_the_command_line(working_folder: Path, capsys: p
         (["A", "nowhere"], "no results.json in 'nowhere'"),
         (["A", "A"], "the same run twice"),
         (["A", "broken"], "cannot be read"),
+        (["A", "odd"], "cannot be read"),
         (["A", "reference"], "no log_z with a verdict"),
         (["A", "B", "--prior=[1]"], "2 numbers"),
     ],
@@ -120,7 +126,8 @@ def test_runs_that_cannot_be_compared(
 ) -> None:
     run_of(Path("A"), -31.3, -31.2)
     run_of(Path("B"), -31.3, -31.2)
-    for name, text in (("broken", "{"), ("reference", '{"log_z": 1.0}')):
+    odd = '{"log_z": 1.0, "low": null, "high": 2.0, "verdict": {"grade": "good", "reasons": []}}'
+    for name, text in (("broken", "{"), ("reference", '{"log_z": 1.0}'), ("odd", odd)):
         Path(name).mkdir()
         Path(name, "results.json").write_text(text)
     with pytest.raises(SystemExit) as caught:

@@ -43,7 +43,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert again.num_target_evaluations == sampler.num_target_evaluations
     assert again.reference == sampler.reference and again.reference is not None
     torch.load(file, weights_only=True)  # which refuses code
-    for other in (model([0.1, 0.6]), model([0.1, 0.5], scale=2.0), Gaussian(mean=[0.0, 0.0])):
+    for other in (model([0.5, 0.1]), model([0.1, 0.6]), model([0.1, 0.5], scale=2.0), Gaussian(mean=[0.0, 0.0])):
         with pytest.raises(InputError, match="made otherwise: target was ModelTarget"):
             Sampler.load(file, other)
     with pytest.raises(InputError, match="checkpoint file"):

@@ -1,29 +1,30 @@
 """Models as targets: log joints and priors, data, and what is said where they do not fit together."""
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Beta,
-    Binomial,
     Dirichlet,
-    Gamma,
+    Distribution,
     HalfCauchy,
     LKJCholesky,
-    Multinomial,
     MultivariateNormal,
     Normal,
-    Poisson,
     Uniform,
     Wishart,
     constraints,
 )
 
-from diffsampler import InputError, Sampler, reference
-from diffsampler.models import ModelTarget, positive, real, simplex
+from diffsampler import InputError, Sampler, Target, reference
+from diffsampler.models import ModelTarget, covariance, positive, real, unit_interval
+from examples.models import CONJUGATE, LinearRegression, NormalInverseWishart
 
 Y, S = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
 SCHOOLS = {"y": Y, "s": S}
@@ -93,65 +94,18 @@ def test_everything_is_float64_whatever_the_states_are() -> None:
     assert torch.get_default_dtype() == torch.float32 and torch.distributions.Distribution._validate_args
 
 
-# Exact evidences in closed form; 30 is the sum of the counts.
-def beta_binomial() -> tuple[ModelTarget, float]:
-    target = ModelTarget(
-        prior={"p": Beta(0.5, 2.0)},
-        log_likelihood=lambda p, k: Binomial(20, p["p"]).log_prob(k),
-        data=torch.tensor(3.0),
-    )
-    log_beta = lambda a, b: math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)  # noqa: E731
-    choose = math.lgamma(21) - math.lgamma(4) - math.lgamma(18)
-    return target, choose + log_beta(3.5, 19.0) - log_beta(0.5, 2.0)
+# The others take half a minute each.
+SLOW = [NormalInverseWishart, LinearRegression]
 
 
-def gamma_poisson() -> tuple[ModelTarget, float]:
-    counts = torch.tensor([3.0, 0, 5, 2, 4])
-    target = ModelTarget(
-        prior={"rate": Gamma(2.0, 1.0)},
-        log_likelihood=lambda p, n: Poisson(p["rate"][..., None]).log_prob(n),
-        data=counts,
-    )
-    total = float(counts.sum())
-    log_z = math.lgamma(2 + total) - (2 + total) * math.log(6) - sum(math.lgamma(n + 1) for n in counts.tolist())
-    return target, log_z - math.lgamma(2)
-
-
-def dirichlet_multinomial() -> tuple[ModelTarget, float]:
-    counts, alpha = torch.tensor([9.0, 1, 20]), torch.tensor([0.5, 1.0, 2.0])
-    target = ModelTarget(
-        lambda p, n: Dirichlet(alpha.double()).log_prob(p["w"]) + Multinomial(30, p["w"]).log_prob(n),
-        {"w": simplex(3)},
-        counts,
-    )
-    log_b = lambda a: float(torch.lgamma(a).sum() - torch.lgamma(a.sum()))  # noqa: E731
-    return target, math.lgamma(31) - float(torch.lgamma(counts + 1).sum()) + log_b(alpha + counts) - log_b(alpha)
-
-
-def covariance_of_normals() -> tuple[ModelTarget, float]:
-    """x_i ~ N(0, P^-1), P ~ Wishart(5, 1) of 2 x 2: a multivariate t in closed form."""
-    x = torch.tensor([[1.0, 0.5], [-0.3, 2.0], [0.7, -1.1]])
-    target = ModelTarget(
-        prior={"P": Wishart(torch.tensor(5.0), torch.eye(2))},
-        log_likelihood=lambda p, x: MultivariateNormal(
-            torch.zeros(2), precision_matrix=p["P"][..., None, :, :]
-        ).log_prob(x),
-        data=x,
-    )
-    log_gamma2 = lambda a: 0.5 * math.log(math.pi) + math.lgamma(a) + math.lgamma(a - 0.5)  # noqa: E731
-    scatter = torch.linalg.slogdet(torch.eye(2) + x.T @ x).logabsdet
-    return target, -3 * math.log(math.pi) + log_gamma2(4.0) - log_gamma2(2.5) - 4.0 * float(scatter)
-
-
-CONJUGATE = [beta_binomial, gamma_poisson, dirichlet_multinomial, covariance_of_normals]
-
-
-@pytest.mark.parametrize("make", CONJUGATE)
-def test_evidence_of_conjugate_models(make: object) -> None:
-    target, exact = make()
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, marks=pytest.mark.slow if make in SLOW else ()) for make in CONJUGATE]
+)
+def test_evidence_of_conjugate_models(make: Callable[[], ModelTarget]) -> None:
+    target = make()
     estimate = reference(target, 500, seed=0).estimate
     # 4.5 standard errors, 7e-6; the standard error is a few thousandths.
-    assert abs(estimate.log_z - exact) < 4.5 / 1.96 * (estimate.high - estimate.log_z) < 0.2
+    assert abs(estimate.log_z - target.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z) < 0.2
 
 
 def test_priors_alone_have_the_evidence_one() -> None:
@@ -182,17 +136,49 @@ REFUSED = {
     "a sum left out": (lambda: ModelTarget(lambda p: -p["mu"].square(), {"mu": real(3)}), r"\.sum\(-1\)"),
     "draws that are mixed": (lambda: ModelTarget(mixes, {"mu": real()}), "mixes draws"),
     "data of the wrong shape": (
-        lambda: ModelTarget(non_centred, eight_schools().parameters, {"y": Y[:5], "s": S}),
+        lambda: ModelTarget(non_centred, eight_schools().declared, {"y": Y[:5], "s": S}),
         r"y \(5,\), s \(8,\)",
     ),
-    "data that are missing": (lambda: ModelTarget(non_centred, eight_schools().parameters, {"y": Y}), "'s'"),
-    "no numbers": (lambda: ModelTarget(non_centred, eight_schools().parameters, {"y": "abc"}), "data y"),
+    "data that are missing": (lambda: ModelTarget(non_centred, eight_schools().declared, {"y": Y}), "'s'"),
+    "no numbers": (lambda: ModelTarget(non_centred, eight_schools().declared, {"y": "abc"}), "data y"),
     "a discrete prior": (lambda: ModelTarget(prior={"k": Bernoulli(0.3)}), "Parameter k:.*discrete"),
     "a prior that is none": (lambda: ModelTarget(prior={"k": 3.0}), "prior of k"),
     "both ways": (lambda: ModelTarget(misspelled, {"mu": real()}, prior={"mu": Normal(0, 1)}), "either log_joint"),
     "neither": (lambda: ModelTarget(), "either log_joint"),
     "no parameters": (lambda: ModelTarget(misspelled, {}), "needs parameters"),
     "not a tensor": (lambda: ModelTarget(lambda p: 3.0, {"mu": real()}), "must return a tensor"),
+    "a density outside of its support": (
+        lambda: ModelTarget(lambda p: Dirichlet(torch.ones(3)).log_prob(p["w"]), {"w": unit_interval(3)}),
+        "Simplex",
+    ),
+    "data outside of a support": (
+        lambda: ModelTarget(
+            prior={"p": Beta(1.0, 1.0)},
+            log_likelihood=lambda p, y: Bernoulli(p["p"][:, None]).log_prob(y),
+            data=[1.0, 2.0],
+        ),
+        "Boolean",
+    ),
+    "data without a likelihood": (lambda: ModelTarget(prior={"mu": Normal(0.0, 1.0)}, data=3.0), "no log_likelihood"),
+    "dimensions of no parameter": (lambda: eight_schools(dims={"x": ["a"]}), "dims are of x"),
+    "too many dimensions": (lambda: eight_schools(dims={"z": ["a", "b"]}), "1 names"),
+    "too few labels": (lambda: eight_schools(dims={"z": ["a"]}, coords={"a": ["A"]}), "8 labels"),
+    "a likelihood that fails beside a joint": (
+        lambda: eight_schools(log_likelihood=lambda p, data: p["nope"]),
+        "log_likelihood.*'nope'",
+    ),
+    "a parameter that is never read, one draw at a time": (
+        lambda: ModelTarget(lambda p: -p["mu"].square(), {"mu": real(), "tau": positive()}, batched=False),
+        "never reads tau",
+    ),
+    "rows that are taken for observations": (
+        lambda: ModelTarget(
+            prior={"mu": Normal(0.0, 1.0)},
+            log_likelihood=lambda p, y: Normal(p["mu"], 1.0).log_prob(y),
+            data=[1.0, 1.0],
+        ),
+        "of one draw it makes 2",
+    ),
     "a parameter of another kind": (lambda: ModelTarget(misspelled, {"mu": 3}), "Parameter mu:"),
 }
 
@@ -203,6 +189,81 @@ def test_refuses(name: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_data_are_exact_copies() -> None:
+    array = np.ones(2)
+    data = {"time": [1700000001.0, 0.1], "n": [3, 4], "a.b": 1.0, "a_b": 2.0, "array": array}
+    target = ModelTarget(lambda p, data: -p["mu"].square() - data["array"].sum(), {"mu": real()}, data)
+    given = target.data.given
+    assert given["time"].tolist() == [1700000001.0, 0.1] and given["n"].dtype == torch.int64
+    assert (float(given["a.b"]), float(given["a_b"])) == (1.0, 2.0)
+    array[:] = 100.0
+    assert float(target.log_prob(torch.zeros(1, 1))) == -2.0
+    assert len(list(target.parameters())) == 0  # torch's own, of a module without any
+
+
+def test_values_that_are_not_within_are_refused() -> None:
+    target = eight_schools()
+    values = {"mu": 0.0, "tau": torch.ones(5), "z": torch.zeros(8)}
+    assert target.free(values).shape == (5, 10)
+    for name, value in (("tau", -1.0), ("z", torch.zeros(7))):
+        with pytest.raises(InputError, match=f"values of {name}"):
+            target.free({**values, name: value})
+    with pytest.raises(InputError, match="values must be of mu, tau, z"):
+        target.free({"mu": 0.0})
+
+
+def test_batches_of_none_and_matrices_that_rounding_makes_singular() -> None:
+    target = ModelTarget(
+        lambda p: -torch.linalg.cholesky(p["S"]).diagonal(dim1=-2, dim2=-1).sum(-1), {"S": covariance(2)}
+    )
+    assert target.log_prob(torch.zeros(0, 3)).shape == (0,)
+    x = torch.tensor([[0.0, 0.0, 0.0], [-300.0, -300.0, 50.0], [1.0, 0.5, 0.2]])
+    found = target.log_prob(x)
+    assert found.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(found[[0, 2]], target.log_prob(x[[0, 2]]))
+
+    def not_a_parameter(p: dict[str, Tensor]) -> Tensor:
+        matrix = torch.eye(2) * p["mu"][:, None, None]
+        return torch.linalg.cholesky(matrix).diagonal(dim1=-2, dim2=-1).sum(-1) - p["mu"].square()
+
+    target = ModelTarget(not_a_parameter, {"mu": positive()})
+    assert target.log_prob(torch.tensor([[0.0], [1.0]])).isfinite().all()
+
+
+def test_threads_leave_defaults_as_they_were() -> None:
+    target, x = eight_schools(), torch.zeros(50, 10)
+    torch.set_default_dtype(torch.float32)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(target.log_prob, [x] * 40))
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert torch.get_default_dtype() == torch.float32 and Distribution._validate_args
+
+
+class OneIsFar(Target):
+    """Half of the mass in N(0, 1), half within 0.01 of (40, -40, 40, ...): no path from elsewhere leads there."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        centre = 40 * torch.tensor([1.0, -1.0]).repeat(4).to(x)
+        wide = -0.5 * x.square().sum(-1)
+        narrow = -0.5 * ((x - centre) / 0.01).square().sum(-1) - 8 * math.log(0.01)
+        return torch.logaddexp(wide, narrow) - 4 * math.log(2 * math.pi) - math.log(2)
+
+
+@pytest.mark.slow
+def test_searches_begin_where_targets_say() -> None:
+    target = OneIsFar(8)
+    assert reference(target, 200, seed=0).estimate.log_z == pytest.approx(-math.log(2), abs=0.1)
+    target.starting_points = lambda n, generator: 39.99 * torch.tensor([1.0, -1.0]).repeat(n, 4)
+    assert reference(target, 200, seed=0).estimate.log_z == pytest.approx(0.0, abs=0.1)
+
+
+def test_points_to_start_from_have_the_shape_of_states() -> None:
+    target = OneIsFar(8)
+    target.starting_points = lambda n, generator: torch.zeros(n, 5)
+    with pytest.raises(InputError, match=r"starting_points must return .*\(m, 8\), got"):
+        reference(target, 200, seed=0)
 
 
 def test_constraints_are_parameters() -> None:

@@ -65,7 +65,7 @@ def order(target: NamedTarget, names: list[str]) -> list[int]:
 @pytest.mark.parametrize("make", PACKAGES)
 def test_density_and_score_are_those_of_the_same_model_in_torch(make: Callable[..., NamedTarget], form: str) -> None:
     target, expected, x = made(make, form), by_torch(form), points(10)
-    names = list(expected.parameters)
+    names = list(expected.constrain(x))
     theirs = torch.empty_like(x)
     theirs[:, order(target, names)] = x[:, order(expected, names)]
     log_prob, score = target.log_prob_and_score(theirs)

@@ -43,7 +43,9 @@ def test_draws_are_as_many_as_asked_for_and_as_heavy_as_their_weights(posterior:
         "tau": (3000,),
         "z": (3000, 2),
     }
-    assert 2000 < posterior.num_distinct <= 3000 and not set(posterior.rows.tolist()) & {0, 1, 2, 3, 4}
+    assert posterior.num_distinct == len(posterior.values["mu"].unique()) and 2000 < posterior.num_distinct <= 3000
+    assert (posterior.rows.diff() < 0).float().mean() > 0.3  # not sorted
+    assert not set(posterior.rows.tolist()) & {0, 1, 2, 3, 4}
     # Means of 3000 draws within 4.5 standard errors, 7e-6 each.
     assert abs(float(posterior.values["mu"].mean()) - 1) < 4.5 * 0.5 / math.sqrt(3000) * 1.5
     assert abs(float(posterior.values["tau"].log().mean())) < 4.5 * 0.5 / math.sqrt(3000) * 1.5
@@ -88,6 +90,15 @@ def test_a_summary_of_named_rows(posterior: Posterior) -> None:
         posterior.summary(94)
     with pytest.raises(InputError, match="z\\[A\\]"):
         summary["z"]
+
+
+def test_one_weight_that_is_all_there_is_has_no_small_error() -> None:
+    target = ModelTarget(lambda p: -0.5 * p["mu"].square(), {"mu": real()})
+    x, log_weight = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)), torch.full((1000,), -15.0)
+    log_weight[7] = 5.0
+    posterior = posterior_of(target, x, log_weight, estimate_log_z(log_weight), 100)
+    assert posterior.num_distinct == 1
+    assert posterior.summary()["mu"]["ess"] < 1.1
 
 
 def test_targets_without_names_have_an_x() -> None:

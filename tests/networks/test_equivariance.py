@@ -241,7 +241,7 @@ def test_many_states_are_answered_as_few_are() -> None:
 def test_forces_go_on_nearer_than_pairs_have_been() -> None:
     """Of two particles that learned at a distance to be pushed apart, nearer ones are pushed apart too."""
     network = at_random(partial(forces, springs=None, depth=0, num_bumps=48), Particles(2, 1), 0.0)
-    optimiser, embedding = torch.optim.Adam(network.radial.parameters(), 1e-2), torch.tensor(0.5)
+    optimiser, embedding = torch.optim.Adam(network.radial_differences.parameters(), 1e-2), torch.tensor(0.5)
     far, near = (torch.linspace(*ends, 20).unsqueeze(-1) / math.sqrt(2) * network.scale for ends in [(2, 3), (1, 1.5)])
     for _ in range(300):
         optimiser.zero_grad()

@@ -56,6 +56,18 @@ def test_energies_of_draws_weighted_draws_and_reference(generator: torch.Generat
     assert far.axes[0].get_xlim()[1] < 1
 
 
+def test_peaks_of_weighted_draws_are_within_the_axes_but_for_spikes(generator: torch.Generator) -> None:
+    energy = torch.rand(20_000, generator=generator)
+    for share, is_shown in ((0.35, True), (0.02, False)):  # peaks 1 / share times as high as the draws
+        figure = plot_energies(energy, torch.where(energy < share, 0.0, -30.0), None)
+        ax, peak = figure.axes[0], steps(figure, "weighted draws").max()
+        assert (ax.get_ylim()[1] > peak) == is_shown
+        assert any("weighted draws go up to" in text.get_text() for text in ax.texts) != is_shown
+    # No wider a view than that of the reference, which is as narrow.
+    figure = plot_energies(energy, torch.where(energy < 0.1, 0.0, -30.0), energy[energy < 0.1])
+    assert figure.axes[0].get_ylim()[1] > steps(figure, "weighted draws").max()
+
+
 def test_whole_numbers_are_bars_with_errors() -> None:
     charge = torch.tensor([-1.0, 0.0, 0.0, 1.0])
     figure = plot_scalars({"Q": charge}, torch.tensor([1.0, 1.0, 1.0, 3.0]).log(), {"Q": charge})

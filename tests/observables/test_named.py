@@ -11,7 +11,15 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess
 from diffsampler.cli import main
-from diffsampler.observables import estimate_observable, find_observables, magnetisation, observables_of, pair_distances
+from diffsampler.observables import (
+    HeatCapacity,
+    Histogram,
+    estimate_observable,
+    find_observables,
+    magnetisation,
+    observables_of,
+    pair_distances,
+)
 from diffsampler.processes import PinnedBrownian
 from diffsampler.spaces import Circle, Lattice, Links, Particles
 from targets import Gaussian
@@ -148,6 +156,48 @@ def test_names_that_are_none_are_refused_before_anything_is_drawn(asked: object,
     with pytest.raises(InputError, match=message):
         assess(sampler, 100, observables=asked)
     assert sampler.num_target_evaluations == 0
+
+
+@pytest.mark.parametrize(
+    ("observable", "message"),
+    [
+        (lambda x: x.norm(), r"one row of numbers, a draw: shape \(33,\) or \(33, k\), got \(\) of torch.float32"),
+        (lambda x: x[:10, 0], r"got \(10,\) of"),
+        (lambda x: x.square().T, r"got \(2, 33\) of"),
+        (lambda x: x[:, :, None] * x[:, None], r"got \(33, 2, 2\) of"),
+        (lambda x: x.cfloat(), r"got \(33, 2\) of torch.complex64"),
+        (lambda x: 1.0, "must return a tensor, got float"),
+        (lambda x: x[:, 0].numpy(), "must return a tensor, got ndarray"),
+        (lambda x: x[:, 5], r"raises IndexError for x of shape \(n, 2\), .* index 5 is out of bounds"),
+        (lambda x: float(x[0] ** 2), r"raises \w+ for x of shape"),
+        (HeatCapacity(lambda x: x.sum()), r"got \(\) of"),
+        (Histogram(lambda x: x[:, 7]), "raises IndexError"),
+    ],
+)
+def test_what_is_no_function_of_draws_is_refused_before_anything_is_drawn(observable: object, message: str) -> None:
+    sampler = exact_sampler(Gaussian([0.0, 0.0], 4.0))
+    with pytest.raises(InputError, match=f"observable 'r'.* {message}") as caught:
+        assess(sampler, 100, observables={"r": observable})
+    assert sampler.num_target_evaluations == 0 and "\n" not in str(caught.value)
+
+
+def test_what_only_fails_at_made_up_points_is_no_reason_to_refuse() -> None:
+    def factor(x: Tensor) -> Tensor:
+        """Of a matrix that is positive definite near the origin only."""
+        near = torch.diag_embed(30 - x.square())
+        return torch.linalg.cholesky(near).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    target = Gaussian([0.0, 0.0], 1e-2)
+    offered = {
+        "nan": lambda x: (x[:, 0] - 1e3).log(),
+        "factor": factor,
+        "single": lambda x: x @ torch.ones(2),
+        "double": lambda x: x @ torch.ones(2, dtype=torch.float64),
+        "is": lambda x: x[:, 0] > 0,
+        "bins": Histogram(lambda x: (x - 1e3).log()),
+    }
+    assert find_observables(target, offered, tried=True) == offered
+    assert list(find_observables(target, ["energy", "heat_capacity"], tried=True)) == ["energy", "heat_capacity"]
 
 
 def test_names_of_the_target_come_first() -> None:

@@ -1,13 +1,14 @@
 """The torus: wrapped kernels, exact weights, periodic networks."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 from helpers import MILD, PERIODIC_CONTROLS, Z_BOUND, assert_mean, random_sampler, seeded
 
-from diffsampler import InputError, Sampler
+from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.behaviours import Exploration, Replay
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.losses import ScoreFunctionReverseKL, SubTrajectoryBalance, TrajectoryBalance
@@ -147,3 +148,38 @@ def test_refuses_what_is_not_periodic() -> None:
         Torus(2, sigma=4.0)
     with pytest.raises(InputError, match="sigma must be one number or 2"):
         Sampler(VonMisesMixture(), partial(Torus, sigma=[1.0, 1.0, 1.0]), FourierMLP, flow=None)
+
+
+REALS = {
+    "a Gaussian": lambda x: -x.square().sum(-1) / 18,
+    "one real beside an angle": lambda x: x[..., 0].cos() - x[..., 1].square(),
+    "two turns": lambda x: (x / 2).cos().sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", REALS)
+def test_what_is_no_angle_is_refused_before_anything_is_spent(name: str) -> None:
+    sampler = Sampler(FunctionTarget(REALS[name], 2), Torus, FourierMLP, flow=None, grid=5)
+    said = r"process Torus walks on angles, but FunctionTarget.log_prob is \S+ at some x and \S+ at x \+ 2 pi: take ano"
+    for spend in (
+        lambda: fit(sampler, loss=TrajectoryBalance(), seed=0, max_steps=1),
+        lambda: sampler.sample(3),
+        sampler.estimate_log_z,
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            spend()
+        assert ". " not in str(caught.value), "one sentence"
+
+
+@pytest.mark.parametrize(
+    "log_prob",
+    [
+        lambda x: 3 * x.cos().sum(-1),
+        lambda x: 3 * x.float().cos().sum(-1) + 1e3,
+        lambda x: -torch.remainder(x, 2 * math.pi).square().sum(-1),
+        lambda x: torch.where((x.abs() < math.pi).all(-1), -x.square().sum(-1), -math.inf),
+    ],
+)
+def test_what_is_an_angle_or_zero_outside_of_one_period_need_not_be_declared(log_prob: Callable) -> None:
+    sampler = Sampler(FunctionTarget(log_prob, 2), Torus, FourierMLP, flow=None, grid=5)
+    assert sampler.sample(3, seed=0).abs().max() <= math.pi

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffsampler.observables import Observable, estimate_observable
 from diffsampler.target import Target
 from targets import Phi4, Phi4Hopping, U1Gauge, XYModel
 
@@ -218,10 +219,15 @@ def test_exact_draws_of_a_chain(size: int, beta: float, generator: torch.Generat
 def test_observables_of_xy() -> None:
     target = XYModel((3,), 2.0)
     x = torch.tensor([[0.0, math.pi / 2, math.pi]])
-    values = {name: float(f(x)) for name, f in target.observables.items()}
+    values = {name: float(f(x)) for name, f in target.observables.items() if not isinstance(f, Observable)}
     # bonds: cos(pi / 2) twice and cos(pi); the sum of the rotators is i
     assert values["energy"] == pytest.approx(1.0) and values["energy_squared"] == pytest.approx(1.0)
     assert values["magnetisation_squared"] == pytest.approx(1 / 9)
+    # beside all rotators alike, of energy -3 and m = 1: variances of two values are a quarter of their squared distance
+    both = torch.cat([x, torch.zeros(1, 3)])
+    of_both = {name: float(estimate_observable(name, f, both).value) for name, f in target.observables.items()}
+    assert of_both["heat_capacity"] == pytest.approx(2.0**2 * 4.0**2 / 4)
+    assert of_both["susceptibility"] == pytest.approx(3 * (2 / 3) ** 2 / 4)
     with pytest.raises(NotImplementedError, match="no exact samples"):
         XYModel((3, 3)).sample(2)
 
@@ -247,7 +253,13 @@ def test_symmetries_of_the_space(target: Target, generator: torch.Generator) -> 
         torch.testing.assert_close(target.log_prob(turned), target.log_prob(x))
 
 
+def test_phi4_reports_its_susceptibility_by_itself() -> None:
+    target, x = Phi4((2, 2)), torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, -2.0, 2.0]])
+    # |m| is 1, then 0
+    assert float(estimate_observable("s", target.observables["susceptibility"], x).value) == pytest.approx(4 / 4)
+
+
 def test_means_of_a_tensor_keep_its_leading_shape() -> None:
     for target in (Phi4((2, 3)), U1Gauge((3, 2)), XYModel((3, 4))):
         x: Tensor = torch.randn(7, target.dim)
-        assert {tuple(f(x).shape) for f in target.observables.values()} == {(7,)}
+        assert {tuple(f(x).shape) for f in target.observables.values() if not isinstance(f, Observable)} == {(7,)}

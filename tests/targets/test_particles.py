@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from targets import DoubleWell4, LennardJones
+from diffsampler.observables import estimate_observable
+from targets import DoubleWell4, LennardJones, MuellerBrown
 
 
 def test_log_z_and_means_of_dw_4() -> None:
@@ -118,3 +119,21 @@ def test_observables_of_particles() -> None:
     assert float(values["pair_distance"]) == pytest.approx((1 + 2 + 5**0.5) / 3)
     found = values["pair_distance_histogram"][0].nonzero().flatten().tolist()
     assert [target.distance_edges[k] for k in found] == [1.0, 2.0, 2.2]
+    both = torch.cat([x, 0.9 * x])
+    of_both = {name: estimate_observable(name, f, both) for name, f in target.observables.items()}
+    energies = target.energy(both)
+    expected = float((energies[0] - energies[1]).square() / 4)  # the variance of two values
+    assert float(of_both["heat_capacity"].value) == pytest.approx(expected)
+    shares = of_both["pair_distance_histogram"]
+    assert shares.to_dict()["edges"] == pytest.approx(target.distance_edges)
+    assert len(shares.value) == len(target.distance_edges) - 1 and float(shares.value.sum()) == pytest.approx(1.0)
+
+
+def test_exact_heat_capacity_of_mueller_brown() -> None:
+    # C = beta^2 d^2 log Z / d beta^2: differences of an integral of its own.
+    beta, step = 0.05, 1e-3
+    lower, here, higher = (MuellerBrown(beta + sign * step).log_z for sign in (-1, 0, 1))
+    expected = beta**2 * (higher - 2 * here + lower) / step**2
+    target = MuellerBrown(beta)
+    assert "heat_capacity" in target.observables
+    assert target.exact_observables["heat_capacity"] == pytest.approx(expected, rel=1e-3)
