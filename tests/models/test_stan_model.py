@@ -88,4 +88,6 @@ def test_stan_itself_says_the_same(tmp_path: Path, form: str) -> None:
         torch.testing.assert_close(alike.log_likelihoods(x), target.log_likelihoods(x))
     with pytest.raises(InputError, match=r"data of StanModel do not fit .*variable name=y"):
         StanModel(target.model.lib_path, {**DATA, "y": torch.ones(3)})
-    assert abs(reference(target, seed=0).estimate.log_z - LOG_Z) < 0.02
+    estimate = reference(target, seed=0).estimate
+    # Twice the interval, 3.9 standard errors: 9e-5 at a fixed seed; and what is not known of the exact figure.
+    assert abs(estimate.log_z - LOG_Z) < estimate.high - estimate.low + 0.0005
