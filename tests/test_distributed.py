@@ -51,6 +51,7 @@ def launch_all(folder: Path, commands: list[list[str]]) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json") if path.stem != "commands"}
 
 
+@pytest.mark.slow
 def test_two_ranks_fit(working_folder: Path) -> None:
     trained = launch_all(working_folder, [["fitted", *FIT]])["fitted"]
     # 101 and 201 draws in two equal shares.

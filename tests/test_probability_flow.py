@@ -69,7 +69,7 @@ def test_density_in_coordinates(generator: torch.Generator) -> None:
     torch.testing.assert_close(sampler.log_prob(x, tolerance=1e-8), normal.log_prob(x), rtol=0, atol=1e-5)
 
 
-LIKE_OTHERS = ("VarianceExploding", "AnnealedLangevin")
+LIKE_OTHERS = ("VarianceExploding", "AnnealedLangevin", "PinnedBrownian")
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_a_target_alone_is_searched_and_learned(tmp_path: Path) -> None:
     assert abs(estimate.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3 and estimate.ess > 0.4, estimate
 
 
+@pytest.mark.slow
 def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
     target = FunctionTarget(
         lambda x: torch.as_tensor(-((x.detach().numpy() - 3.0) ** 2).sum(-1)),

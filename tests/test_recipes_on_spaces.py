@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Callable[[], Target], type[Recipe], type, type, float]] =
 }
 every_recipe = pytest.mark.parametrize("name", CASES)
 # The others share their parts with these, and are trained in the slow suite.
-TRAINED = {"mean_free", "periodic=[0]", "Links"}
+TRAINED = {"mean_free", "periodic=[0]"}
 representative = pytest.mark.parametrize(
     "name", [name if name in TRAINED else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )

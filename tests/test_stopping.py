@@ -38,6 +38,7 @@ def test_a_tolerance_of_zero_trains_to_the_last_step() -> None:
     assert history[-1]["step"] == 7 and history[-1]["ended"] == "all 7 steps are done (max_steps)"
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_a_search_is_not_enough() -> None:
     # Untrained, the sampler draws one Gaussian for two modes; nothing is known to a thousandth of a nat for years.
     history = fit(searched(two_modes), max_steps=10, tolerance=1e-3, **SMALL)
@@ -167,6 +168,7 @@ def keeping(folder: Path) -> ModelCheckpoint:
     return ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
     # What was tried and failed is not tried again at once, at steps 30 and 40 after a restart at 20.
     def run(max_steps: int, folder: str, **options: object) -> tuple[Sampler, list[dict]]:

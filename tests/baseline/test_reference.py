@@ -97,6 +97,7 @@ def test_an_energy_without_its_minus_sign_is_named() -> None:
             reference(FunctionTarget(energy, dim=2), seed=0)
 
 
+@pytest.mark.slow
 def test_draws_have_the_masses_of_the_modes() -> None:
     x = reference_of(two_far_modes).x
     # Particles of one mode do not visit the other: their share is known as well as Z, to 5 %; four errors.
@@ -282,7 +283,13 @@ def badly_scaled_regression() -> Target:
 
 @pytest.mark.parametrize(
     "make",
-    [slow(mode_in_a_corner), modes_on_edges, slow(eggbox), slow(hybrid_rosenbrock), slow(badly_scaled_regression)],
+    [
+        slow(mode_in_a_corner),
+        slow(modes_on_edges),
+        slow(eggbox),
+        slow(hybrid_rosenbrock),
+        slow(badly_scaled_regression),
+    ],
 )
 def test_is_right_where_searches_went_wrong(make: object) -> None:
     target = make()

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
@@ -42,6 +43,7 @@ class PairForces(Control):
         return (HELMERT.to(x.dtype).T @ forces).flatten(-2)
 
 
+@pytest.mark.slow
 def test_log_z_and_equivariance():
     pairs = torch.combinations(torch.arange(N)).T
 

@@ -108,6 +108,7 @@ def test_evidence_of_conjugate_models(make: Callable[[], ModelTarget]) -> None:
     assert abs(estimate.log_z - target.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z) < 0.2
 
 
+@pytest.mark.slow
 def test_priors_alone_have_the_evidence_one() -> None:
     prior = {
         "L": LKJCholesky(3, 2.0),
