@@ -5,7 +5,8 @@ from typing import Any
 
 from diffsampler.energies import BoltzmannWeight
 from diffsampler.errors import InputError, check_positive
-from diffsampler.molecules import ASEEnergy, import_optional, space_of_particles
+from diffsampler.molecules import ASEEnergy, space_of_particles
+from diffsampler.optional import import_extra
 from diffsampler.target import FunctionTarget
 
 __all__ = ["ASETarget"]
@@ -44,7 +45,7 @@ class ASETarget(FunctionTarget):
         temperature: float = 300.0,
         workers: int = 0,
     ) -> None:
-        units = import_optional("ase.units", type(self).__name__)
+        units = import_extra("ase.units", type(self).__name__, "molecules")
         self_atoms = _read(atoms)
         self_atoms.calc = _made(calculator, options or {}) if calculator is not None else getattr(atoms, "calc", None)
         if self_atoms.calc is None:
@@ -62,10 +63,10 @@ class ASETarget(FunctionTarget):
 
 
 def _read(atoms: Any) -> Any:
-    ase = import_optional("ase", "ASETarget")
+    ase = import_extra("ase", "ASETarget", "molecules")
     if isinstance(atoms, str | Path):
         try:
-            return import_optional("ase.io", "ASETarget").read(atoms)
+            return import_extra("ase.io", "ASETarget", "molecules").read(atoms)
         except Exception as error:
             raise InputError(f"atoms must be a file that ASE reads, got {str(atoms)!r}: {error}") from error
     if not isinstance(atoms, ase.Atoms):
@@ -78,6 +79,6 @@ def _made(calculator: Any, options: dict[str, Any]) -> Any:
         return calculator
     module, _, name = calculator.rpartition(".")
     try:
-        return getattr(import_optional(module, "ASETarget"), name)(**options)
+        return getattr(import_extra(module, "ASETarget", "molecules"), name)(**options)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"calculator {calculator!r} cannot be made: {error}") from error

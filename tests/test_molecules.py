@@ -69,7 +69,7 @@ def test_a_program_that_is_not_there_is_named(module: str, monkeypatch: pytest.M
         "ase": [lambda: ASETarget("cluster.xyz")],
     }
     for make in made[module]:
-        with pytest.raises(InputError, match=rf"needs {module}: pip install diffsampler\[molecules\]"):
+        with pytest.raises(InputError, match=rf"needs {module}: pip install 'diffsampler\[molecules\]"):
             make()
 
 

@@ -1,16 +1,15 @@
 """A posterior for ArviZ and for pandas, which are imported here alone."""
 
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.names import labels_of
 from diffsampler.models.summary import entries
+from diffsampler.optional import import_extra
 from diffsampler.target import Target
 
 
@@ -24,7 +23,7 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
         log_weight: of the draws that they were chosen from, with shape (n).
         estimate: of log Z.
     """
-    base = _imported("arviz_base", "to_arviz")
+    base = import_extra("arviz_base", "to_arviz", "posterior")
     log_prob = target.log_prob(x.double()).detach().double()
     stats = {"lp": log_prob, "energy": -log_prob, "log_weight": log_weight}
     groups: dict[str, dict[str, Any]] = {
@@ -50,7 +49,7 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
 
 def to_dataframe(target: Target, values: Values) -> Any:
     """As `Posterior.to_dataframe`."""
-    pandas, labels = _imported("pandas", "to_dataframe"), labels_of(target)
+    pandas, labels = import_extra("pandas", "to_dataframe", "posterior"), labels_of(target)
     columns: dict[str, Any] = {}
     for name, value in values.items():
         flat = value.reshape(len(value), -1).cpu().numpy()
@@ -60,12 +59,3 @@ def to_dataframe(target: Target, values: Values) -> Any:
 
 def _chain(value: Tensor) -> Any:
     return value.detach().cpu().numpy()[None]
-
-
-def _imported(module: str, what: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{what} needs {module.replace('_', '-')}, which is not installed: pip install 'diffsampler[posterior]'."
-        ) from error

@@ -12,8 +12,8 @@ from diffsampler.energies.many import BATCH_SIZE
 from diffsampler.errors import InputError, check_flag
 from diffsampler.models.foreign_model import ForeignModel, rows_of, seed_of, values_like
 from diffsampler.models.named_target import Values
-from diffsampler.models.optional import import_extra
 from diffsampler.models.plates import dims_of_plates
+from diffsampler.optional import import_extra
 
 SMALLEST_BATCH = 32
 

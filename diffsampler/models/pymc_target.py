@@ -12,7 +12,7 @@ from diffsampler.energies import EnergyOfMany, EnergyOfOne
 from diffsampler.errors import InputError, check_flag
 from diffsampler.models.foreign_model import ForeignModel, rows_of, seed_of, values_like
 from diffsampler.models.named_target import Values
-from diffsampler.models.optional import import_extra
+from diffsampler.optional import import_extra
 
 UNVECTORISABLE = (NotImplementedError, ValueError, TypeError)
 

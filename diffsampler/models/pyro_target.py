@@ -17,9 +17,9 @@ from diffsampler.errors import InputError, check_flag
 from diffsampler.models.distributions import in_float64
 from diffsampler.models.foreign_model import seed_of
 from diffsampler.models.named_target import NamedTarget, Values
-from diffsampler.models.optional import import_extra
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.models.transforms import BY_VECTOR
+from diffsampler.optional import import_extra
 from diffsampler.target import check_log_z
 
 

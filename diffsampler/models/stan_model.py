@@ -13,8 +13,8 @@ from diffsampler.energies import EnergyOfOne
 from diffsampler.errors import InputError, check_flag
 from diffsampler.models.foreign_model import ForeignModel, rows_of, values_like
 from diffsampler.models.named_target import Values
-from diffsampler.models.optional import import_extra
 from diffsampler.models.stan_names import StanNames
+from diffsampler.optional import import_extra
 
 LOG_LIKELIHOOD = "log_lik"  # what Stan's users call it, and the package loo
 

@@ -8,7 +8,6 @@ from diffsampler.molecules.force_field import MolecularForceField
 from diffsampler.molecules.geometry import angle, dihedral, distance
 from diffsampler.molecules.molecule import Molecule, boltzmann_constant, read_molecule
 from diffsampler.molecules.openmm_energy import OpenMMEnergy
-from diffsampler.molecules.optional import import_optional
 from diffsampler.molecules.symmetry import space_of_particles
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "boltzmann_constant",
     "dihedral",
     "distance",
-    "import_optional",
     "read_molecule",
     "space_of_particles",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffsampler.errors import InputError, check_positive
-from diffsampler.molecules.optional import import_optional
+from diffsampler.optional import import_extra
 
 # The gas constant in kJ / (mol K), from the exact constants of the SI (2019).
 GAS_CONSTANT = 8.31446261815324e-3
@@ -70,7 +70,7 @@ def read_molecule(pdb: str, forcefield: Sequence[str], user: str) -> Molecule:
     Raises:
         InputError: if there is no OpenMM, or a file cannot be used.
     """
-    app, unit = import_optional("openmm.app", user), import_optional("openmm.unit", user)
+    app, unit = import_extra("openmm.app", user, "molecules"), import_extra("openmm.unit", user, "molecules")
     if not Path(pdb).is_file():
         raise InputError(f"pdb must be a PDB file, got {str(pdb)!r}, which is none.")
     files = [forcefield] if isinstance(forcefield, str) else list(forcefield)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffsampler.energies import EnergyOfOne
-from diffsampler.molecules.optional import import_optional
+from diffsampler.optional import import_extra
 
 
 class OpenMMEnergy(EnergyOfOne):
@@ -44,7 +44,7 @@ class OpenMMEnergy(EnergyOfOne):
         process = os.getpid()
         # That of a process from which this one was forked stays: it would wait for ever for its threads to end.
         if process not in self._contexts:
-            openmm = import_optional("openmm", type(self).__name__)
+            openmm = import_extra("openmm", type(self).__name__, "molecules")
             integrator = openmm.VerletIntegrator(0.001)  # which a context must have, and nobody uses
             platform = openmm.Platform.getPlatformByName(self.platform)
             self._contexts[process] = openmm.Context(self.system, integrator, platform)
