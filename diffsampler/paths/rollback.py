@@ -7,6 +7,8 @@ from diffsampler.paths.dynamics import Dynamics
 from diffsampler.paths.evaluation import evaluate
 from diffsampler.paths.records import Path
 
+NUM_STATES = 1 << 18  # that are evaluated at once: densities of all of them are several arrays of their size
+
 
 @torch.no_grad()
 def rollback(
@@ -61,7 +63,7 @@ def back_and_forth(
 
 @torch.no_grad()
 def rolled_back_log_weight(
-    dynamics: Dynamics, x: Tensor, generator: torch.Generator | None = None, batch_size: int = 2000
+    dynamics: Dynamics, x: Tensor, generator: torch.Generator | None = None, batch_size: int | None = None
 ) -> Tensor:
     """The log-weights of trajectories rolled back from draws of the target; their mean is the EUBO.
 
@@ -71,12 +73,13 @@ def rolled_back_log_weight(
         dynamics: what walks where.
         x: draws of the user's target, with shape (n, D).
         generator: the source of all noise.
-        batch_size: draws rolled back at a time.
+        batch_size: draws rolled back at a time; by default as many as make a quarter of a million states.
 
     Returns:
         log w, float64, with shape (n).
     """
     apart, policy, found = dynamics.uncounted(), dynamics.policy, []
+    batch_size = max(1, NUM_STATES // dynamics.grid.num_steps) if batch_size is None else batch_size
     for part in x.to(policy.device, policy.dtype).split(batch_size):
         path = rollback(apart, apart.states_at(part, generator), generator)
         found.append(evaluate(apart, path, with_flow=False).log_weight)

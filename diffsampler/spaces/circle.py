@@ -32,8 +32,10 @@ class Circle(Space):
 
     def seen_from(self, x: Tensor, end: Tensor, std: Tensor) -> Tensor:
         nearest = wrap(end - x)
-        turns, share = other_turns(nearest, (1 / std).to(x.dtype))
-        return x + nearest + (share * turns).sum(0) / (1 + share.sum(0))
+        total, moved = 1.0, 0.0
+        for turn, share in other_turns(nearest, (1 / std).to(x.dtype)):
+            total, moved = total + share, moved + turn * share
+        return x + nearest + moved / total
 
 
 def _once_around(x: Tensor, generator: torch.Generator | None) -> Tensor:

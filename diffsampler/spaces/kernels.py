@@ -86,22 +86,20 @@ def wrap(x: Tensor) -> Tensor:
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
-def other_turns(difference: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def other_turns(difference: Tensor, precision: Tensor) -> Iterator[tuple[float, Tensor]]:
     """All turns but the nearest, and how likely normal noise took them, as a share of the nearest.
+
+    One after the other: all at once they would be six times as many numbers as there are.
 
     Arguments:
         difference: angles in [-pi, pi), with shape (*, D).
         precision: one over the noise's standard deviation; broadcasts against `difference`.
-
-    Returns:
-        Both with the turns first: (K), followed by ones, and (K, *, D).
     """
-    count = torch.arange(1, NUM_TURNS + 1, dtype=difference.dtype, device=difference.device)
-    num_dims = max(difference.ndim, precision.ndim)
-    turns = 2 * math.pi * torch.cat([-count, count]).view(-1, *(1 for _ in range(num_dims)))
-    # (d + turn)^2 = d^2 + turn (turn + 2 d)
-    log_share = -0.5 * precision.square() * turns * (turns + 2 * difference)
-    return turns, log_share.clamp(min=FAINTEST).exp()
+    half = -0.5 * precision.square()
+    for k in range(1, NUM_TURNS + 1):
+        for turn in (-2 * math.pi * k, 2 * math.pi * k):
+            # (d + turn)^2 = d^2 + turn (turn + 2 d)
+            yield turn, (half * (turn * turn + 2 * turn * difference)).clamp(min=FAINTEST).exp()
 
 
 class WrappedGaussianKernel(GaussianKernel):
@@ -119,7 +117,7 @@ class WrappedGaussianKernel(GaussianKernel):
         precision = (1 / self.std).to(y.dtype)
         difference = wrap(y - self.mean)
         nearest = -0.5 * (difference * precision).square()
-        exponent = nearest + other_turns(difference, precision)[1].sum(0).log1p()
+        exponent = nearest + sum(share for _, share in other_turns(difference, precision)).log1p()
         log_normaliser = (self.std.log() + HALF_LOG_TWO_PI).expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
         return exponent.sum(-1) - log_normaliser
 
