@@ -50,9 +50,10 @@ def sources_are_here() -> bool:
         return False
     from bridgestan.compile import get_bridgestan_path, verify_bridgestan_path
 
+    path = get_bridgestan_path(download=False)
     try:
-        verify_bridgestan_path(get_bridgestan_path(download=False))
-        return True
+        verify_bridgestan_path(path)
+        return path != ""  # which would be the working folder, and that has a Makefile too
     except ValueError:
         return False
 
