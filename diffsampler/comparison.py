@@ -126,12 +126,11 @@ def _probability(
     """Of a model, with the ends of an interval: that of its log odds against the rest, by the delta method."""
     log_weight = {key: log_prior[key] + value for key, (value, *_) in log_z.items()}
     rest = {key: value for key, value in log_weight.items() if key != name}
-    highest = max(rest.values())
-    total = sum(math.exp(value - highest) for value in rest.values())
-    log_odds = log_weight[name] - highest - math.log(total)
+    log_rest = _log_sum(list(rest.values()))
+    log_odds = log_weight[name] - log_rest
     variance = 0.0
     for key, (_, low, high) in log_z.items():
-        share = 1.0 if key == name else math.exp(rest[key] - highest) / total
+        share = 1.0 if key == name else math.exp(rest[key] - log_rest)
         variance += (share * (high - low) / (2 * NORMAL_97_5)) ** 2 if share else 0.0
     if not math.isfinite(variance):  # ends that are not there: from the least that it may be to the most
         lowest, highest = (

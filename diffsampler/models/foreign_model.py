@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.energies import BoltzmannWeight, Energy
+from diffsampler.errors import InputError
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.target import check_log_z
 
@@ -47,6 +48,29 @@ class ForeignModel(NamedTarget):
 
 class _Weight(BoltzmannWeight):
     asked = "The log-density at a point"
+
+
+def check_function(kind: str, model: Any) -> None:
+    """Raise InputError if what a target of this kind is made of is no function."""
+    if not callable(model):
+        raise InputError(f"model of {kind} must be a function, got {model!r}.")
+
+
+def check_latent(kind: str, latent: Mapping[str, Any], mixture: str) -> None:
+    """Raise InputError if sites of NumPyro or Pyro, by name, are none, or one has discrete values.
+
+    Arguments:
+        kind: the target, for messages.
+        latent: the sites.
+        mixture: the distribution of their package that sums over discrete values.
+    """
+    if discrete := [name for name, site in latent.items() if site["fn"].support.is_discrete]:
+        raise InputError(
+            f"{kind} takes no discrete parameters, and {', '.join(discrete)} is discrete: sum over its values in the "
+            f"model, as {mixture} does."
+        )
+    if not latent:
+        raise InputError(f"{kind} needs a model with parameters, and this one has none.")
 
 
 def rows_of(x: Tensor) -> np.ndarray:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffsampler.energies import EnergyOfMany
 from diffsampler.energies.many import BATCH_SIZE
-from diffsampler.errors import InputError, check_flag
-from diffsampler.models.foreign_model import ForeignModel, rows_of, seed_of, values_like
+from diffsampler.errors import check_flag
+from diffsampler.models.foreign_model import ForeignModel, check_function, check_latent, rows_of, seed_of, values_like
 from diffsampler.models.named_target import Values
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.optional import import_extra
@@ -56,8 +56,7 @@ class NumPyroTarget(ForeignModel):
         log_z: float | None = None,
     ) -> None:
         import_extra("numpyro", type(self).__name__, "numpyro")
-        if not callable(model):
-            raise InputError(f"model of NumPyroTarget must be a function, got {model!r}.")
+        check_function(type(self).__name__, model)
         gives_deterministics = check_flag("deterministics", deterministics)
         density = _Density(model, tuple(args), dict(kwargs or {}))
         super().__init__(density, density.num_free, 0, {**density.dims, **(dims or {})}, coords, log_z)
@@ -99,13 +98,7 @@ class _Density(EnergyOfMany):
             trace = handlers.trace(tried).get_trace(*self.args, **self.kwargs)
             sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-            if discrete := [name for name, site in latent.items() if site["fn"].support.is_discrete]:
-                raise InputError(
-                    f"NumPyroTarget takes no discrete parameters, and {', '.join(discrete)} is discrete: sum over its "
-                    "values in the model, as numpyro.distributions.MixtureSameFamily does."
-                )
-            if not latent:
-                raise InputError("NumPyroTarget needs a model with parameters, and this one has none.")
+            check_latent("NumPyroTarget", latent, "numpyro.distributions.MixtureSameFamily")
             values = {name: site["value"] for name, site in latent.items()}
             free = unconstrain_fn(tried, self.args, self.kwargs, values)
         self.shapes = {name: tuple(np.shape(free[name])) for name in latent}

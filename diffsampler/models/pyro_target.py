@@ -13,9 +13,9 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from diffsampler.energies import TorchBoltzmannWeight
-from diffsampler.errors import InputError, check_flag
+from diffsampler.errors import check_flag
 from diffsampler.models.distributions import in_float64
-from diffsampler.models.foreign_model import seed_of
+from diffsampler.models.foreign_model import check_function, check_latent, seed_of
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.models.transforms import BY_VECTOR
@@ -60,19 +60,12 @@ class PyroTarget(NamedTarget):
         log_z: float | None = None,
     ) -> None:
         import_extra("pyro", type(self).__name__, "pyro")
-        if not callable(model):
-            raise InputError(f"model of PyroTarget must be a function, got {model!r}.")
+        check_function(type(self).__name__, model)
         gives_deterministics = check_flag("deterministics", deterministics)
         args, kwargs = _doubled(tuple(args)), _doubled(dict(kwargs or {}))
         found = _start(model, args, kwargs)
         sites = {name: site for name, site in found.items() if not site["is_observed"]}
-        if discrete := [name for name, site in sites.items() if site["fn"].support.is_discrete]:
-            raise InputError(
-                f"PyroTarget takes no discrete parameters, and {', '.join(discrete)} is discrete: sum over its values "
-                "in the model, as MixtureSameFamily does."
-            )
-        if not sites:
-            raise InputError("PyroTarget needs a model with parameters, and this one has none.")
+        check_latent(type(self).__name__, sites, "MixtureSameFamily")
         shapes = {name: tuple(_map_onto(site["fn"].support).inv(site["value"]).shape) for name, site in sites.items()}
         super().__init__(sum(map(_size, shapes.values())), {**dims_of_plates(found), **(dims or {})}, coords)
         self.model, self.args, self.kwargs, self.sites = model, args, kwargs, shapes

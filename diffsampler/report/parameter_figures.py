@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffsampler.models.names import summary_of, values_of
+from diffsampler.models.names import values_of
 from diffsampler.models.summary import Summary
 from diffsampler.report import style
 from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, save_all, to_numpy, weights
@@ -56,9 +56,10 @@ def _view(column: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     return max(low, float(column.min())), min(high, float(column.max()))  # bars beyond an edge would show what is not
 
 
-def save_parameter_figures(folder: Path, target: Target, x: Tensor, log_weight: Tensor) -> list[Path]:
-    """`parameters.png` of weighted draws x, with shape (n, D), where the target's values have names."""
-    summary = summary_of(target, x, log_weight)
+def save_parameter_figures(
+    folder: Path, target: Target, x: Tensor, log_weight: Tensor, summary: Summary | None
+) -> list[Path]:
+    """`parameters.png` of weighted draws x, with shape (n, D), where the target's values have names and a summary."""
     if summary is None:
         return []
     return save_all(folder, {"parameters": lambda: plot_parameters(values_of(target, x), log_weight, summary)})

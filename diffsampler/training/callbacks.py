@@ -233,7 +233,7 @@ class Report(L.Callback):
                 module.loss.uses_flow,
                 module.loss.uses_log_z,
             )
-            paths += save_parameter_figures(folder, target, x, log_weight)
+            paths += save_parameter_figures(folder, target, x, log_weight, parameters)
             paths += save_figures_of_target(folder, target, observables, x, log_weight, compared, found.observables)
             print(f"Figures: {', '.join(str(path) for path in paths)}")
 
