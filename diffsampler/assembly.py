@@ -53,7 +53,7 @@ def assemble(
     Raises:
         InputError: if the parts do not fit together.
     """
-    _check_target(target)
+    check_target(target)
     if isinstance(flow, str) and flow != "auto":
         raise InputError(f"flow must be a StateFlow, such as ForwardLookingFlow, 'auto' for it, or None, got {flow!r}.")
     is_alone = flow == "auto" and all(part is None for part in (process, control, grid, coordinates, backward_control))
@@ -77,24 +77,30 @@ def assemble(
         process = make_part("process", _or(process, usual.process), Process, space)
     if coordinates is None and support_of(target) is not None and process.space.is_euclidean:
         coordinates = SupportCoordinates(target)
-    density = _density_of(target, coordinates, process)
+    density = density_of(target, coordinates, process)
     flow = usual.flow if isinstance(flow, str) else flow
     policy = Policy(process, _or(control, usual.control), backward_control, flow)
     check_parts(policy)
+    check_score(target, policy)
+    grid = _or(grid, usual.grid)
+    return Assembly(recipe, coordinates, density, policy, grid if isinstance(grid, Grid) else UniformGrid(grid))
+
+
+def check_score(target: Target, policy: Policy) -> None:
+    """Raise InputError if a policy needs the score of a target that has none."""
     if policy.uses_score and not target.differentiable:
         raise InputError(
             f"{type(target).__name__} has differentiable=False, but control or process use its score: take a control "
             "without, such as FourierMLP, or give the target alone."
         )
-    grid = _or(grid, usual.grid)
-    return Assembly(recipe, coordinates, density, policy, grid if isinstance(grid, Grid) else UniformGrid(grid))
 
 
 def _or(given: Any, usual: Any) -> Any:
     return usual if given is None else given
 
 
-def _check_target(target: Target) -> None:
+def check_target(target: Target) -> None:
+    """Raise InputError unless it is a target, ready, whose log Z is a number if it is known."""
     if isinstance(target, type) and issubclass(target, Target):
         raise InputError(f"target must be a Target, got the class {target.__name__}: make one, {target.__name__}(...).")
     if not isinstance(target, Target):
@@ -111,8 +117,12 @@ def _check_target(target: Target) -> None:
         target.log_z = log_z
 
 
-def _density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
-    """The target as a density of the process's states."""
+def density_of(target: Target, coordinates: Coordinates | None, process: Process) -> Density:
+    """The target as a density of the process's states.
+
+    Raises:
+        InputError: if they do not fit together.
+    """
     if coordinates is not None or target.space is not None:
         where, space = (target, space_of(target)) if coordinates is None else (coordinates, coordinates.space)
         if not torch.equal(process.space.angles[: space.dim], space.angles[: process.space.dim]):

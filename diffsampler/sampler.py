@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from diffsampler.assembly import assemble
+from diffsampler.assembly import assemble, check_score, check_target, density_of
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint
 from diffsampler.contracts import check_periodic
@@ -21,7 +21,7 @@ from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
 from diffsampler.models.posterior import Posterior, posterior_of
 from diffsampler.networks import Control, StateFlow
-from diffsampler.parts import check_free, take_parts
+from diffsampler.parts import check_free, make_part, take_parts
 from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, weighted_rollout
 from diffsampler.paths.cuda_graph import GraphedRollout
 from diffsampler.paths.response import CompiledResponse, respond
@@ -31,7 +31,7 @@ from diffsampler.progress import in_batches
 from diffsampler.renamed import knows_old_names
 from diffsampler.repeatable import naming_the_target
 from diffsampler.spaces import Space
-from diffsampler.target import Target
+from diffsampler.target import Target, space_of
 
 STRUCTURE = {"target", "policy", "coordinates"}
 
@@ -105,6 +105,7 @@ class Sampler(nn.Module):
         check_free(**ready)
         parts = assemble(target, process, control, flow, grid, coordinates, backward_control)
         self._given = target, parts.coordinates  # modules that the density holds already
+        self._make_coordinates = None if isinstance(coordinates, Coordinates) else coordinates
         self.recipe, self.density, self.policy, self.grid = parts.recipe, parts.density, parts.policy, parts.grid
         self.measure = None if measure is None else check_instance("measure", measure, PathMeasure, "one of your own")
         self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
@@ -123,7 +124,8 @@ class Sampler(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         # Counter, coordinates and what networks have learned of the process would go on with the old part.
         if name in STRUCTURE and self.__dict__.get("_is_built"):
-            raise InputError(f"A sampler's {name} stays as it was made: make another Sampler for another {name}.")
+            way = "fit(sampler, target=...)" if name == "target" else "make another Sampler"
+            raise InputError(f"A sampler's {name} stays as it was made: {way} for another {name}.")
         super().__setattr__(name, value)
 
     @property
@@ -135,6 +137,36 @@ class Sampler(nn.Module):
     def coordinates(self) -> Coordinates | None:
         """From z to x; None where these are the same."""
         return self._given[1]
+
+    def move_to(self, target: Target) -> None:
+        """Make this the sampler of another target in the same space, with the networks that it has: a warm start.
+
+        Counts begin anew. What a search has found of the target before is forgotten but for where to begin the next;
+        `fit(sampler, target=...)` does this, searches and trains.
+
+        Raises:
+            InputError: if the target lives in another space, or lacks what the parts need.
+        """
+        check_target(target)
+        old, new = describe(space_of(self.target)), describe(space_of(target))
+        if old != new:
+            raise InputError(
+                f"target must live where that of the sampler does, {old}, got {new}: make another Sampler."
+            )
+        check_score(target, self.policy)
+        coordinates = self.coordinates
+        if self._make_coordinates is not None:
+            coordinates = make_part("coordinates", self._make_coordinates, Coordinates, target)
+        density = density_of(target, coordinates, self.policy.process)
+        if coordinates is not None:
+            coordinates.move_to(target)
+        self._given = target, coordinates
+        self.density = density.to(self.device)
+        self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
+        if coordinates is not None:
+            self.counter.num_evaluations += coordinates.num_target_evaluations
+        self._graphed = None if self._graphed is None else GraphedRollout()
+        self._is_checked = False
 
     @property
     def dynamics(self) -> Dynamics:

@@ -24,10 +24,12 @@ class Replicates(Annealed):
     Attributes:
         log_prob: of the target at the points, with shape (n).
         log_zs: what each search by itself estimates, with its standard error.
+        is_warm: whether searches began from what another density's have found.
     """
 
     log_prob: Tensor | None = None
     log_zs: tuple[tuple[float, float], ...] = ()
+    is_warm: bool = False
 
     def in_x(self, onto: Support | None) -> "Replicates":
         """The same with points and log-densities of x, where those are of y; prior and ladder stay those of y."""

@@ -1,7 +1,8 @@
 """Mixtures of bent, heavy-tailed Gaussians fitted to draws: what importance weights and SMC start from."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,6 +95,20 @@ class Proposal:
     def __init__(self, parts: list[Part], weights: Tensor) -> None:
         self.parts = parts
         self.log_weight = (weights / weights.sum()).log()
+
+    def to(self, device: torch.device) -> "Proposal":
+        """The same on a device."""
+        parts = [replace(part, map=part.map.to(device)) for part in self.parts]
+        return Proposal(parts, self.log_weight.exp().to(device))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` makes it of again."""
+        return {"parts": [asdict(part) for part in self.parts], "weights": self.log_weight.exp()}
+
+    @classmethod
+    def from_dict(cls, parts: list[dict[str, Any]], weights: Tensor) -> "Proposal":
+        """What `to_dict` gave."""
+        return cls([Part(CurvedMap.from_dict(**part["map"]), part["degrees"]) for part in parts], weights)
 
     @property
     def centre(self) -> Tensor:

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import torch
 
-from diffsampler.baseline.agreement import DISAGREE, Pool, Replicates
-from diffsampler.baseline.components import GaussianComponents
+from diffsampler.baseline.agreement import DISAGREE, Replicates
 from diffsampler.baseline.moves import default_move
-from diffsampler.baseline.proposal import Proposal, fit_proposal, gaussian_parts
-from diffsampler.baseline.propriety import check_proper
-from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_KHAT, Round, refine, weigh
-from diffsampler.baseline.search_kinds import KINDS, from_heavy_draws
+from diffsampler.baseline.proposal import Proposal
+from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_ESS, USEFUL_KHAT, Round, refine, weigh
+from diffsampler.baseline.searches import searched
 from diffsampler.baseline.tempered import ESS_THRESHOLD, tempered_reference
 from diffsampler.baseline.tempering import estimate_of_variance, generator_of, smc
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import wander
+from diffsampler.baseline.warm import searched_from
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, or_zero_density
 from diffsampler.errors import InputError, check_count, check_instance
@@ -24,21 +23,12 @@ from diffsampler.frames import SpaceFrame, frame_of
 from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import share_of_heavy
-from diffsampler.repeatable import check_repeatable, points_of_all_sizes
 from diffsampler.spaces import Euclidean
 from diffsampler.target import Target
 
-MAX_SEARCHES = 6
-SEARCHES_OF_PIECES = 3  # at least, where there are several modes or pieces
-SEARCHES_OF_UNLIKE, MUCH = 5, 0.05  # at least, where one kind of search misses so much of what the other has found
-MANY_EVALUATIONS = 1_500_000  # beyond, no search is added
-USEFUL_ESS = 0.05
 DRAWS_A_PARTICLE = 5
 NUM_FINAL = 3  # independent runs of SMC, where weights are of no use
-NUM_CHECKED = 16
 MAX_POOLED = 5
-BROAD, BROAD_SHARE = 2.5, 0.4
-NUM_EXPLORERS, KEPT_SHARE = 1000, 0.3
 NUM_WANDERING = 1000
 
 
@@ -51,6 +41,7 @@ def reference(
     progress: Callable[[float], None] | None = None,
     max_evaluations: int | None = None,
     ess_threshold: float | None = None,
+    known: Proposal | None = None,
 ) -> Replicates:
     """log Z and draws of a density of which nothing is known, by searches that know nothing of each other.
 
@@ -75,6 +66,8 @@ def reference(
             missed.
         ess_threshold: on a space, the share of particles that stay effective from one temperature to the next: by
             default 0.9; nearer to 1 it cools more slowly, which clusters that freeze need.
+        known: the `prior` of an earlier `Replicates`, of a density much like this one, on R^D: two short searches begin
+            from there, and only if these disagree, others from nothing.
 
     Raises:
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
@@ -93,70 +86,14 @@ def reference(
     if ess_threshold is not None:
         raise InputError("ess_threshold is for targets that declare their space, which are cooled from one start.")
     with unbounded(target) as onto:
-        rounds, unseen = _searched(target, generator, tell, max_evaluations)
+        warm = None if known is None else searched_from(target, known, generator, lambda done: tell(0.8 * done))
+        rounds, unseen = searched(target, generator, tell, max_evaluations) if warm is None else warm
         found = _weighed(target, rounds, num_particles, generator, tell)
         estimate = replace(found.estimate, num_target_evaluations=target.num_evaluations)
-        found = replace(found, estimate=estimate).with_spread(rounds, min(unseen + estimate.unseen, 1.0))
+        found = replace(found, estimate=estimate, is_warm=warm is not None).with_spread(
+            rounds, min(unseen + estimate.unseen, 1.0)
+        )
         return found.in_x(onto)
-
-
-def _searched(
-    counter: CountedTarget, generator: torch.Generator, tell: Callable[[float], None], max_evaluations: int | None
-) -> tuple[list[Round], float]:
-    """What each search has come to, and the share of the mass that none may have found."""
-    check_repeatable(counter, points_of_all_sizes(counter.dim, generator.device))
-    rounds: list[Round] = []
-    unseen = 1.0
-    limit = MANY_EVALUATIONS if max_evaluations is None else max_evaluations
-    while len(rounds) < MAX_SEARCHES:
-        k, kind = len(rounds), KINDS[len(rounds) % len(KINDS)]
-        # Two are expected; of more, none takes the bar back.
-        start, end = (0.4 * k, 0.4 * (k + 1)) if k < 2 else (0.8, 0.8)
-        found = kind(counter, generator)
-        if not rounds:
-            check_proper(counter, torch.cat([found.loc, found.sample(NUM_CHECKED, generator.clone_state())]))
-        rounds.append(_replicate(counter, found, generator, lambda done, a=start, b=end: tell(a + done * (b - a))))
-        if len(rounds) >= 2:
-            pool = Pool(rounds, len(KINDS))
-            unseen = pool.unseen
-            enough = 2 if all(len(one.proposal.parts) == 1 for one in rounds) else SEARCHES_OF_PIECES
-            if pool.missed_by_one_kind > MUCH:
-                enough = SEARCHES_OF_UNLIKE
-            if len(rounds) >= enough and unseen < UNSEEN_MASS and pool.agrees:
-                break
-        if counter.num_evaluations > limit and (len(rounds) >= 2 or max_evaluations is not None):
-            break
-    return rounds, unseen
-
-
-def _replicate(
-    target: CountedTarget, found: GaussianComponents, generator: torch.Generator, tell: Callable[[float], None]
-) -> Round:
-    """Temper from what one search has found, fit, and refine; again, where single draws weigh much, with their modes.
-
-    `tell` is told the fraction of the work that is done.
-    """
-    best = _explored(target, found, generator, lambda done: tell(0.8 * done))
-    if best.khat > USEFUL_KHAT and best.log_weight.isfinite().any():
-        more = from_heavy_draws(target, found, best.x, best.log_weight, generator)
-        if len(more.loc) > len(found.loc):
-            best = _explored(target, more, generator, lambda done: tell(0.8 + 0.2 * done))
-    tell(1.0)
-    return best
-
-
-def _explored(
-    target: CountedTarget, found: GaussianComponents, generator: torch.Generator, tell: Callable[[float], None]
-) -> Round:
-    broad = GaussianComponents.fitted_to(found.sample(2000, generator), widening=BROAD)
-    move, num_moves = default_move(target)
-    start = found.widened(1.5).mixed_with(broad, BROAD_SHARE)
-    explored = smc(target, start, NUM_EXPLORERS, num_moves, move, generator=generator, progress=lambda b: tell(0.5 * b))
-    # Modes that no explorer has stayed in are kept, too.
-    parts = gaussian_parts(found)
-    weight, floor = torch.ones_like(explored.x[:, 0]), KEPT_SHARE / len(parts)
-    proposal = fit_proposal(explored.x, weight, found.label(explored.x), parts, num_refits=2, floor=floor)
-    return refine(target, proposal, generator, tell=lambda done: tell(0.5 + 0.5 * done))
 
 
 def _weighed(

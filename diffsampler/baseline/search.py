@@ -153,7 +153,7 @@ def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Te
     """
     few = target.dim <= FEW_DIMENSIONS
     x = _at_all_radii(NUM_TRIED_IN_FEW if few else NUM_TRIED, target.dim, generator)
-    known = _known_to_the_target(target, x, generator)
+    known = known_to_the_target(target, NUM_KNOWN, x, generator)
     log_prob = _somewhere(target, x)
     starts = [known, _peaks_where_all_are_alike(target, x)]
     if few:
@@ -165,10 +165,10 @@ def starts_at_all_radii(target: CountedTarget, generator: torch.Generator) -> Te
     return torch.cat(starts)
 
 
-def _known_to_the_target(target: CountedTarget, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Points that it wants searched, of a prior say, with shape (m, D)."""
+def known_to_the_target(target: CountedTarget, n: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """At most n points that it wants searched, of a prior say, with shape (m, D)."""
     user_target = target.density.user_target
-    known = user_target.starting_points(NUM_KNOWN, generator)
+    known = user_target.starting_points(n, generator)
     if known is None:
         return like[:0]
     if not isinstance(known, Tensor) or known.ndim != 2 or known.shape[1] != user_target.dim:
@@ -176,7 +176,7 @@ def _known_to_the_target(target: CountedTarget, like: Tensor, generator: torch.G
         raise InputError(
             f"{target.name}.starting_points must return None or a tensor (m, {user_target.dim}), got {shown}."
         )
-    x = target.density.from_user(known[:NUM_KNOWN].to(like))
+    x = target.density.from_user(known[:n].to(like))
     return x[target.log_prob(x).isfinite()]
 
 

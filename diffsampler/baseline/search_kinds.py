@@ -116,6 +116,13 @@ def from_heavy_draws(
     return search.found
 
 
+def from_known(target: CountedTarget, found: GaussianComponents, generator: torch.Generator) -> GaussianComponents:
+    """And what paths find from peaks among points scattered around what is known, near and far."""
+    search = _Search(target, generator, found)
+    search.follow_peaks(search.at_all_distances(NUM_SCATTERED_FAR))
+    return search.found
+
+
 KINDS: tuple[Callable[[CountedTarget, torch.Generator], GaussianComponents], ...] = (from_paths, from_tempering)
 
 

@@ -46,6 +46,9 @@ class Coordinates(nn.Module, ABC):
     def inverse(self, x: Tensor) -> Tensor:
         """z, with shape (*, d), for x with shape (*, D)."""
 
+    def move_to(self, target: Target) -> None:
+        """Take in what another target of the same space declares, in place of the one that these were made of."""
+
     def score_of(self, z: Tensor, score: Tensor) -> Tensor:
         """The gradient in z, with shape (*, d), of a density of which `score` is the gradient in x, (*, D).
 

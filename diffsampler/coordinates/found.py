@@ -13,6 +13,7 @@ from diffsampler.coordinates.base import DoubleCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.log_z import LogZEstimate
 from diffsampler.repeatable import differ
+from diffsampler.target import Target
 
 NUM_REMEMBERED = 16
 
@@ -25,10 +26,12 @@ class FoundCoordinates(DoubleCoordinates):
     Attributes:
         points: the draws, in the target's own coordinates, float64, with shape (n, D).
         reference: what the search estimated log Z to be, None before it.
+        is_warm: whether the search began from what an earlier one had found of another target.
     """
 
     points: Tensor
     reference: LogZEstimate | None = None
+    is_warm: bool = False
     _log_prob_then: list[float] | None = None
 
     @abstractmethod
@@ -47,6 +50,11 @@ class FoundCoordinates(DoubleCoordinates):
             progress: is told the fraction of the work that is done, now and then.
             max_evaluations: of the target, after which no further search begins.
         """
+
+    def move_to(self, target: Target) -> None:
+        """Forget the reference, which says nothing of another target; the next search may begin from the rest."""
+        super().move_to(target)
+        self.reference, self._log_prob_then, self.num_target_evaluations = None, None, 0
 
     def image(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Points x, with shape (n, D), moved at random by what leaves the target unchanged: as likely as before."""

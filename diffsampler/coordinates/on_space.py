@@ -42,6 +42,10 @@ class SpaceCoordinates(FoundCoordinates):
         self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
         self.register_buffer("log_det", torch.zeros((), dtype=torch.float64))
 
+    def move_to(self, target: Target) -> None:
+        super().move_to(target)
+        self.frame = frame_of(target)
+
     @property
     def space(self) -> Space:
         return self._space

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from diffsampler.baseline import GaussianComponents, Replicates, reference
 from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
+from diffsampler.baseline.proposal import Proposal
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import more_draws
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import check_count
+from diffsampler.log_z.estimate import EVEN
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 from diffsampler.streams import new_generator
 from diffsampler.target import Target
@@ -41,6 +43,7 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         reference: what the search estimated log Z to be, None before it.
         bend: the map from z to x, or to y where a support is declared; None where it is affine.
         mixture: of Gaussians in z, where the draws are several pieces; None where they are one.
+        proposal: what the search ended with, in y, from which that of another target can begin.
     """
 
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
@@ -48,6 +51,7 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
         self.bend: CurvedMap | None = None
         self.mixture: GaussianComponents | None = None
+        self.proposal: Proposal | None = None
 
     def get_mixture(self) -> GaussianComponents | None:
         """What draws are made of in z, where that is several pieces."""
@@ -58,11 +62,12 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
             **super().get_extra_state(),
             "mixture": None if self.mixture is None else self.mixture.to_dict(),
             "bend": None if self.bend is None else asdict(self.bend),
+            "proposal": None if self.proposal is None else self.proposal.to_dict(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        made = {"mixture": GaussianComponents, "bend": CurvedMap.from_dict}
+        made = {"mixture": GaussianComponents, "bend": CurvedMap.from_dict, "proposal": Proposal.from_dict}
         for name, make in made.items():
             setattr(self, name, None if state.get(name) is None else make(**state[name]))
 
@@ -90,9 +95,14 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         max_evaluations: int | None = None,
     ) -> Replicates:
         generator = new_generator("search", seed, device=self.loc.device)
+        known = None if self.is_found or self.proposal is None else self.proposal.to(self.loc.device)
         with unbounded(counter):
-            found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
-            y = more_draws(counter, found, len(self.points), generator)
+            found = reference(
+                counter, generator=generator, progress=progress, max_evaluations=max_evaluations, known=known
+            )
+            # A proposal that was known already has draws enough of its own: moves would cost as much as all the rest.
+            n, is_enough = len(self.points), found.is_warm and found.estimate.ess > EVEN
+            y = found.resampled(n, generator) if is_enough else more_draws(counter, found, n, generator)
         fitted = GaussianComponents.fitted_to(y)
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
@@ -105,6 +115,7 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         better = best.is_bent and ess > max(BETTER * _ess(affine, found), USEFUL)
         self.bend = best if better else None
         self.mixture = self._fitted_mixture(best if better else affine, found, y)
+        self.proposal, self.is_warm = found.prior, found.is_warm
         self.keep(counter, y if self.onto is None else self.onto.forward(y)[0], found.estimate)
         return found.in_x(self.onto)
 

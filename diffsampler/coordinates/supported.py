@@ -24,6 +24,10 @@ class SupportCoordinates(AffineCoordinates):
         super().__init__(torch.zeros(target.dim), torch.eye(target.dim))
         self.onto = support_of(target)
 
+    def move_to(self, target: Target) -> None:
+        super().move_to(target)
+        self.onto = support_of(target)
+
     @property
     def is_affine(self) -> bool:
         """Whether x is an affine function of z."""

@@ -11,6 +11,7 @@ from diffsampler.errors import InputError, check_count
 from diffsampler.models.maps import Map, map_onto
 from diffsampler.support.declared import ordered_vector
 
+DEPENDENT = 1e-10  # share of a variable's variance, that others do not explain
 MATRICES = [
     type(each) for each in (constraints.positive_definite, constraints.lower_cholesky, constraints.corr_cholesky)
 ]
@@ -82,12 +83,16 @@ class Parameter:
         return inside.flatten(lead).all(-1) if inside.ndim > lead else inside
 
     def can_be_factorised(self, value: Tensor) -> Tensor | None:
-        """Whether matrices, with shape (*, n, n), are regular after rounding, with shape (*, 1, 1); None of others."""
+        """Whether matrices, with shape (*, n, n), are regular after rounding, with shape (*, 1, 1); None of others.
+
+        No row may follow from those before it to ten digits: of the six that are left, functions make a density.
+        """
         if type(self.constraint) not in MATRICES:
             return None
         product = value if type(self.constraint) is type(constraints.positive_definite) else value @ value.mT
-        is_regular = torch.linalg.cholesky_ex(product.detach())[1] == 0
-        return (is_regular & product.isfinite().flatten(-2).all(-1))[..., None, None]
+        factor, info = torch.linalg.cholesky_ex(product.detach())
+        own = factor.diagonal(dim1=-2, dim2=-1).square() / product.diagonal(dim1=-2, dim2=-1)
+        return ((info == 0) & (own > DEPENDENT).all(-1))[..., None, None]
 
     def __repr__(self) -> str:
         return f"Parameter({_named(self.constraint)}, {self.shape})"

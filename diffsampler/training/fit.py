@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from diffsampler.losses import Objective
 from diffsampler.progress import in_terminal, progress_of
 from diffsampler.renamed import names_meant
 from diffsampler.sampler import Sampler
+from diffsampler.target import Target
 from diffsampler.training.callbacks import ExponentialMovingAverage, PlainProgress
 from diffsampler.training.checks import check_trainer
 from diffsampler.training.data import TrajectoryCounts
@@ -52,9 +54,13 @@ def fit(
     num_eval_samples: int = 2000,
     ema_decay: float = 0.999,
     ckpt_path: str | None = None,
+    target: Target | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Train a sampler in place; a thin wrapper of `SamplerModule` and Lightning's Trainer.
+
+    With another target, of new data say, it becomes a sampler of that: what it has learned is kept, and place, scale
+    and reference are found anew from what was found before. A line, and `reused` in the last entry, say what was.
 
     Arguments:
         sampler: the sampler to train; it ends with the averaged weights.
@@ -69,6 +75,7 @@ def fit(
         num_eval_samples: draws of a validation.
         ema_decay: decay of the averaged weights.
         ckpt_path: a checkpoint to resume from.
+        target: another target in the same space, as in `Sampler.move_to`, whose sampler it then is.
         options: any other argument of `SamplerModule`: `tolerance`, at which training ends by itself (0.05 by default
             for a target alone), `max_target_evaluations`, `lr`, `flow_lr`, `log_z_lr`, `final_lr_factor`,
             `weight_decay`; and any of `lightning.Trainer`, which by default writes nothing to disk, clips gradients to
@@ -76,7 +83,7 @@ def fit(
 
     Returns:
         One entry for each validation: the step and the fields of `LogZEstimate`; the last one says why training
-        ended.
+        `ended`, and after a warm start what was `reused`.
 
     Raises:
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
@@ -84,6 +91,10 @@ def fit(
     silence_lightning()
     check_instance("sampler", sampler, Sampler, "Sampler(target)")
     _check_options(options)
+    if target is not None:
+        if ckpt_path is not None:
+            raise InputError("Give either ckpt_path, to go on with a run, or target, to begin one.")
+        sampler.move_to(target)
     of_module = {name: options.pop(name) for name in OF_MODULE & options.keys()}
     module = SamplerModule(sampler, loss, behaviour, seed=seed, **of_module)
     if steps_per_epoch is None:
@@ -108,6 +119,10 @@ def fit(
     module.loss.check_batch_size(batch_size)
     if ckpt_path is None:
         search_first(sampler, seed, bar, module.budget.limit)
+        if target is not None:
+            reused = _what_is_reused(sampler)
+            if bar is not False:
+                print(reused, file=sys.stderr, flush=True)
     else:
         read_training(ckpt_path)  # raises in the user's language what Lightning raises in its own
     try:
@@ -119,7 +134,20 @@ def fit(
         raise
     if module.history:
         module.history[-1]["ended"] = module.ended
+        if target is not None:
+            module.history[-1]["reused"] = reused
     return module.history
+
+
+def _what_is_reused(sampler: Sampler) -> str:
+    """By a warm start, in words."""
+    num_weights = sum(parameter.numel() for parameter in sampler.policy.parameters())
+    learned = f"Warm start: {num_weights:,} weights of networks are reused"
+    if not isinstance(sampler.coordinates, FoundCoordinates):
+        return f"{learned}."
+    if sampler.coordinates.is_warm:
+        return f"{learned}; place, scale and reference were found anew from those of the target before."
+    return f"{learned}; place, scale and reference were searched from nothing, as at a first time."
 
 
 def _check_options(options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from lightning import Trainer
 from diffsampler.assessment import assess_draws
 from diffsampler.errors import InputError
 from diffsampler.log_z import GRADES, LogZEstimate
+from diffsampler.log_z.estimate import KHAT_WARN
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 
@@ -55,7 +56,9 @@ class Stopping:
             estimate = sampler.estimate_from(log_weight)
         except InputError:  # no draw of any weight
             return ""
-        if not half_width(estimate) <= self.tolerance:
+        # A tail that shows in some draws only: a few steps make it lighter.
+        is_early = step == 0 and estimate.khat > KHAT_WARN
+        if is_early or not half_width(estimate) <= self.tolerance:
             return ""
         verdict = assess_draws(sampler, x, log_weight, estimate, generator).verdict
         when = ", by the search alone" if sampler.search_cost and not sampler.was_trained else ", before any training"

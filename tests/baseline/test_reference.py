@@ -1,6 +1,5 @@
 """The untuned reference: it finds scale, place and modes by itself."""
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -305,7 +304,6 @@ def test_is_right_where_searches_went_wrong(make: object) -> None:
 # --- what several searches say together
 
 # By name: the package has a function that is called like the module.
-REFERENCE = importlib.import_module("diffsampler.baseline.reference")
 TWINS = ([-60.0, 0.0], [60.0, 30.0])
 
 
@@ -383,7 +381,7 @@ def test_modes_within_modes_and_far_ones_are_kept(make: object) -> None:
 @pytest.mark.parametrize("share", [slow(0.4), 0.05])
 def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
-    monkeypatch.setattr(REFERENCE, "KINDS", searches(one, both, one, one, one, one))
+    monkeypatch.setattr("diffsampler.baseline.searches.KINDS", searches(one, both, one, one, one, one))
     found = reference(twins(share), 500, seed=0)
     estimate = found.estimate
     # The share of the second mode, known from some thousand draws to a tenth of it.
@@ -398,7 +396,7 @@ def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: 
 
 def test_searches_that_agree_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [*TWINS]
-    monkeypatch.setattr(REFERENCE, "KINDS", searches(both, both))
+    monkeypatch.setattr("diffsampler.baseline.searches.KINDS", searches(both, both))
     found = reference(twins(), 500, seed=0)
     # Three: what is several pieces may have more of them, which two have missed alike.
     assert len(found.log_zs) == 3 and found.estimate.unseen < 0.001 and not found.estimate.warnings
@@ -408,7 +406,7 @@ def test_searches_that_agree_end_the_search(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
-    monkeypatch.setattr(REFERENCE, "KINDS", searches(one, both, both))
+    monkeypatch.setattr("diffsampler.baseline.searches.KINDS", searches(one, both, both))
     found = reference(twins(), 500, seed=0)
     assert 3 <= len(found.log_zs) < 6 and found.estimate.unseen < 0.01
     assert found.estimate.low < 0 < found.estimate.high < found.estimate.low + 0.4, found.estimate
@@ -420,7 +418,7 @@ def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.Mo
 def test_a_kind_that_misses_much_asks_for_more_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one kind never finds, the other may miss as well: three searches of two kinds are one of the second."""
     one, both = [TWINS[0]], [*TWINS]
-    monkeypatch.setattr(REFERENCE, "KINDS", searches(both, one))
+    monkeypatch.setattr("diffsampler.baseline.searches.KINDS", searches(both, one))
     # A quarter of the mass, missed by one of three: (1/12)^2 alone would settle it.
     found = reference(twins(0.25), 500, seed=0)
     assert len(found.log_zs) >= 5 and abs(found.estimate.log_z) < 0.1

@@ -1,0 +1,128 @@
+"""Samplers that go on with another target: what they reuse, what they forget, and what they find."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
+from diffsampler.baseline import reference
+from diffsampler.coordinates import LaplaceCoordinates
+from diffsampler.processes import PinnedBrownian
+from diffsampler.spaces import Particles
+from targets import Gaussian
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+SHORT = {"max_steps": 20, "batch_size": 32, "num_eval_samples": 500, **QUIET}
+
+
+def skewed(shift: float, width: float = 1.0) -> Target:
+    """A Gumbel and a normal density, of known log Z, that data have moved."""
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        z = (x - shift) / width
+        return z[..., 0] - z[..., 0].exp() - 0.5 * z[..., 1].square()
+
+    return FunctionTarget(log_prob, 2, log_z=2 * math.log(width) + 0.5 * math.log(2 * math.pi))
+
+
+def twins(apart: float) -> Target:
+    """Two modes of width 1 and equal mass, of log Z 0."""
+    centres = torch.tensor([[-apart, 0.0], [apart, 0.0]]).double()
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        squares = (x.unsqueeze(-2) - centres.to(x)).square().sum(-1)
+        return torch.logsumexp(-0.5 * squares, -1) - math.log(4 * math.pi)
+
+    return FunctionTarget(log_prob, 2, log_z=0.0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sampler that was searched, of `skewed(0.0)`."""
+    path = tmp_path_factory.mktemp("warm") / "sampler.pt"
+    sampler = Sampler(skewed(0.0))
+    fit(sampler, seed=0, **SHORT)
+    sampler.save(path)
+    return path
+
+
+@pytest.mark.parametrize(("shift", "width"), [(0.5, 0.7), pytest.param(8.0, 0.2, marks=pytest.mark.slow)])
+def test_new_data_cost_a_third(saved: Path, shift: float, width: float, capsys: pytest.CaptureFixture[str]) -> None:
+    sampler, target = Sampler.load(saved, skewed(0.0)), skewed(shift, width)
+    from_nothing, before = sampler.num_target_evaluations, sampler.reference.log_z
+    history = fit(sampler, target=target, seed=1, **{**SHORT, "enable_progress_bar": None})
+    assert sampler.target is target and sampler.num_target_evaluations < from_nothing / 3
+    said = capsys.readouterr().err
+    assert "Warm start" in said and "found anew from those of the target before" in history[-1]["reused"]
+    assert history[-1]["reused"] in said
+    # 1e-4 of a normal error at 3.9 standard errors; intervals are at 1.96.
+    for estimate in (sampler.reference, assess(sampler, seed=2, history=history).estimate):
+        assert abs(estimate.log_z - target.log_z) < 2 * max(estimate.high - estimate.log_z, 1e-3)
+    assert abs(before - target.log_z) > 0.3, "that of the old data would be found out"
+
+
+def test_modes_that_are_new_are_searched_from_nothing(saved: Path) -> None:
+    known = Sampler.load(saved, skewed(0.0)).coordinates.proposal
+    found = reference(twins(40.0), seed=1, known=known)
+    # One mode alone is log 2 off.
+    assert not found.is_warm and abs(found.estimate.log_z) < 0.1
+
+
+def test_parts_of_ones_own_go_on_with_what_they_have_learned() -> None:
+    sampler = Sampler(Gaussian([0.0, 0.0], 1.0), process=PinnedBrownian, grid=5)
+    fit(sampler, **{**SHORT, "max_steps": 5})
+    weights = [parameter.clone() for parameter in sampler.policy.control.parameters()]
+    target = Gaussian([1.0, 0.0], 2.0)
+    sampler.move_to(target)
+    assert sampler.num_target_evaluations == 0 and sampler.target is target
+    kept = zip(weights, sampler.policy.control.parameters(), strict=True)
+    assert all(torch.equal(old, new) for old, new in kept)
+    x, log_weight = sampler.sample(200, seed=0, return_log_weights=True)
+    other = Sampler(target, process=PinnedBrownian, grid=5)
+    other.policy.load_state_dict(sampler.policy.state_dict())
+    again, log_weight_again = other.sample(200, seed=0, return_log_weights=True)
+    torch.testing.assert_close(x, again)
+    torch.testing.assert_close(log_weight, log_weight_again)
+
+
+def test_coordinates_that_are_made_are_made_again() -> None:
+    sampler = Sampler(Gaussian([0.0, 0.0], 1.0), process=PinnedBrownian, grid=5, coordinates=LaplaceCoordinates)
+    sampler.move_to(Gaussian([5.0, -3.0], 0.25))
+    torch.testing.assert_close(sampler.coordinates.loc, torch.tensor([5.0, -3.0]).double())
+    assert sampler.num_target_evaluations == sampler.coordinates.num_target_evaluations > 0
+
+
+def test_another_support_is_the_new_targets() -> None:
+    def on(low: float) -> Target:
+        return FunctionTarget(lambda x: -(x - low).sum(-1), 2, support=(low, math.inf))
+
+    sampler = Sampler(on(0.0), process=PinnedBrownian, grid=5)
+    sampler.move_to(on(7.0))
+    assert (sampler.sample(50, seed=0) > 7.0).all()
+
+
+def test_what_is_no_warm_start_is_refused() -> None:
+    sampler = Sampler(Gaussian([0.0, 0.0], 1.0), process=PinnedBrownian, grid=5)
+    with pytest.raises(
+        InputError, match=r"must live where that of the sampler does, Euclidean\(dim=2\), got Euclidean\(dim=3\)"
+    ):
+        fit(sampler, target=Gaussian([0.0] * 3, 1.0), **SHORT)
+    with pytest.raises(InputError, match="must be a Target, got the class Gaussian"):
+        fit(sampler, target=Gaussian, **SHORT)
+    with pytest.raises(InputError, match="differentiable=False"):
+        sampler.move_to(FunctionTarget(lambda x: -x.square().sum(-1), 2, differentiable=False))
+    with pytest.raises(InputError, match="either ckpt_path"):
+        fit(sampler, target=Gaussian([1.0, 0.0], 1.0), ckpt_path="last.ckpt", **SHORT)
+    with pytest.raises(InputError, match=r"fit\(sampler, target=...\) for another target"):
+        sampler.target = Gaussian([1.0, 0.0], 1.0)
+    assert isinstance(sampler.target, Gaussian) and sampler.target.dim == 2
+
+
+def test_particles_that_differ_are_another_space() -> None:
+    def pairs(identical: bool) -> Target:
+        return FunctionTarget(lambda x: -x.square().sum(-1), 6, space=Particles(3, 2, identical=identical))
+
+    with pytest.raises(InputError, match="identical=False"):
+        Sampler(pairs(True), grid=5).move_to(pairs(False))
