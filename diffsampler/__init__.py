@@ -24,17 +24,19 @@ __all__ = [
     "Target",
     "Verdict",
     "assess",
+    "calibrate",
     "compare",
     "fit",
     "reference",
 ]
+LATER = {"calibrate": "diffsampler.calibration", "fit": "diffsampler.training"}
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # Lightning takes seconds to import: only those who train pay for it.
-    if name == "fit":
-        return import_module("diffsampler.training").fit
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     raise AttributeError(f"module 'diffsampler' has no attribute {name!r}")
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5, "decide": 6}
+STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5, "decide": 6, "calibrate": 7}
 
 
 def new_generator(

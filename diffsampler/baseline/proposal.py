@@ -160,6 +160,11 @@ class Proposal:
         weights = torch.cat([(1 - share) * self.log_weight.exp(), share * other.log_weight.exp()])
         return Proposal([*self.parts, *other.parts], weights)
 
+    def without(self, share: float) -> "Proposal":
+        """The same but for parts of less weight than a share of the heaviest's."""
+        kept = (self.log_weight > self.log_weight.max() + math.log(share)).nonzero().squeeze(-1).tolist()
+        return Proposal([self.parts[k] for k in kept], self.log_weight[kept].exp())
+
     def _log_joint(self, x: Tensor) -> Tensor:
         """log of weight and density of each part, with shape (K, n)."""
         return torch.stack([part.log_prob(x) for part in self.parts]) + self.log_weight.unsqueeze(-1)

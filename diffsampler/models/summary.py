@@ -67,7 +67,7 @@ def summarise(
     low_name, high_name = (f"hdi_{100 * q:.3g}%" for q in (0.5 * (1 - hdi_prob), 0.5 * (1 + hdi_prob)))
     rows: dict[str, dict[str, float]] = {}
     for name, value in values.items():
-        for label, column in _columns(name, value[kept], labels.get(name, [])):
+        for label, column in columns_of(name, value[kept], labels.get(name, [])):
             mean = (share * column).sum()
             away = column - mean
             variance = (share * away.square()).sum()
@@ -98,7 +98,8 @@ def entries(name: str, shape: tuple[int, ...], labels: list[list[Any]]) -> Itera
         yield f"{name}[{', '.join(map(str, index))}]"
 
 
-def _columns(name: str, value: Tensor, labels: list[list[Any]]) -> Iterator[tuple[str, Tensor]]:
+def columns_of(name: str, value: Tensor, labels: list[list[Any]]) -> Iterator[tuple[str, Tensor]]:
+    """Every number of a parameter by its label, with shape (n), for values with shape (n, *shape)."""
     return zip(entries(name, tuple(value.shape[1:]), labels), value.reshape(len(value), -1).T, strict=True)
 
 

@@ -4,7 +4,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,7 +90,7 @@ def fit(
     """
     silence_lightning()
     check_instance("sampler", sampler, Sampler, "Sampler(target)")
-    _check_options(options)
+    check_options(options)
     if target is not None:
         if ckpt_path is not None:
             raise InputError("Give either ckpt_path, to go on with a run, or target, to begin one.")
@@ -150,8 +150,8 @@ def _what_is_reused(sampler: Sampler) -> str:
     return f"{learned}; place, scale and reference were searched from nothing, as at a first time."
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    """A misspelt argument is not Lightning's to complain about."""
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise InputError for a misspelt argument of `fit`, which is not Lightning's to complain about."""
     accepted = {*inspect.signature(fit).parameters, *OF_MODULE, *inspect.signature(L.Trainer).parameters} - {"options"}
     for name in [name for name in options if name not in accepted]:
         near = names_meant(name, sorted(accepted))

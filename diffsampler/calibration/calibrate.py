@@ -1,0 +1,220 @@
+"""Data from the prior, fits, and where the truth ranks among their draws."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from diffsampler.assessment import assess_draws
+from diffsampler.calibration.result import Calibration, OneFit
+from diffsampler.errors import InputError, check_count
+from diffsampler.files import write_atomically
+from diffsampler.fingerprint import describe
+from diffsampler.log_z import LogZDifference, LogZEstimate
+from diffsampler.models import ModelTarget
+from diffsampler.models.distributions import in_double, in_float64
+from diffsampler.models.named_target import Values
+from diffsampler.models.names import labels_of, values_of
+from diffsampler.models.summary import columns_of
+from diffsampler.paths import rolled_back_log_weight
+from diffsampler.progress import progress_of
+from diffsampler.sampler import Sampler
+from diffsampler.streams import new_generator
+from diffsampler.training.fit import check_options, fit
+
+Model = Callable[[Values], Distribution | Mapping[str, Distribution]]
+
+
+def calibrate(
+    model: Model,
+    prior: Mapping[str, Distribution],
+    n: int = 100,
+    log_evidence: Callable[[Any], float] | None = None,
+    num_draws: int = 99,
+    num_samples: int = 10_000,
+    max_steps: int = 400,
+    seed: int = 0,
+    file: str | Path | None = None,
+    progress_bar: bool = True,
+    **options: Any,
+) -> Calibration:
+    """Simulation-based calibration of everything between a model and its posterior.
+
+    Parameters are drawn from the prior, data from the model, and a sampler is fitted to these: the parameters are then
+    a draw of the very posterior, so that among draws of the sampler each has a uniform rank. So has the
+    log-likelihood, which is ranked too. All but the first of the fits are warm starts.
+
+    References:
+        Validating Bayesian inference algorithms with simulation-based calibration, Talts et al., 2018,
+        arXiv:1804.06788.
+        Simulation-based calibration checking for Bayesian computation: the choice of test quantities shapes
+        sensitivity, Modrák et al., 2023, arXiv:2211.02383.
+
+    Arguments:
+        model: maps values by name, each with shape (B, *shape), to the distribution of the data (or to several, by
+            name), with the draws first, as a likelihood of `ModelTarget` would.
+        prior: a `torch.distributions` object for each parameter.
+        n: how many data sets.
+        log_evidence: the exact log evidence of data, where it is known; else that of the search, an independent
+            estimate, stands in for it.
+        num_draws: of each posterior, among which the truth is ranked.
+        num_samples: weighted draws that these are chosen from.
+        max_steps: of each fit, which ends by itself as soon as it may.
+        seed: of all noise.
+        file: keeps finished fits as JSON: a calibration that was cut off goes on from there.
+        progress_bar: whether to show how far it is.
+        options: any other argument of `fit`.
+
+    Raises:
+        InputError: if model and prior do not fit together, the file is of another calibration, or all fits fail.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> found = calibrate(
+        ...     lambda p: Normal(p["mu"][:, None].expand(-1, 5), 1.0), {"mu": Normal(0.0, 2.0)}, n=20
+        ... )  # doctest: +SKIP
+        >>> print(found)  # doctest: +SKIP
+    """
+    check_count("n", n, minimum=2)
+    check_count("num_draws", num_draws, minimum=9)
+    check_count("num_samples", num_samples, minimum=10 * num_draws)
+    check_options(options)
+    prior = {name: in_double(each) for name, each in prior.items()}
+    made_of = {"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed}
+    finished = [] if file is None else _read(Path(file), made_of)
+    sampler: Sampler | None = None
+    with progress_of("Calibration", n, " fits", progress_bar) as tell:
+        for k in range(n):
+            if k >= len(finished):
+                truth, data = _simulated(model, prior, seed, k)
+                target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
+                try:
+                    warm = {} if sampler is None else {"target": target}
+                    sampler = Sampler(target) if sampler is None else sampler
+                    quiet = {"enable_progress_bar": False, **options}
+                    history = fit(sampler, max_steps=max_steps, seed=_seed_of(seed, k), **warm, **quiet)
+                    exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
+                    found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
+                except InputError as error:
+                    found, sampler = str(error), None
+                finished.append(found)
+                if file is not None:
+                    _write(Path(file), made_of, finished)
+            tell(k + 1)
+    finished = finished[:n]
+    fits = [found for found in finished if isinstance(found, OneFit)]
+    failed = {k: found for k, found in enumerate(finished) if isinstance(found, str)}
+    if not fits:
+        raise InputError(f"All {n} fits failed; the first: {failed[0]}")
+    return Calibration(fits, failed, num_draws, is_exact=log_evidence is not None)
+
+
+def _seed_of(seed: int, k: int) -> int:
+    return new_generator("calibrate", seed, step=k).initial_seed() % 2**31
+
+
+def _simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int) -> tuple[Values, Any]:
+    """Parameters, each with shape (1, *shape), and data that the model makes of them."""
+    with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
+        torch.manual_seed(_seed_of(seed, k))
+        truth = {name: each.sample((1,)) for name, each in prior.items()}
+        found = model(truth)
+        if isinstance(found, Mapping):
+            return truth, {name: each.sample()[0] for name, each in found.items()}
+        if not hasattr(found, "sample") or not hasattr(found, "log_prob"):
+            raise InputError(
+                f"model must return the distribution of the data, of torch.distributions, got {type(found).__name__}."
+            )
+        return truth, found.sample()[0]
+
+
+def _likelihood_of(model: Model) -> Callable[[Values, Any], Tensor]:
+    def log_likelihood(values: Values, data: Any) -> Tensor:
+        found = model(values)
+        if not isinstance(found, Mapping):
+            return found.log_prob(data)
+        terms = [each.log_prob(data[name]) for name, each in found.items()]
+        return torch.cat([term.reshape(len(term), -1) for term in terms], -1)
+
+    return log_likelihood
+
+
+def _judged(
+    sampler: Sampler,
+    truth: Values,
+    history: list[dict[str, Any]],
+    exact: float | None,
+    num_draws: int,
+    num_samples: int,
+    seed: int,
+    k: int,
+) -> OneFit:
+    """Where the truth ranks, and how far the evidence is off."""
+    target, generator = sampler.target, new_generator("calibrate", seed, step=k, device=sampler.device)
+    x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
+    estimate = sampler.estimate_from(log_weight)
+    grade = assess_draws(sampler, x, log_weight, estimate, generator, history).verdict.grade
+    rows = torch.multinomial(log_weight.softmax(0), num_draws, replacement=True, generator=generator)
+    at_truth = target.free(truth).to(x)
+    drawn, true = _quantities(target, x[rows]), _quantities(target, at_truth)
+    # Values that round to the truth's, of which there may be many at an edge, are as often above as below.
+    coin = torch.rand(num_draws, generator=generator, device=x.device) < 0.5
+    ranks = {
+        name: int(((values < true[name]) | ((values == true[name]) & coin)).sum()) for name, values in drawn.items()
+    }
+    back = float(rolled_back_log_weight(sampler.dynamics, at_truth, generator))
+    return OneFit(
+        ranks=ranks,
+        log_z=(estimate.log_z, estimate.low, estimate.high),
+        error=_error(estimate, exact, sampler.reference),
+        log_ratio=estimate.log_z - back,
+        grade=grade,
+        evaluations=sampler.num_target_evaluations,
+        reused=history[-1].get("reused", "") if history else "",
+    )
+
+
+def _error(estimate: LogZEstimate, exact: float | None, search: LogZEstimate) -> tuple[float, float, float]:
+    if exact is not None:
+        return tuple(end - exact for end in (estimate.log_z, estimate.low, estimate.high))
+    found: LogZDifference = estimate - search
+    return found.value, found.low, found.high
+
+
+def _quantities(target: ModelTarget, x: Tensor) -> dict[str, Tensor]:
+    """What is ranked, each with shape (n): every entry of every parameter, and the log-likelihood."""
+    found = {}
+    for name, values in values_of(target, x).items():
+        found.update(columns_of(name, values, labels_of(target).get(name, [])))
+    found["log-likelihood"] = target.log_likelihoods(x).sum(-1)
+    return found
+
+
+def _read(path: Path, made_of: dict[str, Any]) -> list[OneFit | str]:
+    if not path.exists():
+        return []
+    try:
+        kept = json.loads(path.read_text())
+        found = [_fit_from(one) for one in kept["fits"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds no calibration: give another file.") from error
+    if kept["made_of"] != made_of:
+        raise InputError(f"{path} is of another calibration, with {kept['made_of']}: give another file.")
+    return found
+
+
+def _fit_from(kept: dict[str, Any] | str) -> OneFit | str:
+    if isinstance(kept, str):
+        return kept
+    return OneFit(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
+
+
+def _write(path: Path, made_of: dict[str, Any], finished: list[OneFit | str]) -> None:
+    fits = [one if isinstance(one, str) else asdict(one) for one in finished]
+    text = json.dumps({"made_of": made_of, "fits": fits})
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,115 @@
+"""Simulation-based calibration: what it accepts, what it finds out, and what it keeps."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+from torch.distributions import MultivariateNormal, Normal
+
+from diffsampler import InputError, calibrate
+from diffsampler.calibration.uniform import band, p_value
+
+PRIOR = {"mu": Normal(0.0, 2.0)}
+SHORT = {"max_steps": 20, "num_samples": 2000, "accelerator": "cpu", "progress_bar": False}
+
+
+def five_numbers(p: dict) -> Normal:
+    """Of mean mu and width 1."""
+    return Normal(p["mu"][:, None].expand(-1, 5), 1.0)
+
+
+def evidence(y: torch.Tensor) -> float:
+    """Of five numbers: they are normal with covariance I + 4."""
+    covariance = torch.eye(5).double() + 4.0
+    return float(MultivariateNormal(torch.zeros(5).double(), covariance).log_prob(y))
+
+
+class Narrower(Normal):
+    """A bug: what is drawn is twice as wide as its density."""
+
+    def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
+        return self.loc + 2 * (super().sample(shape) - self.loc)
+
+
+def test_bands_hold_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(1)
+    points, low, high = band(60, 99, 0.99)
+    below = generator.multinomial(60, np.full(100, 0.01), 4000).cumsum(-1)[:, :-1] / 60
+    outside = int(((below < low - 1e-9) | (below > high + 1e-9)).any(-1).sum())
+    # 1 % of 4000 at most, and not much less: 40, binomial; the quantile of 20 000 has an error of a tenth of it.
+    assert binom.ppf(1e-5, 4000, 0.006) <= outside <= binom.ppf(1 - 1e-5, 4000, 0.012), outside
+    assert points.shape == low.shape == high.shape == (99,) and (low <= points).all() and (points <= high).all()
+
+
+def test_p_values_know_uniform_ranks_from_others() -> None:
+    generator = np.random.default_rng(2)
+    found = np.array([p_value(generator.integers(0, 100, 50), 99) for _ in range(300)])
+    # P(p <= 0.1) is 0.1 at most: 30 of 300, and 53 with a chance of 1e-5.
+    assert (found <= 0.1).sum() <= binom.ppf(1 - 1e-5, 300, 0.1) and found.min() > 1e-4
+    too_narrow = np.rint(99 * generator.beta(0.4, 0.4, 200)).astype(int)
+    assert p_value(too_narrow, 99) < 0.001
+    assert p_value(np.rint(99 * generator.beta(2.0, 1.0, 200)).astype(int), 99) < 0.001
+
+
+def test_what_was_finished_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    found = calibrate(five_numbers, PRIOR, n=2, log_evidence=evidence, file=file, **SHORT)
+    assert list(found.ranks) == ["mu", "log-likelihood"] and found.is_exact and not found.failed
+    assert all(0 <= rank <= 99 for ranks in found.ranks.values() for rank in ranks)
+    assert "found anew" in found.fits[1].reused and not found.fits[0].reused
+    # 4.4 standard errors have a chance of 1e-5.
+    assert all(abs(one.error[0]) < 4.4 / 1.96 * max(one.error[2] - one.error[0], 1e-3) for one in found.fits)
+    again = calibrate(five_numbers, PRIOR, n=2, log_evidence=evidence, file=file, **SHORT)
+    assert again.fits == found.fits
+    assert "intervals hold the exact one in" in str(again) and json.dumps(again.to_dict())
+    assert len(again.plot().axes) == 2
+    with pytest.raises(InputError, match="is of another calibration"):
+        calibrate(five_numbers, {"mu": Normal(0.0, 3.0)}, n=2, file=file, **SHORT)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model must return the distribution of the data.*got Tensor"):
+        calibrate(lambda p: p["mu"], PRIOR, n=2, **SHORT)
+    with pytest.raises(InputError, match="n must be a whole number of at least 2"):
+        calibrate(five_numbers, PRIOR, n=1, **SHORT)
+    with pytest.raises(InputError, match="fit has no argument 'max_step'"):
+        calibrate(five_numbers, PRIOR, n=2, max_step=3, **SHORT)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InputError, match=r"other.json holds no calibration"):
+        calibrate(five_numbers, PRIOR, n=2, file=tmp_path / "other.json", **SHORT)
+
+
+def test_fits_that_fail_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> list:
+        raise InputError("the density is zero everywhere.")
+
+    # By name: the package has a function that is called like the module.
+    monkeypatch.setattr(importlib.import_module("diffsampler.calibration.calibrate"), "fit", fails)
+    with pytest.raises(InputError, match="All 3 fits failed; the first: the density is zero everywhere"):
+        calibrate(five_numbers, PRIOR, n=3, **SHORT)
+
+
+@pytest.mark.slow
+def test_a_right_model_is_calibrated() -> None:
+    found = calibrate(five_numbers, PRIOR, n=60, log_evidence=evidence, progress_bar=False)
+    # A false alarm has a chance of 1 % by design; at this seed there is none.
+    assert found.is_uniform, str(found)
+    # Of 60 intervals at 95 %, fewer than 48 hold with a chance of 1e-5.
+    assert found.num_covered >= binom.ppf(1e-5, 60, 0.95)
+    ratio = found.evidence_ratio
+    assert abs(ratio.value) < 4.4 / 1.96 * (ratio.high - ratio.value), ratio
+    assert not math.isnan(ratio.low)
+
+
+@pytest.mark.slow
+def test_a_wrong_likelihood_is_found_out() -> None:
+    def buggy(p: dict) -> Narrower:
+        return Narrower(p["mu"][:, None].expand(-1, 5), 1.0)
+
+    found = calibrate(buggy, PRIOR, n=60, progress_bar=False)
+    assert not found.is_uniform and "ranks are not uniform" in str(found)
