@@ -1,5 +1,6 @@
 """Data from the prior, fits, and where the truth ranks among their draws."""
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -87,21 +88,18 @@ def calibrate(
     prior = {name: in_double(each) for name, each in prior.items()}
     made_of = {"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed}
     finished = [] if file is None else _read(Path(file), made_of)
-    sampler: Sampler | None = None
+    fits_before = _WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
     with progress_of("Calibration", n, " fits", progress_bar) as tell:
         for k in range(n):
             if k >= len(finished):
                 truth, data = _simulated(model, prior, seed, k)
                 target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
                 try:
-                    warm = {} if sampler is None else {"target": target}
-                    sampler = Sampler(target) if sampler is None else sampler
-                    quiet = {"enable_progress_bar": False, **options}
-                    history = fit(sampler, max_steps=max_steps, seed=_seed_of(seed, k), **warm, **quiet)
+                    sampler, history = fits_before.fit(target, _seed_of(seed, k))
                     exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
                     found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
                 except InputError as error:
-                    found, sampler = str(error), None
+                    found = str(error)
                 finished.append(found)
                 if file is not None:
                     _write(Path(file), made_of, finished)
@@ -112,6 +110,34 @@ def calibrate(
     if not fits:
         raise InputError(f"All {n} fits failed; the first: {failed[0]}")
     return Calibration(fits, failed, num_draws, is_exact=log_evidence is not None)
+
+
+class _WarmStarts:
+    """Fits one target after the other, each from what was learned of an earlier one.
+
+    Arguments:
+        options: of `fit`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self._start: Sampler | None = None
+        self._has_served = False
+
+    def fit(self, target: ModelTarget, seed: int) -> tuple[Sampler, list[dict[str, Any]]]:
+        """A sampler of the target, and what training said."""
+        if self._start is None:
+            sampler = Sampler(target)
+            history = fit(sampler, seed=seed, **self.options)
+        else:
+            sampler = copy.deepcopy(self._start)
+            history = fit(sampler, seed=seed, target=target, **self.options)
+        is_warm = sampler.coordinates.is_warm
+        # Data far from all others are no start for the next, unless none has been one yet.
+        if is_warm or not self._has_served:
+            self._start = sampler
+        self._has_served = self._has_served or is_warm
+        return sampler, history
 
 
 def _seed_of(seed: int, k: int) -> int:
