@@ -16,6 +16,7 @@ import yaml
 
 from diffsampler.cli.annotations import Parameters, family_of, fits, in_words, is_list, members, parameters_of
 from diffsampler.cli.given import CLASS_KEYS, read_config
+from diffsampler.models import StanModel
 from diffsampler.renamed import names_meant
 from diffsampler.target import Target
 
@@ -152,12 +153,13 @@ def _accepted(family: type | None) -> str:
     """The classes of a family, in a sentence; "" without one."""
     if family is None:
         return ""
-    # The library's own targets wrap functions or other targets, which a command line cannot give.
+    # The library's own targets wrap functions or other targets, which a command line cannot give; a file it can.
     package = "targets" if family is Target else family.__module__.partition(".")[0]
     shipped = sorted(
         subclass.__name__
         for subclass in set(_subclasses(family))
-        if subclass.__module__.startswith(f"{package}.") and not getattr(subclass, "__abstractmethods__", None)
+        if (subclass.__module__.startswith(f"{package}.") and not getattr(subclass, "__abstractmethods__", None))
+        or subclass is StanModel
     )
     example = f"my_file.My{family.__name__}"
     return f" Accepted: {', '.join(shipped)}, or the dotted path of a class of yours, such as {example}."

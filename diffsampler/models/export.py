@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.names import labels_of
 from diffsampler.models.summary import entries
 from diffsampler.optional import import_extra
 from diffsampler.target import Target
+
+RESERVED = {"chain", "draw"}
 
 
 def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, estimate: LogZEstimate) -> Any:
@@ -22,6 +25,9 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
         x: the same as the target takes them, with shape (n, D).
         log_weight: of the draws that they were chosen from, with shape (n).
         estimate: of log Z.
+
+    Raises:
+        InputError: if a parameter or a dimension is called as one of ArviZ's own.
     """
     base = import_extra("arviz_base", "to_arviz", "posterior")
     log_prob = target.log_prob(x.double()).detach().double()
@@ -33,6 +39,8 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
     dims, coords = {}, {}
     if isinstance(target, NamedTarget):
         dims, coords = dict(target.dims), dict(target.coords)
+        if taken := RESERVED & {*values, *(one for names in dims.values() for one in names)}:
+            raise InputError(f"ArviZ has dimensions called {' and '.join(sorted(taken))} already: name them otherwise.")
         terms = target.log_likelihoods(x)
         if terms is not None:
             by_name = {"data": terms} if isinstance(terms, Tensor) else terms

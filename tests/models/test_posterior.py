@@ -140,3 +140,11 @@ def test_leave_one_out_by_arviz() -> None:
     # In closed form: y_i given the others is N(sum of them / 30, 1 + 1 / 30).
     exact = Normal((y.sum() - y) / 30, math.sqrt(1 + 1 / 30)).log_prob(y).sum()
     assert float(found.elpd) == pytest.approx(float(exact), abs=0.1)
+
+
+def test_names_that_arviz_has_taken_are_refused() -> None:
+    pytest.importorskip("arviz_base")
+    target = ModelTarget(lambda p: -0.5 * p["draw"].square(), {"draw": real()})
+    posterior = Sampler(target, grid=3).posterior(10, num_samples=100)
+    with pytest.raises(InputError, match="dimensions called draw already"):
+        posterior.to_arviz()
