@@ -130,7 +130,7 @@ def assess_draws(
     draws = _exact_draws(target, n, generator) if exact else None
     exact = draws is not None
     if not exact and places is not None:
-        draws = places[-n:]
+        draws = places[-min(n, sampler.coordinates.num_held_out) :] if reference is None else places[-n:]
     rolled_back, eubo = None, None
     if draws is not None:
         rolled_back = rolled_back_log_weight(sampler.dynamics, draws, generator)

@@ -60,7 +60,7 @@ class ExpertSamples(KnownPoints):
 
 
 class SearchedPoints(KnownPoints):
-    """Paths rolled back from the draws that coordinates were found by; no target evaluation.
+    """Paths rolled back from the draws that coordinates were found by, but for those held out; no target evaluation.
 
     Where the target declares its space, each is moved at random by the symmetries of it first.
     """
@@ -72,8 +72,9 @@ class SearchedPoints(KnownPoints):
         coordinates = self._coordinates(dynamics)
         if not coordinates.is_found:
             raise InputError("SearchedPoints has no points yet: call sampler.search(seed=0), as fit does.")
-        rows = torch.randint(len(coordinates.points), (n,), generator=generator, device=coordinates.points.device)
-        x = coordinates.image(coordinates.points[rows], generator)
+        points = coordinates.points_to_learn
+        rows = torch.randint(len(points), (n,), generator=generator, device=points.device)
+        x = coordinates.image(points[rows], generator)
         return dynamics.states_at(x, generator)
 
     @staticmethod

@@ -16,6 +16,7 @@ from diffsampler.repeatable import differ
 from diffsampler.target import Target
 
 NUM_REMEMBERED = 16
+NUM_HELD_OUT = 2000
 
 
 class FoundCoordinates(DoubleCoordinates):
@@ -61,6 +62,16 @@ class FoundCoordinates(DoubleCoordinates):
         return x
 
     @property
+    def points_to_learn(self) -> Tensor:
+        """Those that training starts from, with shape (m, D)."""
+        return self.points[: -self.num_held_out]
+
+    @property
+    def num_held_out(self) -> int:
+        """How many of the points, the last ones, training never sees: a network knows those that it was fitted to."""
+        return min(NUM_HELD_OUT, len(self.points) // 2)
+
+    @property
     def is_found(self) -> bool:
         """Whether `search` was called, on this object or on that of a checkpoint."""
         return self.reference is not None
@@ -79,7 +90,10 @@ class FoundCoordinates(DoubleCoordinates):
 
     def keep(self, counter: CountedTarget, x: Tensor, estimate: LogZEstimate) -> None:
         """Remember what a search has left: draws x, as many as there is room for, and an estimate."""
-        self.points.copy_(x)
+        # In random order, but for copies, which stay together: none is both learned from and held out.
+        group = x.unique(dim=0, return_inverse=True)[1]
+        shuffled = torch.randperm(len(x), generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(x.device)
+        self.points.copy_(x[shuffled[group].argsort()])
         self.reference = estimate
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations
