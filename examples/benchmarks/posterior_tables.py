@@ -98,7 +98,7 @@ def _error(one: Line, truth: tuple[float, float, str] | None) -> str:
 
 
 def _moments(one: Line, oracle: Line | None) -> str:
-    """The worst difference of a mean or variance from NUTS's in its errors, the worst mass of a 90 % interval, labels."""
+    """Beside NUTS: the worst mean or variance, in standard errors; the worst mass of a 90 % interval; labellings."""
     if "mean" not in one or oracle is None:
         return ""
     found = f"{worst_z(one, oracle):.1f}, {worst_mass(one, oracle):.0%}"

@@ -9,8 +9,8 @@ takes longer than `--minutes` of CPU is cut off, and the line says so.
 
 The truth of log Z is exact, or by quadrature, where a model or `posterior_truths` knows it, else by bridge sampling of
 NUTS's draws. Moments are those of free numbers, which have some, whatever a prior's tails are; where labels can be
-exchanged, of components in the order of their means. Needs numpyro, pocomc, dynesty and nautilus-sampler for the methods
-of these names.
+exchanged, of components in the order of their means. Needs numpyro, pocomc, dynesty and nautilus-sampler for the
+methods of these names.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Regressions on data that scikit-learn ships: of the forms of kidscore, radon, logistic regression and the horseshoe."""
+"""Regressions on data that scikit-learn ships: an interaction, varying intercepts, a logistic one, the horseshoe."""
 
 import torch
 from torch import Tensor
