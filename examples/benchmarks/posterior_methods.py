@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffsampler import Sampler, fit, reference
 from diffsampler.assessment import assess_draws
+from diffsampler.baseline import Annealed
 from diffsampler.streams import new_generator
 from examples.benchmarks.bridge import bridge
 from examples.posteriors import CubedModel
@@ -38,6 +39,7 @@ class Found:
         num_target_evaluations: of the density or likelihood, one for each point.
         share: how many independent draws a draw is worth beside its weight, by what is known of it.
         more: figures by name.
+        search: what `by_reference` finds, of a method that begins with it.
     """
 
     log_z: float
@@ -48,33 +50,37 @@ class Found:
     num_target_evaluations: int
     share: float = 1.0
     more: dict[str, Any] = field(default_factory=dict)
+    search: "Found | None" = None
 
 
 def by_diffsampler(name: str, model: CubedModel, seed: int) -> Found:
     """`fit(Sampler(model))` and 10 000 weighted draws."""
     sampler, start = Sampler(model), time.process_time()
-    sampler.search(seed)
-    more: dict[str, Any] = {"search_cpu_seconds": time.process_time() - start}
+    found = _of_search(sampler.search(seed), start)
     history = fit(sampler, MAX_STEPS, seed, num_eval_samples=NUM_EVAL, enable_progress_bar=False, accelerator="cpu")
     generator = new_generator("test", seed)
     x, log_weight = sampler.sample(NUM_DRAWS, return_log_weights=True, generator=generator)
     estimate = sampler.estimate_from(log_weight)
-    found = assess_draws(sampler, x, log_weight, estimate, new_generator("metrics", seed), history)
-    plain = sampler.reference
-    more |= {"grade": found.verdict.grade, "reasons": found.verdict.reasons, "khat": estimate.khat}
+    verdict = assess_draws(sampler, x, log_weight, estimate, new_generator("metrics", seed), history).verdict
+    more = {"grade": verdict.grade, "reasons": verdict.reasons, "khat": estimate.khat}
     more |= {"steps": history[-1]["step"], "ended": history[-1]["ended"], "ess": estimate.ess}
-    more |= {"search_log_z": plain.log_z, "search_low": plain.low, "search_high": plain.high}
     cost = sampler.num_target_evaluations
-    return Found(estimate.log_z, estimate.low, estimate.high, x[None], log_weight[None], cost, more=more)
+    ends = estimate.low, estimate.high
+    return Found(estimate.log_z, *ends, x[None], log_weight[None], cost, more=more, search=found)
 
 
 def by_reference(name: str, model: CubedModel, seed: int) -> Found:
     """Searches, and importance weights or tempered SMC, without learning."""
-    found = reference(model, seed=seed)
-    one, shape = found.estimate, (1, *found.log_weight.shape)
+    start = time.process_time()
+    return _of_search(reference(model, seed=seed), start)
+
+
+def _of_search(found: Annealed, start: float) -> Found:
+    one = found.estimate
     more = {"ess": one.ess, "khat": one.khat, "unseen": one.unseen, "warnings": one.warnings}
-    weight = found.log_weight.reshape(shape)
-    return Found(one.log_z, one.low, one.high, found.x[None], weight, one.num_target_evaluations, one.ess, more)
+    more["cpu_seconds"] = time.process_time() - start
+    x, weight = found.x[None], found.log_weight[None]
+    return Found(one.log_z, one.low, one.high, x, weight, one.num_target_evaluations, one.ess, more)
 
 
 def by_nuts(name: str, model: CubedModel, seed: int) -> Found:

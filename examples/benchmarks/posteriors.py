@@ -5,7 +5,8 @@
 
 Every run is a process of one thread. What it has found is a line of a JSON file as soon as it is done, and is not
 repeated: start the command again to go on, or several at once, with other models or seeds, on the same file. A run that
-takes longer than `--minutes` of CPU is cut off, and the line says so.
+takes longer than `--minutes` of CPU is cut off, and the line says so. `diffsampler` begins with the search that
+`reference` is, and writes its line too.
 
 The truth of log Z is exact, or by quadrature, where a model or `posterior_truths` knows it, else by bridge sampling of
 NUTS's draws. Moments are those of free numbers, which have some, whatever a prior's tails are; where labels can be
@@ -45,23 +46,28 @@ class Run(NamedTuple):
     seed: int
 
 
-def perform(run: Run) -> dict[str, Any]:
-    """What the line of a run says."""
+def perform(run: Run) -> list[dict[str, Any]]:
+    """What the lines of a run say: one, and before it that of the search, where the method begins with one."""
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     model = POSTERIORS[run.model]()
-    start, cpu_start = time.monotonic(), time.process_time()
-    line: dict[str, Any] = {**run._asdict(), "dim": model.dim}
+    start = time.process_time()
     try:
         found = METHODS[run.method](run.model, model, run.seed)
     except InputError as error:
-        line["failed"] = str(error)
-    else:
-        line |= {"log_z": found.log_z, "low": found.low, "high": found.high, **found.more}
-        line |= {"num_target_evaluations": found.num_target_evaluations}
-    line |= {"cpu_seconds": time.process_time() - cpu_start, "wall_seconds": time.monotonic() - start}
-    return line if "failed" in line else line | moments(model, found)
+        return [{**run._asdict(), "failed": str(error), "cpu_seconds": time.process_time() - start}]
+    line = describe(run, model, found, time.process_time() - start)
+    if found.search is None:
+        return [line]
+    return [describe(run._replace(method="reference"), model, found.search, 0.0), line]
+
+
+def describe(run: Run, model: CubedModel, found: Found, cpu_seconds: float) -> dict[str, Any]:
+    """A line; a time that is among what was found stands before `cpu_seconds`."""
+    line = {**run._asdict(), "dim": model.dim, "log_z": found.log_z, "low": found.low, "high": found.high}
+    line |= {"num_target_evaluations": found.num_target_evaluations, "cpu_seconds": cpu_seconds}
+    return line | found.more | moments(model, found)
 
 
 def moments(model: CubedModel, found: Found) -> dict[str, Any]:
@@ -100,7 +106,10 @@ def _shares(model: CubedModel, found: Found, weight: Tensor) -> Tensor:
 def work(run: Run, file: Path, seconds: int) -> None:
     """Perform a run within so many CPU seconds, in a process of its own."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
-    append(file, perform(run))
+    done = read(file)
+    for line in perform(run):
+        if Run(line["model"], line["method"], line["seed"]) not in done:
+            append(file, line)
 
 
 def read(file: Path) -> dict[Run, dict[str, Any]]:
