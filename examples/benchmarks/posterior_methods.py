@@ -24,6 +24,7 @@ from examples.posteriors import CubedModel
 
 MAX_STEPS, NUM_DRAWS, NUM_EVAL = 1000, 10_000, 1000
 NUTS = {"num_draws": 10_000, "num_warmup": 2000, "num_chains": 4}
+OF_SLOW = {"lotka_volterra": {"num_draws": 4000, "num_warmup": 1000}}
 NORMAL_97_5 = 1.959963984540054
 EDGE = 1e-15  # of the unit cube
 
@@ -87,7 +88,7 @@ def by_nuts(name: str, model: CubedModel, seed: int) -> Found:
     """Four chains of NumPyro's NUTS, and bridge sampling of their draws."""
     from examples.benchmarks.posterior_oracles import run_nuts
 
-    x, more = run_nuts(name, model, seed, **NUTS)
+    x, more = run_nuts(name, model, seed, **{**NUTS, **OF_SLOW.get(name, {})})
     z = identified(model, x)
     share = min(1.0, min(effective_share(z), effective_share(z**2)))
     num_labels = labellings(model)
