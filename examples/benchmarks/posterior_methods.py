@@ -24,7 +24,7 @@ from examples.posteriors import CubedModel
 
 MAX_STEPS, NUM_DRAWS, NUM_EVAL = 1000, 10_000, 1000
 NUTS = {"num_draws": 10_000, "num_warmup": 2000, "num_chains": 4}
-OF_SLOW = {"lotka_volterra": {"num_draws": 4000, "num_warmup": 1000}}
+OF_SLOW = {"lotka_volterra": {"num_draws": 2000, "num_warmup": 700}}
 NORMAL_97_5 = 1.959963984540054
 EDGE = 1e-15  # of the unit cube
 

@@ -27,6 +27,7 @@ class Interaction(CubedModel):
             prior={"beta": Normal(torch.zeros(4), 5.0), "sigma": HalfCauchy(2.5)},
             log_likelihood=log_likelihood,
             data={"design": design, "y": y},
+            log_z=-554.6577,  # by quadrature over sigma
         )
 
 
@@ -56,6 +57,7 @@ class VaryingIntercept(CubedModel):
             },
             log_likelihood=log_likelihood,
             data={"member": member, "mass": features[:, 2], "y": y},
+            log_z=-549.2797,  # by quadrature over tau and sigma
         )
 
 
