@@ -24,7 +24,8 @@ from examples.posteriors import CubedModel
 
 MAX_STEPS, NUM_DRAWS, NUM_EVAL = 1000, 10_000, 1000
 NUTS = {"num_draws": 10_000, "num_warmup": 2000, "num_chains": 4}
-OF_SLOW = {"lotka_volterra": {"num_draws": 2000, "num_warmup": 700}}
+# Slow, and from NumPyro's own starts one chain of four stays where solutions explode, its R-hat at 38.
+OWN_NUTS = {"lotka_volterra": {"num_draws": 3000, "num_warmup": 1000, "starts_at_medians": True}}
 NORMAL_97_5 = 1.959963984540054
 EDGE = 1e-15  # of the unit cube
 
@@ -88,7 +89,7 @@ def by_nuts(name: str, model: CubedModel, seed: int) -> Found:
     """Four chains of NumPyro's NUTS, and bridge sampling of their draws."""
     from examples.benchmarks.posterior_oracles import run_nuts
 
-    x, more = run_nuts(name, model, seed, **{**NUTS, **OF_SLOW.get(name, {})})
+    x, more = run_nuts(name, model, seed, **{**NUTS, **OWN_NUTS.get(name, {})})
     z = identified(model, x)
     share = min(1.0, min(effective_share(z), effective_share(z**2)))
     num_labels = labellings(model)

@@ -147,11 +147,22 @@ def observed(model: CubedModel) -> Data:
 
 
 def run_nuts(
-    name: str, model: CubedModel, seed: int, num_draws: int, num_warmup: int, num_chains: int
+    name: str,
+    model: CubedModel,
+    seed: int,
+    num_draws: int,
+    num_warmup: int,
+    num_chains: int,
+    starts_at_medians: bool = False,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Draws as free numbers of the model, with shape (chains, draws, D), and what they have cost."""
+    """Draws as free numbers of the model, with shape (chains, draws, D), and what they have cost.
+
+    Chains start at medians of a few draws of the prior, or at uniform free numbers as NumPyro has it.
+    """
     is_funnel = name == "schools_centred"  # in which NUTS misses the neck; the other form is the same posterior
-    kernel = numpyro.infer.NUTS(TWINS["schools_noncentred" if is_funnel else name], target_accept_prob=0.95)
+    twin = TWINS["schools_noncentred" if is_funnel else name]
+    start = numpyro.infer.init_to_median if starts_at_medians else numpyro.infer.init_to_uniform
+    kernel = numpyro.infer.NUTS(twin, target_accept_prob=0.95, init_strategy=start)
     sampler = numpyro.infer.MCMC(
         kernel,
         num_warmup=num_warmup,
