@@ -2,10 +2,12 @@
 
 import math
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from examples.benchmarks.posterior_methods import METHODS
 from examples.posteriors import POSTERIORS
 
 Line = dict[str, Any]
@@ -15,7 +17,7 @@ RIGHT = 0.1  # nats
 def tables(lines: list[Line]) -> str:
     """Evidence, moments and cost of all runs, and a summary of methods."""
     models = [name for name in POSTERIORS if any(one["model"] == name for one in lines)]
-    methods = list(dict.fromkeys(one["method"] for one in lines))
+    methods = [name for name in METHODS if any(one["method"] == name for one in lines)]
     of = {(m, k): [one for one in lines if (one["model"], one["method"]) == (m, k)] for m in models for k in methods}
     truths = {name: truth_of(name, of.get((name, "nuts"), [])) for name in models}
     evidence = [
@@ -133,8 +135,9 @@ def _cost(one: Line) -> str:
     return f"{one['cpu_seconds']:.0f} s, {one['num_target_evaluations']:,}" if "log_z" in one else ""
 
 
-def _each(lines: list[Line], say: Any) -> str:
-    return "; ".join(say(one) for one in sorted(lines, key=lambda one: one["seed"]))
+def _each(lines: list[Line], say: Callable[[Line], str]) -> str:
+    """Of all seeds, in their order."""
+    return "; ".join(filter(None, (say(one) for one in sorted(lines, key=lambda one: one["seed"])))) or "–"
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
