@@ -38,6 +38,15 @@ class Replicates(Annealed):
         x, log_det = onto.forward(self.x)
         return replace(self, x=x, log_prob=self.log_prob - log_det)
 
+    def split(self, share: float, generator: torch.Generator) -> tuple["Replicates", "Replicates"]:
+        """The same with a share of the points, and with the rest: at random, but copies of one stay together."""
+        copy_of = self.x.unique(dim=0, return_inverse=True)[1]
+        shuffled = torch.randperm(len(self.x), generator=generator, device=self.x.device)
+        order, num = shuffled[copy_of].argsort(), round(share * len(self.x))
+        kept = {name: getattr(self, name)[order] for name in ("x", "log_weight", "log_prob")}
+        first = replace(self, **{name: value[:num] for name, value in kept.items()})
+        return first, replace(self, **{name: value[num:] for name, value in kept.items()})
+
     def with_spread(self, rounds: list[Round], unseen: float) -> "Replicates":
         """The same, with an interval that knows of what searches disagree about, and of the mass that may be unseen."""
         estimate, warnings = self.estimate, list(self.estimate.warnings)

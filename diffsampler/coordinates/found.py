@@ -89,11 +89,11 @@ class FoundCoordinates(DoubleCoordinates):
         return differ(now, torch.tensor(self._log_prob_then, dtype=torch.float64), 1e-3, 1e-5)
 
     def keep(self, counter: CountedTarget, x: Tensor, estimate: LogZEstimate) -> None:
-        """Remember what a search has left: draws x, as many as there is room for, and an estimate."""
-        # In random order, but for copies, which stay together: none is both learned from and held out.
-        group = x.unique(dim=0, return_inverse=True)[1]
-        shuffled = torch.randperm(len(x), generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(x.device)
-        self.points.copy_(x[shuffled[group].argsort()])
+        """Remember what a search has left: an estimate, and draws x, as many as there is room for.
+
+        The last of these, `num_held_out`, are to be apart from the rest: no copies, no moves of the same points.
+        """
+        self.points.copy_(x)
         self.reference = estimate
         self._log_prob_then = counter.log_prob(self.points[-NUM_REMEMBERED:]).tolist()
         self.num_target_evaluations = counter.num_evaluations

@@ -79,7 +79,9 @@ class SpaceCoordinates(FoundCoordinates):
         generator = new_generator("search", seed, device=self.loc.device)
         found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
         rows = systematic(found.log_weight, len(self.points), generator)
-        x = found.x[rows[torch.randperm(len(rows), generator=generator, device=rows.device)]]
+        # In random order, but for copies of one point, which stay together.
+        shuffled = torch.randperm(len(found.x), generator=generator, device=rows.device)
+        x = found.x[rows[shuffled[rows].argsort()]]
         if not self._space.is_periodic:
             loc, root = moments_on(self._space, self.frame.inverse(found.x))
             self.loc.copy_(loc)

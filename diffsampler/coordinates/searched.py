@@ -100,9 +100,10 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
             found = reference(
                 counter, generator=generator, progress=progress, max_evaluations=max_evaluations, known=known
             )
-            # A proposal that was known already has draws enough of its own: moves would cost as much as all the rest.
-            n, is_enough = len(self.points), found.is_warm and found.estimate.ess > EVEN
-            y = found.resampled(n, generator) if is_enough else more_draws(counter, found, n, generator)
+            # What is fitted to points is judged by others.
+            learned, held_out = found.split(1 - self.num_held_out / len(self.points), generator)
+            y = self._draws(counter, learned, len(self.points_to_learn), generator)
+            apart = self._draws(counter, held_out, self.num_held_out, generator)
         fitted = GaussianComponents.fitted_to(y)
         self.loc.copy_(fitted.loc[0])
         self.matrix.copy_(fitted.factor[0])
@@ -111,27 +112,36 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         heaviest = found.prior.log_weight.topk(min(NUM_TRIED, len(found.prior.parts))).indices.tolist()
         bent = [fit_map(y), *(found.prior.parts[k].map for k in heaviest)]
         candidates = [with_tail(affine, y), *bent, *(with_tail(one, y) for one in bent)]
-        ess, best = max(((_ess(candidate, found), candidate) for candidate in candidates), key=lambda pair: pair[0])
-        better = best.is_bent and ess > max(BETTER * _ess(affine, found), USEFUL)
+        ess, best = max(((_ess(candidate, held_out), candidate) for candidate in candidates), key=lambda pair: pair[0])
+        better = best.is_bent and ess > max(BETTER * _ess(affine, held_out), USEFUL)
         self.bend = best if better else None
-        self.mixture = self._fitted_mixture(best if better else affine, found, y)
+        self.mixture = self._fitted_mixture(best if better else affine, held_out, y)
         self.proposal, self.is_warm = found.prior, found.is_warm
+        y = torch.cat([y, apart])
         self.keep(counter, y if self.onto is None else self.onto.forward(y)[0], found.estimate)
         return found.in_x(self.onto)
 
-    def _fitted_mixture(self, to_y: CurvedMap, found: Replicates, y: Tensor) -> GaussianComponents | None:
+    def _draws(self, counter: CountedTarget, found: Replicates, n: int, generator: torch.Generator) -> Tensor:
+        """n points, with shape (n, D), near those that were found.
+
+        A proposal that was known already has draws enough of its own: moves would cost as much as all the rest.
+        """
+        is_enough = found.is_warm and found.estimate.ess > EVEN
+        return found.resampled(n, generator) if is_enough else more_draws(counter, found, n, generator)
+
+    def _fitted_mixture(self, to_y: CurvedMap, held_out: Replicates, y: Tensor) -> GaussianComponents | None:
         """Gaussians in z around the pieces of what was found, if they tell more than N(0, I)."""
-        parts = found.prior.parts[1:]
+        parts = held_out.prior.parts[1:]
         if not parts:
             return None
         label = torch.stack([part.log_prob(y) for part in parts]).argmax(0)
         mixture = GaussianComponents.around(to_y.inverse(y)[0], label)
         if mixture is None or len(mixture.loc) == 1:
             return None
-        z, log_det = to_y.inverse(found.x)
-        log_prob = found.log_prob + log_det - found.estimate.log_z
+        z, log_det = to_y.inverse(held_out.x)
+        log_prob = held_out.log_prob + log_det - held_out.estimate.log_z
         ess = _ess_of(log_prob - mixture.log_prob_and_score(z)[0])
-        return mixture if ess > BETTER * _ess(to_y, found) else None
+        return mixture if ess > BETTER * _ess(to_y, held_out) else None
 
 
 def _ess(found_map: CurvedMap, found: Replicates) -> float:
