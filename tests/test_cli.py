@@ -374,6 +374,7 @@ def saved_list(checkpoint: Path) -> bytes:
     return checkpoint.read_bytes()
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_checkpoints_end_in_one_line(capsys):
     main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false", *SMALL])
     checkpoint = Path("runs/Gaussian/version_0/checkpoints/last.ckpt")

@@ -94,10 +94,7 @@ def log_z_by_search(make: Callable) -> float:
 # One that changes its argument and one that changes its result; the others in make test-slow.
 @pytest.mark.parametrize(
     "function",
-    [
-        pytest.param(one, marks=() if one in (torch_scaling_afterwards, returning_one_buffer) else pytest.mark.slow)
-        for one in FUNCTIONS
-    ],
+    [pytest.param(one, marks=() if one is returning_one_buffer else pytest.mark.slow) for one in FUNCTIONS],
     ids=by_name,
 )
 def test_a_search_of_such_a_function(function: Callable) -> None:

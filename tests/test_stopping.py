@@ -87,6 +87,7 @@ def test_others_train_to_the_end_unless_they_ask() -> None:
     assert history[-1]["step"] == 0 and history[-1]["ended"].endswith("trustworthy, before any training")
 
 
+@pytest.mark.slow
 def test_wide_intervals_are_no_reason_to_end() -> None:
     sampler = searched(two_modes)
     # 10 000 draws of a sampler with log-weights of standard deviation s know log Z to +- 0.02 s: not to 1e-5.

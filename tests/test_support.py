@@ -123,7 +123,9 @@ EDGES = {
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name, marks=pytest.mark.slow if name in {"half-normal", "gamma", "box"} else ())
+        pytest.param(
+            case, id=name, marks=pytest.mark.slow if name in {"half-normal", "gamma", "box", "ordered"} else ()
+        )
         for name, case in EDGES.items()
     ],
 )

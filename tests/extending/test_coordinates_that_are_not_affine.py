@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
@@ -22,6 +23,7 @@ class Sinh(Coordinates):
         return (x / self.scale).asinh()
 
 
+@pytest.mark.slow
 def test_log_z_of_heavy_tails():
     target = FunctionTarget(lambda x: -2 * (1 + x.square()).log().sum(-1), dim=2)  # Student t, 3 degrees of freedom
     sampler = Sampler(target, coordinates=Sinh, grid=20)

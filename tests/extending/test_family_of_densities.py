@@ -4,6 +4,7 @@ import math
 from copy import deepcopy
 from functools import partial
 
+import pytest
 import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
@@ -44,6 +45,7 @@ def member(control, c, width):
     return Sampler(target, partial(WithContext, c=c, width=width), control, flow=None, grid=20)
 
 
+@pytest.mark.slow
 def test_log_z_of_a_number():
     family = member(FourierMLP, 0.0, 1.0)
     fit(

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from functools import partial
 
+import pytest
 import torch
 
 from diffsampler import FunctionTarget, Sampler, fit
@@ -28,6 +29,7 @@ class ForwardMeasure(PathMeasure):
         return self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x), None).log_prob(y)
 
 
+@pytest.mark.slow
 def test_the_mean_reward_of_a_frozen_sampler():
     reward = FunctionTarget(lambda x: x[..., 0] - 0.5 * x[..., 1], dim=2)  # E[exp] = exp(5 / 8) under N(0, I)
     parts = {"process": partial(VariancePreserving, sigma=1.0), "control": FourierMLP, "flow": None, "grid": 20}

@@ -229,13 +229,17 @@ def test_filters_reach_everywhere_and_kernels_do_not() -> None:
 
 
 def test_many_states_are_answered_as_few_are() -> None:
-    """On a CPU in parts, where there is no gradient; float64, where sums in another order agree to 1e-12."""
+    """On a CPU in parts, where there is no gradient.
+
+    A convolution of another size may be another algorithm: float64 agrees to 1e-10 of the largest, wrong parts to none.
+    """
     network = at_random(convolutions, Lattice((64, 64)))
     x, embedding = states(network.space, 40).unflatten(0, (2, 20)), network.embed(torch.tensor([0.3, 0.7])).unsqueeze(1)
     expected = network(embedding, x)
+    rounding = 1e-9 * float(expected.abs().max())
     with torch.no_grad():
-        torch.testing.assert_close(network(embedding, x), expected, rtol=0, atol=1e-11)
-        torch.testing.assert_close(network(embedding[0, 0], x[0]), expected[0], rtol=0, atol=1e-11)
+        torch.testing.assert_close(network(embedding, x), expected, rtol=0, atol=rounding)
+        torch.testing.assert_close(network(embedding[0, 0], x[0]), expected[0], rtol=0, atol=rounding)
 
 
 def test_forces_go_on_nearer_than_pairs_have_been() -> None:

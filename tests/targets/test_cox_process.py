@@ -42,6 +42,7 @@ def test_score_in_closed_form(generator: torch.Generator) -> None:
     torch.testing.assert_close(log_prob, target.log_prob(x))
 
 
+@pytest.mark.slow
 def test_reference_finds_log_z_of_a_small_grid(generator: torch.Generator) -> None:
     # Four cells: 100 000 importance weights from a Laplace approximation, widened, against SMC; both know their error.
     target = CoxProcess(2)
