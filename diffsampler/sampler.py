@@ -105,7 +105,10 @@ class Sampler(nn.Module):
         check_free(**ready)
         parts = assemble(target, process, control, flow, grid, coordinates, backward_control)
         self._given = target, parts.coordinates  # modules that the density holds already
-        self._make_coordinates = None if isinstance(coordinates, Coordinates) else coordinates
+        # What makes coordinates of another target; those that a search finds go there themselves.
+        stay = isinstance(parts.coordinates, FoundCoordinates) or isinstance(coordinates, Coordinates)
+        self._make_coordinates = None if stay else coordinates
+        self._are_declared = not stay and coordinates is None and target.coordinates is not None
         self.recipe, self.density, self.policy, self.grid = parts.recipe, parts.density, parts.policy, parts.grid
         self.measure = None if measure is None else check_instance("measure", measure, PathMeasure, "one of your own")
         self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
@@ -155,8 +158,13 @@ class Sampler(nn.Module):
             )
         check_score(target, self.policy)
         coordinates = self.coordinates
-        if self._make_coordinates is not None:
-            coordinates = make_part("coordinates", self._make_coordinates, Coordinates, target)
+        make = target.coordinates if self._are_declared else self._make_coordinates
+        if self._are_declared and make is None:
+            raise InputError(
+                f"{type(target).__name__} declares no coordinates, as the target before did: make another Sampler."
+            )
+        if make is not None:
+            coordinates = make_part("coordinates", make, Coordinates, target)
         density = density_of(target, coordinates, self.policy.process)
         if coordinates is not None:
             coordinates.move_to(target)

@@ -6,7 +6,18 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3, "metrics": 4, "search": 5, "decide": 6, "calibrate": 7}
+STREAMS = {
+    "train": 0,
+    "validate": 1,
+    "test": 2,
+    "predict": 3,
+    "metrics": 4,
+    "search": 5,
+    "decide": 6,
+    "calibrate": 7,
+    "calibrate data": 8,
+    "calibrate fit": 9,
+}
 
 
 def new_generator(

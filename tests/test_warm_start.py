@@ -8,7 +8,7 @@ import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.baseline import reference
-from diffsampler.coordinates import LaplaceCoordinates
+from diffsampler.coordinates import AffineCoordinates, LaplaceCoordinates
 from diffsampler.processes import PinnedBrownian
 from diffsampler.spaces import Particles
 from targets import Gaussian
@@ -94,6 +94,19 @@ def test_coordinates_that_are_made_are_made_again() -> None:
     assert sampler.num_target_evaluations == sampler.coordinates.num_target_evaluations > 0
 
 
+def test_declared_coordinates_are_the_new_targets() -> None:
+    class Far(Gaussian):
+        def __init__(self, loc: float) -> None:
+            super().__init__([loc, loc], 1.0)
+            self.coordinates = lambda target: AffineCoordinates(torch.full((2,), loc), torch.eye(2))
+
+    sampler = Sampler(Far(0.0), process=PinnedBrownian, grid=5)
+    sampler.move_to(Far(50.0))
+    assert (sampler.coordinates.loc == 50.0).all()
+    with pytest.raises(InputError, match="declares no coordinates"):
+        sampler.move_to(Gaussian([0.0, 0.0], 1.0))
+
+
 def test_another_support_is_the_new_targets() -> None:
     def on(low: float) -> Target:
         return FunctionTarget(lambda x: -(x - low).sum(-1), 2, support=(low, math.inf))
@@ -104,7 +117,10 @@ def test_another_support_is_the_new_targets() -> None:
 
 
 def test_what_is_no_warm_start_is_refused() -> None:
-    sampler = Sampler(Gaussian([0.0, 0.0], 1.0), process=PinnedBrownian, grid=5)
+    first = Gaussian([0.0, 0.0], 1.0)
+    sampler = Sampler(first, process=PinnedBrownian, grid=5)
+    with pytest.raises(InputError, match="tolerance"):
+        fit(sampler, target=Gaussian([1.0, 0.0], 1.0), tolerance=-1.0, **SHORT)
     with pytest.raises(
         InputError, match=r"must live where that of the sampler does, Euclidean\(dim=2\), got Euclidean\(dim=3\)"
     ):
@@ -117,7 +133,7 @@ def test_what_is_no_warm_start_is_refused() -> None:
         fit(sampler, target=Gaussian([1.0, 0.0], 1.0), ckpt_path="last.ckpt", **SHORT)
     with pytest.raises(InputError, match=r"fit\(sampler, target=...\) for another target"):
         sampler.target = Gaussian([1.0, 0.0], 1.0)
-    assert isinstance(sampler.target, Gaussian) and sampler.target.dim == 2
+    assert sampler.target is first
 
 
 def test_particles_that_differ_are_another_space() -> None:

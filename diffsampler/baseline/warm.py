@@ -13,6 +13,7 @@ from diffsampler.baseline.search import known_to_the_target
 from diffsampler.baseline.search_kinds import from_known
 from diffsampler.baseline.searches import NUM_CHECKED, explored
 from diffsampler.counted import CountedTarget
+from diffsampler.errors import InputError
 from diffsampler.log_z.estimate import UNSEEN_MASS
 from diffsampler.repeatable import check_repeatable, points_of_all_sizes
 
@@ -35,8 +36,11 @@ def searched_from(
     check_repeatable(target, points_of_all_sizes(target.dim, generator.device))
     wide = from_known(target, _as_gaussians(target, known, generator), generator)
     check_proper(target, torch.cat([wide.loc, wide.sample(NUM_CHECKED, generator.clone_state())]))
-    near = refine(target, known, generator, tell=lambda done: tell(0.5 * done))
-    rounds = [near, explored(target, wide, generator, lambda done: tell(0.5 + 0.5 * done), NUM_EXPLORERS)]
+    try:
+        near = refine(target, known, generator, tell=lambda done: tell(0.5 * done))
+        rounds = [near, explored(target, wide, generator, lambda done: tell(0.5 + 0.5 * done), NUM_EXPLORERS)]
+    except InputError:  # the density is zero wherever they look
+        return None
     if min(one.ess for one in rounds) < USEFUL_ESS:
         return None
     pool = Pool(rounds, num_kinds=1)

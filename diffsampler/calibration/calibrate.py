@@ -18,6 +18,7 @@ from diffsampler.files import write_atomically
 from diffsampler.fingerprint import describe
 from diffsampler.log_z import LogZDifference, LogZEstimate
 from diffsampler.models import ModelTarget
+from diffsampler.models.declarations import read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import Values
 from diffsampler.models.names import labels_of, values_of
@@ -48,7 +49,7 @@ def calibrate(
 
     Parameters are drawn from the prior, data from the model, and a sampler is fitted to these: the parameters are then
     a draw of the very posterior, so that among draws of the sampler each has a uniform rank. So has the
-    log-likelihood, which is ranked too. All but the first of the fits are warm starts.
+    log-likelihood, which is ranked too. Fits are warm starts where searches find that to be enough.
 
     References:
         Validating Bayesian inference algorithms with simulation-based calibration, Talts et al., 2018,
@@ -84,23 +85,35 @@ def calibrate(
     check_count("n", n, minimum=2)
     check_count("num_draws", num_draws, minimum=9)
     check_count("num_samples", num_samples, minimum=10 * num_draws)
+    check_count("max_steps", max_steps)
+    check_count("seed", seed, minimum=0)
+    if taken := sorted({"target", "sampler", "ckpt_path"} & options.keys()):
+        raise InputError(f"calibrate makes the fits itself: leave {taken[0]} out.")
     check_options(options)
+    for name, one in {"model": model, "log_evidence": log_evidence}.items():
+        if not (callable(one) or (one is None and name == "log_evidence")):
+            raise InputError(f"{name} must be a function, got {one!r:.80}.")
+    read_parameters(None, prior)
     prior = {name: in_double(each) for name, each in prior.items()}
-    made_of = {"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed}
+    made_of = {
+        **{"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed},
+        **{"max_steps": max_steps, "options": describe(options), "is_exact": log_evidence is not None},
+        "first": _first(model, prior, seed),
+    }
     finished = [] if file is None else _read(Path(file), made_of)
     fits_before = _WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
     with progress_of("Calibration", n, " fits", progress_bar) as tell:
         for k in range(n):
-            if k >= len(finished):
-                truth, data = _simulated(model, prior, seed, k)
-                target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
+            if k >= len(finished) or isinstance(finished[k], str):  # what has failed is tried again
                 try:
+                    truth, data = _simulated(model, prior, seed, k)
+                    target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
                     sampler, history = fits_before.fit(target, _seed_of(seed, k))
                     exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
                     found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
                 except InputError as error:
                     found = str(error)
-                finished.append(found)
+                finished[k:] = [found, *finished[k + 1 :]]
                 if file is not None:
                     _write(Path(file), made_of, finished)
             tell(k + 1)
@@ -140,22 +153,41 @@ class _WarmStarts:
         return sampler, history
 
 
-def _seed_of(seed: int, k: int) -> int:
-    return new_generator("calibrate", seed, step=k).initial_seed() % 2**31
+def _seed_of(seed: int, k: int, stream: str = "calibrate fit") -> int:
+    return new_generator(stream, seed, step=k).initial_seed() % 2**31
+
+
+def _first(model: Model, prior: Mapping[str, Distribution], seed: int) -> list[float]:
+    """What tells models apart: the first data, and their log-likelihood.
+
+    Raises:
+        InputError: if there are none, which is no matter of one data set among many.
+    """
+    truth, data = _simulated(model, prior, seed, 0)
+    target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
+    total = sum(float(value.double().sum()) for value in target.observed_data.values())
+    return [total, float(target.log_prob(target.free(truth)))]
 
 
 def _simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int) -> tuple[Values, Any]:
     """Parameters, each with shape (1, *shape), and data that the model makes of them."""
     with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
-        torch.manual_seed(_seed_of(seed, k))
+        torch.manual_seed(_seed_of(seed, k, "calibrate data"))
         truth = {name: each.sample((1,)) for name, each in prior.items()}
-        found = model(truth)
+        try:
+            found = model(truth)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in truth.items())
+            raise InputError(
+                f"model fails at values of shapes {shapes}: {type(error).__name__}: {' '.join(str(error).split()):.200}"
+            ) from error
+        for one in found.values() if isinstance(found, Mapping) else [found]:
+            if not hasattr(one, "sample") or not hasattr(one, "log_prob"):
+                raise InputError(
+                    f"model must return the distribution of the data, of torch.distributions, got {type(one).__name__}."
+                )
         if isinstance(found, Mapping):
             return truth, {name: each.sample()[0] for name, each in found.items()}
-        if not hasattr(found, "sample") or not hasattr(found, "log_prob"):
-            raise InputError(
-                f"model must return the distribution of the data, of torch.distributions, got {type(found).__name__}."
-            )
         return truth, found.sample()[0]
 
 
@@ -188,11 +220,7 @@ def _judged(
     rows = torch.multinomial(log_weight.softmax(0), num_draws, replacement=True, generator=generator)
     at_truth = target.free(truth).to(x)
     drawn, true = _quantities(target, x[rows]), _quantities(target, at_truth)
-    # Values that round to the truth's, of which there may be many at an edge, are as often above as below.
-    coin = torch.rand(num_draws, generator=generator, device=x.device) < 0.5
-    ranks = {
-        name: int(((values < true[name]) | ((values == true[name]) & coin)).sum()) for name, values in drawn.items()
-    }
+    ranks = {name: _rank(values, true[name], generator) for name, values in drawn.items()}
     back = float(rolled_back_log_weight(sampler.dynamics, at_truth, generator))
     return OneFit(
         ranks=ranks,
@@ -203,6 +231,13 @@ def _judged(
         evaluations=sampler.num_target_evaluations,
         reused=history[-1].get("reused", "") if history else "",
     )
+
+
+def _rank(values: Tensor, true: Tensor, generator: torch.Generator) -> int:
+    """How many of the values are below the true one; among equal ones its place is any, with equal chances."""
+    num_equal = int((values == true).sum())
+    among = int(torch.randint(num_equal + 1, (), generator=generator, device=values.device))
+    return int((values < true).sum()) + among
 
 
 def _error(estimate: LogZEstimate, exact: float | None, search: LogZEstimate) -> tuple[float, float, float]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from diffsampler.calibration.uniform import band, p_value
-from diffsampler.log_z import LogZDifference
-from diffsampler.log_z.estimate import NORMAL_97_5
+from diffsampler.log_z import LogZDifference, estimate_log_z
 from diffsampler.report.calibration_figure import plot_calibration
 
 LEVEL = 0.99  # of the band for all quantities together
@@ -74,19 +74,23 @@ class Calibration:
 
     @property
     def num_covered(self) -> int:
-        """How many intervals of the evidence hold what it is compared with."""
-        return sum(one.error[1] <= 0 <= one.error[2] for one in self.fits)
+        """How many intervals of the evidence with two ends hold what it is compared with."""
+        return sum(one.error[1] <= 0 <= one.error[2] for one in self.fits if math.isfinite(one.error[2]))
+
+    @property
+    def num_claimed(self) -> int:
+        """How many intervals of the evidence have two ends."""
+        return sum(math.isfinite(one.error[2]) for one in self.fits)
 
     @property
     def evidence_ratio(self) -> LogZDifference:
-        """Estimated over true evidence in the mean of all data sets, minus 1, with its 95 % interval.
+        """The log of estimated over true evidence, of the ratio's mean over all data sets, with its 95 % interval.
 
-        Below 0 where modes are missed. It knows no exact evidence, only that truths are draws of their posteriors.
+        Below 0 where modes are missed. It knows no exact evidence, only that truths are draws of their posteriors. As
+        of all weights, a heavy tail leaves the interval without an upper end: a sampler much wider than its posterior.
         """
-        ratio = np.exp([one.log_ratio for one in self.fits])
-        half = NORMAL_97_5 * float(ratio.std(ddof=1)) / math.sqrt(len(ratio)) if len(ratio) > 1 else math.inf
-        value = float(ratio.mean()) - 1
-        return LogZDifference(value, value - half, value + half)
+        found = estimate_log_z(torch.tensor([one.log_ratio for one in self.fits], dtype=torch.float64))
+        return LogZDifference(found.log_z, found.low, found.high)
 
     def plot(self) -> Figure:
         """Distribution functions of ranks with their band, and errors of the evidence."""
@@ -111,7 +115,8 @@ class Calibration:
             "p_values": self.p_values,
             "is_uniform": self.is_uniform,
             "num_covered": self.num_covered,
-            "evidence_ratio": [ratio.value, ratio.low, ratio.high],
+            "num_claimed": self.num_claimed,
+            "log_evidence_ratio": [end if math.isfinite(end) else None for end in vars(ratio).values()],
             "grades": dict(Counter(one.grade for one in self.fits)),
         }
 
@@ -124,12 +129,13 @@ class Calibration:
         if not self.is_uniform:
             lines.append(f"  warning: ranks are not uniform (p below {self._limit:.2g}): posteriors are wrong.")
         compared = "the exact one" if self.is_exact else "that of the search"
-        low, high = _expected(n)
-        lines.append(
-            f"  evidence: 95 % intervals hold {compared} in {self.num_covered} of {n} ({low} to {high} by chance); "
-            f"mean ratio to the true one {1 + self.evidence_ratio.value:.3f} "
-            f"[{1 + self.evidence_ratio.low:.3f}, {1 + self.evidence_ratio.high:.3f}]"
-        )
+        low, high = _expected(self.num_claimed)
+        value, least, most = (math.exp(end) for end in vars(self.evidence_ratio).values())
+        held, num_open = f"{self.num_covered} of {self.num_claimed}", n - self.num_claimed
+        lines += [
+            f"  evidence: 95 % intervals hold {compared} in {held} ({low} to {high} by chance), {num_open} are open",
+            f"  estimated over true evidence, in the mean: {value:.3f} [{least:.3f}, {most:.3f}]",
+        ]
         grades = ", ".join(f"{count} {grade}" for grade, count in Counter(one.grade for one in self.fits).items())
         lines.append(f"  verdicts: {grades}")
         lines += [f"  failed: data set {k}: {why}" for k, why in self.failed.items()]

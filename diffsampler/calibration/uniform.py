@@ -18,9 +18,11 @@ def p_value(ranks: np.ndarray, num_draws: int) -> float:
         ranks: with shape (n), each from 0 to `num_draws`.
         num_draws: of the posterior, among which ranks were taken.
     """
-    found = _extremity(np.bincount(ranks, minlength=num_draws + 1)[None], len(ranks))
+    found = float(_extremity(np.bincount(ranks, minlength=num_draws + 1)[None], len(ranks))[0])
     simulated = _simulated(len(ranks), num_draws)
-    return float(1 + (simulated <= found[0] * (1 + 1e-9)).sum()) / (1 + len(simulated))
+    p = float(1 + (simulated <= found * (1 + 1e-9)).sum()) / (1 + len(simulated))
+    # Beyond what is simulated, the union bound over all points.
+    return min(p, num_draws * found)
 
 
 def band(n: int, num_draws: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

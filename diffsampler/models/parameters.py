@@ -85,14 +85,16 @@ class Parameter:
     def can_be_factorised(self, value: Tensor) -> Tensor | None:
         """Whether matrices, with shape (*, n, n), are regular after rounding, with shape (*, 1, 1); None of others.
 
-        No row may follow from those before it to ten digits: of the six that are left, functions make a density.
+        No row of a covariance may follow from those before it to ten digits: of the six that are left, functions make a
+        density. Factors are known to more.
         """
         if type(self.constraint) not in MATRICES:
             return None
-        product = value if type(self.constraint) is type(constraints.positive_definite) else value @ value.mT
+        is_product = type(self.constraint) is type(constraints.positive_definite)
+        product = value if is_product else value @ value.mT
         factor, info = torch.linalg.cholesky_ex(product.detach())
         own = factor.diagonal(dim1=-2, dim2=-1).square() / product.diagonal(dim1=-2, dim2=-1)
-        return ((info == 0) & (own > DEPENDENT).all(-1))[..., None, None]
+        return ((info == 0) & (own > (DEPENDENT if is_product else 0.0)).all(-1))[..., None, None]
 
     def __repr__(self) -> str:
         return f"Parameter({_named(self.constraint)}, {self.shape})"

@@ -41,6 +41,7 @@ def plot_calibration(
     view = interval(ends.flatten(), tail=0.01, padding=0.1)
     for row, (value, least, most) in enumerate(ends):
         color = style.BLUE if least <= 0 <= most else style.ORANGE
+        color = color if np.isfinite(most) else style.GREY  # no claim
         right.plot([row, row], [max(least, view[0]), min(most, view[1])], color=color, lw=1.0, alpha=0.7)
         right.plot(row, value, "o", color=color, ms=3)
     right.axhline(0.0, color=style.GREY, lw=0.8)

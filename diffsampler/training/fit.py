@@ -91,10 +91,8 @@ def fit(
     silence_lightning()
     check_instance("sampler", sampler, Sampler, "Sampler(target)")
     check_options(options)
-    if target is not None:
-        if ckpt_path is not None:
-            raise InputError("Give either ckpt_path, to go on with a run, or target, to begin one.")
-        sampler.move_to(target)
+    if target is not None and ckpt_path is not None:
+        raise InputError("Give either ckpt_path, to go on with a run, or target, to begin one.")
     of_module = {name: options.pop(name) for name in OF_MODULE & options.keys()}
     module = SamplerModule(sampler, loss, behaviour, seed=seed, **of_module)
     if steps_per_epoch is None:
@@ -117,6 +115,8 @@ def fit(
     counts = TrajectoryCounts(batch_size, steps_per_epoch, num_eval_samples)
     check_trainer(trainer)
     module.loss.check_batch_size(batch_size)
+    if target is not None:  # nothing that is given is wrong
+        sampler.move_to(target)
     if ckpt_path is None:
         search_first(sampler, seed, bar, module.budget.limit)
         if target is not None:
@@ -143,8 +143,10 @@ def _what_is_reused(sampler: Sampler) -> str:
     """By a warm start, in words."""
     num_weights = sum(parameter.numel() for parameter in sampler.policy.parameters())
     learned = f"Warm start: {num_weights:,} weights of networks are reused"
-    if not isinstance(sampler.coordinates, FoundCoordinates):
+    if sampler.coordinates is None:
         return f"{learned}."
+    if not isinstance(sampler.coordinates, FoundCoordinates):
+        return f"{learned}; coordinates are those that were given, or made as they were."
     if sampler.coordinates.is_warm:
         return f"{learned}; place, scale and reference were found anew from those of the target before."
     return f"{learned}; place, scale and reference were searched from nothing, as at a first time."
