@@ -1,9 +1,7 @@
 """Data from the prior, fits, and where the truth ranks among their draws."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from diffsampler.assessment import assess_draws
+from diffsampler.calibration.kept import read_fits, write_fits
 from diffsampler.calibration.result import Calibration, OneFit
+from diffsampler.calibration.simulation import Model, first_of, likelihood_of, seed_of, simulated
 from diffsampler.errors import InputError, check_count
-from diffsampler.files import write_atomically
 from diffsampler.fingerprint import describe
 from diffsampler.log_z import LogZDifference, LogZEstimate
 from diffsampler.models import ModelTarget
 from diffsampler.models.declarations import read_parameters
-from diffsampler.models.distributions import in_double, in_float64
+from diffsampler.models.distributions import in_double
 from diffsampler.models.named_target import Values
 from diffsampler.models.names import labels_of, values_of
 from diffsampler.models.summary import columns_of
@@ -28,8 +27,6 @@ from diffsampler.progress import progress_of
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
 from diffsampler.training.fit import check_options, fit
-
-Model = Callable[[Values], Distribution | Mapping[str, Distribution]]
 
 
 def calibrate(
@@ -98,24 +95,24 @@ def calibrate(
     made_of = {
         **{"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed},
         **{"max_steps": max_steps, "options": describe(options), "is_exact": log_evidence is not None},
-        "first": _first(model, prior, seed),
+        "first": first_of(model, prior, seed),
     }
-    finished = [] if file is None else _read(Path(file), made_of)
+    finished = [] if file is None else read_fits(Path(file), made_of)
     fits_before = _WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
     with progress_of("Calibration", n, " fits", progress_bar) as tell:
         for k in range(n):
             if k >= len(finished) or isinstance(finished[k], str):  # what has failed is tried again
                 try:
-                    truth, data = _simulated(model, prior, seed, k)
-                    target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
-                    sampler, history = fits_before.fit(target, _seed_of(seed, k))
+                    truth, data = simulated(model, prior, seed, k)
+                    target = ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
+                    sampler, history = fits_before.fit(target, seed_of(seed, k))
                     exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
                     found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
                 except InputError as error:
                     found = str(error)
                 finished[k:] = [found, *finished[k + 1 :]]
                 if file is not None:
-                    _write(Path(file), made_of, finished)
+                    write_fits(Path(file), made_of, finished)
             tell(k + 1)
     finished = finished[:n]
     fits = [found for found in finished if isinstance(found, OneFit)]
@@ -151,55 +148,6 @@ class _WarmStarts:
             self._start = sampler
         self._has_served = self._has_served or is_warm
         return sampler, history
-
-
-def _seed_of(seed: int, k: int, stream: str = "calibrate fit") -> int:
-    return new_generator(stream, seed, step=k).initial_seed() % 2**31
-
-
-def _first(model: Model, prior: Mapping[str, Distribution], seed: int) -> list[float]:
-    """What tells models apart: the first data, and their log-likelihood.
-
-    Raises:
-        InputError: if there are none, which is no matter of one data set among many.
-    """
-    truth, data = _simulated(model, prior, seed, 0)
-    target = ModelTarget(prior=prior, log_likelihood=_likelihood_of(model), data=data)
-    total = sum(float(value.double().sum()) for value in target.observed_data.values())
-    return [total, float(target.log_prob(target.free(truth)))]
-
-
-def _simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int) -> tuple[Values, Any]:
-    """Parameters, each with shape (1, *shape), and data that the model makes of them."""
-    with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
-        torch.manual_seed(_seed_of(seed, k, "calibrate data"))
-        truth = {name: each.sample((1,)) for name, each in prior.items()}
-        try:
-            found = model(truth)
-        except Exception as error:
-            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in truth.items())
-            raise InputError(
-                f"model fails at values of shapes {shapes}: {type(error).__name__}: {' '.join(str(error).split()):.200}"
-            ) from error
-        for one in found.values() if isinstance(found, Mapping) else [found]:
-            if not hasattr(one, "sample") or not hasattr(one, "log_prob"):
-                raise InputError(
-                    f"model must return the distribution of the data, of torch.distributions, got {type(one).__name__}."
-                )
-        if isinstance(found, Mapping):
-            return truth, {name: each.sample()[0] for name, each in found.items()}
-        return truth, found.sample()[0]
-
-
-def _likelihood_of(model: Model) -> Callable[[Values, Any], Tensor]:
-    def log_likelihood(values: Values, data: Any) -> Tensor:
-        found = model(values)
-        if not isinstance(found, Mapping):
-            return found.log_prob(data)
-        terms = [each.log_prob(data[name]) for name, each in found.items()]
-        return torch.cat([term.reshape(len(term), -1) for term in terms], -1)
-
-    return log_likelihood
 
 
 def _judged(
@@ -254,28 +202,3 @@ def _quantities(target: ModelTarget, x: Tensor) -> dict[str, Tensor]:
         found.update(columns_of(name, values, labels_of(target).get(name, [])))
     found["log-likelihood"] = target.log_likelihoods(x).sum(-1)
     return found
-
-
-def _read(path: Path, made_of: dict[str, Any]) -> list[OneFit | str]:
-    if not path.exists():
-        return []
-    try:
-        kept = json.loads(path.read_text())
-        found = [_fit_from(one) for one in kept["fits"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds no calibration: give another file.") from error
-    if kept["made_of"] != made_of:
-        raise InputError(f"{path} is of another calibration, with {kept['made_of']}: give another file.")
-    return found
-
-
-def _fit_from(kept: dict[str, Any] | str) -> OneFit | str:
-    if isinstance(kept, str):
-        return kept
-    return OneFit(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
-
-
-def _write(path: Path, made_of: dict[str, Any], finished: list[OneFit | str]) -> None:
-    fits = [one if isinstance(one, str) else asdict(one) for one in finished]
-    text = json.dumps({"made_of": made_of, "fits": fits})
-    write_atomically(path, lambda file: file.write(text.encode()))
