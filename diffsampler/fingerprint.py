@@ -1,6 +1,7 @@
 """What a sampler is made of, in words that a checkpoint keeps: tensors alone do not tell one grid from another."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.distributions import Distribution
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 NUM_SHOWN = 16
+NUM_OF_TEXT, NUM_BEFORE = 200, 60  # letters shown of a long text, and of them before the first difference
 # What says nothing about a density, or is another object in every script.
 LEFT_OUT = {"log_z", "plot_range", "plot_coordinates", "fn"}
 
@@ -47,4 +49,13 @@ def _sums(values: Tensor) -> str:
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Which parts differ, in words; "" where none do."""
     names = [name for name in then if then[name] != now.get(name)]
-    return "; ".join(f"{name} was {then[name]:.200}, and is {now.get(name, 'not there'):.200}" for name in names)
+    return "; ".join(f"{name} was {_unlike(then[name], now.get(name, 'not there'))}" for name in names)
+
+
+def _unlike(then: str, now: str) -> str:
+    """What was and what is, from shortly before they part."""
+    is_long = max(len(then), len(now)) > NUM_OF_TEXT
+    start = max(len(os.path.commonprefix([then, now])) - NUM_BEFORE, 0) if is_long else 0
+    dots = "..." if start else ""
+    was, now_is = (f"{dots}{text[start : start + NUM_OF_TEXT]}" for text in (then, now))
+    return f"{was}, and is {now_is}"
