@@ -20,7 +20,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget, or_zero_density
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.frames import SpaceFrame, frame_of
-from diffsampler.log_z.estimate import UNSEEN_MASS, estimate_log_z
+from diffsampler.log_z.estimate import FAILURES, UNSEEN_MASS, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.weights import share_of_heavy
 from diffsampler.spaces import Euclidean
@@ -156,6 +156,7 @@ def _by_smc(target: CountedTarget, proposal: Proposal, num_particles: int, gener
     variance = float(claimed.mean() + log_z.var()) / len(runs)
     mean = float(log_z.logsumexp(0)) - math.log(len(runs))
     warnings = list(dict.fromkeys(warning for run in runs for warning in run.estimate.warnings))
+    warnings = [warning for warning in warnings if not warning.endswith(FAILURES)]  # counted once, at the end
     estimate = estimate_of_variance(mean, variance, len(x), target, warnings, not math.isfinite(variance))
     estimate = replace(estimate, warnings=list(dict.fromkeys(estimate.warnings)))
     return Replicates(estimate, x, torch.zeros_like(log_prob), proposal, runs[-1].ladder, runs[-1].acceptance, log_prob)

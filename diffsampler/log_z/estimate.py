@@ -18,6 +18,7 @@ UNSEEN_MASS = 0.01  # beyond which searches go on, and what they say is doubtful
 NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
+FAILURES = "target evaluations so far, log_prob was NaN or +inf, or its score was not finite."
 MANY_NATS = 1e6  # of which no decimals say anything
 
 
@@ -157,10 +158,7 @@ def invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
     """What to say of evaluations that failed."""
     if not num_invalid:
         return []
-    return [
-        f"At {num_invalid:,} of {num_evaluations:,} target evaluations so far, log_prob was NaN or +inf, or its score "
-        "was not finite."
-    ]
+    return [f"At {num_invalid:,} of {num_evaluations:,} {FAILURES}"]
 
 
 def _warnings(
