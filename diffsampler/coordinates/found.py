@@ -64,7 +64,7 @@ class FoundCoordinates(DoubleCoordinates):
     @property
     def points_to_learn(self) -> Tensor:
         """Those that training starts from, with shape (m, D)."""
-        return self.points[: -self.num_held_out]
+        return self.points[: len(self.points) - self.num_held_out]
 
     @property
     def num_held_out(self) -> int:

@@ -27,7 +27,7 @@ class SpaceCoordinates(FoundCoordinates):
 
     Arguments:
         target: declares the space.
-        num_points: how many draws of the search are kept.
+        num_points: how many draws of the search are kept, at least 2.
     """
 
     precise = True
@@ -37,7 +37,7 @@ class SpaceCoordinates(FoundCoordinates):
         space = frame.space
         super().__init__(space.dim, target.dim)
         self.frame, self._space = frame, space
-        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
+        self.register_buffer("points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double())
         self.register_buffer("loc", torch.zeros(space.dim, dtype=torch.float64))
         self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
         self.register_buffer("log_det", torch.zeros((), dtype=torch.float64))

@@ -37,7 +37,7 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
 
     Arguments:
         target: its dimension counts.
-        num_points: how many draws are kept.
+        num_points: how many draws are kept, at least 2.
 
     Attributes:
         reference: what the search estimated log Z to be, None before it.
@@ -48,7 +48,7 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
 
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
         super().__init__(target)
-        self.register_buffer("points", torch.zeros(check_count("num_points", num_points), target.dim).double())
+        self.register_buffer("points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double())
         self.bend: CurvedMap | None = None
         self.mixture: GaussianComponents | None = None
         self.proposal: Proposal | None = None
