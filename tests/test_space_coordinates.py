@@ -209,7 +209,7 @@ def test_augmented_points_are_draws_too(generator: torch.Generator) -> None:
 
 
 def test_coordinates_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="num_points must be a whole number of at least 1, got 0"):
+    with pytest.raises(InputError, match="num_points must be a whole number of at least 2, got 0"):
         SpaceCoordinates(springs(), 0)
     with pytest.raises(
         InputError, match=r"FunctionTarget lives on Particles\(3, 2\), of 4 dimensions, but SearchedCoord"
