@@ -37,7 +37,9 @@ class SpaceCoordinates(FoundCoordinates):
         space = frame.space
         super().__init__(space.dim, target.dim)
         self.frame, self._space = frame, space
-        self.register_buffer("points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double())
+        self.register_buffer(
+            "points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double()
+        )
         self.register_buffer("loc", torch.zeros(space.dim, dtype=torch.float64))
         self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
         self.register_buffer("log_det", torch.zeros((), dtype=torch.float64))

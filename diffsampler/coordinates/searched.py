@@ -48,7 +48,9 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
 
     def __init__(self, target: Target, num_points: int = 10_000) -> None:
         super().__init__(target)
-        self.register_buffer("points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double())
+        self.register_buffer(
+            "points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double()
+        )
         self.bend: CurvedMap | None = None
         self.mixture: GaussianComponents | None = None
         self.proposal: Proposal | None = None
