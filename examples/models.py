@@ -27,6 +27,17 @@ from diffsampler.models import ModelTarget, covariance, positive, real, simplex
 Values = dict[str, Tensor]
 
 
+SCHOOLS = {
+    "y": [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0],
+    "s": [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0],
+}
+
+
+def noncentred_log_likelihood(p: Values, data: Values) -> Tensor:
+    """Of eight schools, with shape (B, 8), whose effects are in units of their spread."""
+    return Normal(p["mu"][:, None] + p["tau"][:, None] * p["z"], data["s"]).log_prob(data["y"])
+
+
 class EightSchools(ModelTarget):
     """Effects of coaching in eight schools (Rubin, 1981), by their spread about a mean, non-centred.
 
@@ -34,17 +45,10 @@ class EightSchools(ModelTarget):
     """
 
     def __init__(self) -> None:
-        def log_likelihood(p: Values, data: Values) -> Tensor:
-            effect = p["mu"][:, None] + p["tau"][:, None] * p["z"]
-            return Normal(effect, data["s"]).log_prob(data["y"])
-
         super().__init__(
             prior={"mu": Normal(0.0, 5.0), "tau": HalfCauchy(5.0), "z": Normal(torch.zeros(8), 1.0)},
-            log_likelihood=log_likelihood,
-            data={
-                "y": [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0],
-                "s": [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0],
-            },
+            log_likelihood=noncentred_log_likelihood,
+            data=SCHOOLS,
             dims={"z": ["school"]},
             coords={"school": list("ABCDEFGH")},
         )

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,12 @@ class Calibration:
     num_draws: int
     is_exact: bool
 
-    @property
+    @cached_property
     def ranks(self) -> dict[str, np.ndarray]:
         """Of the truth in each data set, by quantity, each with shape (n)."""
         return {name: np.array([one.ranks[name] for one in self.fits]) for name in self.fits[0].ranks}
 
-    @property
+    @cached_property
     def p_values(self) -> dict[str, float]:
         """The chance of ranks as far from uniform as these, by quantity (`diffsampler.calibration.uniform`)."""
         return {name: p_value(ranks, self.num_draws) for name, ranks in self.ranks.items()}

@@ -14,7 +14,6 @@ cases, seeds and minutes asked for.
 
 import argparse
 import copy
-import json
 import logging
 import math
 import time
@@ -30,6 +29,7 @@ from diffsampler.assessment import Assessment, assess_draws, estimate_observable
 from diffsampler.report.distances import distances_of_target
 from diffsampler.streams import new_generator
 from examples.benchmarks.arguments import count, make_parser
+from examples.benchmarks.lines import append, read
 from targets import DoubleWell4, LennardJones, Phi4, Phi4Hopping, U1Gauge
 
 CASES: dict[str, Callable[[], Target]] = {
@@ -146,25 +146,6 @@ def _less(log_z: float, truth: float | None) -> float | None:
     return None if truth is None else log_z - truth
 
 
-def read(file: Path) -> dict[Run, dict[str, Any]]:
-    """All runs that a file has; a line that was cut off is none."""
-    found = {}
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            one = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[Run(**{name: one[name] for name in Run._fields})] = one
-    return found
-
-
-def append(file: Path, found: dict[str, Any]) -> None:
-    """One more line, on a line of its own even where the last one was cut off."""
-    is_cut_off = file.is_file() and not file.read_text().endswith("\n") and file.stat().st_size > 0
-    with file.open("a") as lines:
-        lines.write("\n" * is_cut_off + json.dumps(found) + "\n")
-
-
 def tables(results: list[dict[str, Any]]) -> str:
     """Markdown: what is known of log Z, a row for each run, then observables and distances."""
     heads = ["case", "seed", "true log Z", "search: error", "CPU s", "evaluations", "sampler: error", "ESS"]
@@ -263,9 +244,9 @@ def main() -> None:
     bounds = arguments.minutes, arguments.max_steps, arguments.num_draws
     runs = [Run(case, seed, *bounds) for case in arguments.cases or CASES for seed in arguments.seeds]
     for run in runs:
-        if run not in read(arguments.file):
+        if run not in read(arguments.file, Run):
             append(arguments.file, perform(run))
-    done = read(arguments.file)
+    done = read(arguments.file, Run)
     print(tables([done[run] for run in runs]))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffsampler import Sampler, fit, reference
 from diffsampler.assessment import assess_draws
 from diffsampler.baseline import Annealed
+from diffsampler.log_z.estimate import NORMAL_97_5
 from diffsampler.streams import new_generator
 from examples.benchmarks.bridge import bridge
 from examples.posteriors import CubedModel
@@ -26,7 +27,6 @@ MAX_STEPS, NUM_DRAWS, NUM_EVAL = 1000, 10_000, 1000
 NUTS = {"num_draws": 10_000, "num_warmup": 2000, "num_chains": 4}
 # Slow, and from NumPyro's own starts one chain of four stays where solutions explode, its R-hat at 38.
 OWN_NUTS = {"lotka_volterra": {"num_draws": 3000, "num_warmup": 1000, "starts_at_medians": True}}
-NORMAL_97_5 = 1.959963984540054
 EDGE = 1e-15  # of the unit cube
 
 

@@ -15,7 +15,7 @@ methods of these names.
 """
 
 import argparse
-import json
+import itertools
 import logging
 import multiprocessing
 import resource
@@ -30,7 +30,8 @@ from torch import Tensor
 
 from diffsampler import InputError
 from examples.benchmarks.arguments import make_parser
-from examples.benchmarks.physics import append, minutes
+from examples.benchmarks.lines import append, read
+from examples.benchmarks.physics import minutes
 from examples.benchmarks.posterior_methods import METHODS, Found, effective_share, identified, labellings
 from examples.benchmarks.posterior_tables import tables
 from examples.posteriors import POSTERIORS, CubedModel
@@ -106,22 +107,10 @@ def _shares(model: CubedModel, found: Found, weight: Tensor) -> Tensor:
 def work(run: Run, file: Path, seconds: int) -> None:
     """Perform a run within so many CPU seconds, in a process of its own."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
-    done = read(file)
+    done = read(file, Run)
     for line in perform(run):
         if Run(line["model"], line["method"], line["seed"]) not in done:
             append(file, line)
-
-
-def read(file: Path) -> dict[Run, dict[str, Any]]:
-    """All runs that a file has; a line that was cut off is none."""
-    found = {}
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            one = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[Run(**{name: one[name] for name in Run._fields})] = one
-    return found
 
 
 def main() -> None:
@@ -134,8 +123,8 @@ def main() -> None:
     arguments: argparse.Namespace = parser.parse_args()
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
     seconds = int(60 * arguments.minutes)
-    for run in [Run(*each) for each in _product(arguments.models, arguments.methods, arguments.seeds)]:
-        if run in read(arguments.file):
+    for run in map(Run._make, itertools.product(arguments.models, arguments.methods, arguments.seeds)):
+        if run in read(arguments.file, Run):
             continue
         process = multiprocessing.get_context("spawn").Process(target=work, args=(run, arguments.file, seconds))
         process.start()
@@ -144,11 +133,7 @@ def main() -> None:
             is_late = process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL)
             what = f"cut off after {seconds} CPU seconds" if is_late else f"ended with {process.exitcode}"
             append(arguments.file, {**run._asdict(), "failed": what, "cpu_seconds": seconds if is_late else None})
-    print(tables(list(read(arguments.file).values())))
-
-
-def _product(models: list[str], methods: list[str], seeds: list[int]) -> list[tuple[str, str, int]]:
-    return [(model, method, seed) for model in models for method in methods for seed in seeds]
+    print(tables(list(read(arguments.file, Run).values())))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ from torch import Tensor
 from torch.distributions import HalfCauchy, Normal
 
 from diffsampler.models import positive, real
+from examples.models import SCHOOLS, noncentred_log_likelihood
 from examples.posteriors.base import CubedModel, Values
 
-SCHOOLS = {
-    "y": [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0],
-    "s": [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0],
-}
 LOG_Z = -31.3113  # of both, by quadrature over mu and tau
 
 
@@ -21,12 +18,9 @@ class SchoolsNoncentred(CubedModel):
     """Effects in units of their spread."""
 
     def __init__(self) -> None:
-        def log_likelihood(p: Values, data: Values) -> Tensor:
-            return Normal(p["mu"][:, None] + p["tau"][:, None] * p["z"], data["s"]).log_prob(data["y"])
-
         super().__init__(
             prior={"mu": Normal(0.0, 5.0), "tau": HalfCauchy(5.0), "z": Normal(torch.zeros(8), 1.0)},
-            log_likelihood=log_likelihood,
+            log_likelihood=noncentred_log_likelihood,
             data=SCHOOLS,
             log_z=LOG_Z,
         )
