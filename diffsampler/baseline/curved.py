@@ -65,6 +65,11 @@ class CurvedMap:
         return cls(fits=tuple(Fit(**fit) for fit in fits), tail=None if tail is None else Tail(**tail), **rest)
 
     @property
+    def is_affine(self) -> bool:
+        """Whether it is `loc + basis z` as it stands."""
+        return not self.fits and self.tail is None
+
+    @property
     def is_bent(self) -> bool:
         """Whether it is more than affine."""
         return self.tail is not None or any(fit.is_bent for fit in self.fits)

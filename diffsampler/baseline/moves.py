@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -74,6 +74,11 @@ class TargetPath:
     def __init__(self, target: CountedTarget) -> None:
         self.target = target
 
+    def passing(self, x: Tensor, beta: float) -> Particles:
+        """The particles in x, of which only what is tempered with beta is asked: others follow in the same move."""
+        del beta
+        return self.at(x)
+
     def at(self, x: Tensor) -> Particles:
         """The particles in x."""
         log_prob, score = self.target.log_prob_and_score(x)
@@ -87,16 +92,23 @@ class AnnealedPath(TargetPath):
         super().__init__(target)
         self.prior, self.move = prior, move
 
+    def passing(self, x: Tensor, beta: float) -> Particles:
+        return self._of_target(x) if beta == 1 else self.at(x)
+
     def at(self, x: Tensor) -> AnnealedParticles:
-        """The particles in x; those that have diverged get the density zero, without asking the target."""
+        """The particles in x."""
+        found = self._of_target(x)
+        return AnnealedParticles(found.x, found.log_prob, found.score, *self.prior.log_prob_and_score(found.x))
+
+    def _of_target(self, x: Tensor) -> Particles:
+        """Those that have diverged get the density zero, without asking the target."""
         diverged = ~(x.abs() < FAR).all(-1)
         x = torch.where(diverged.unsqueeze(-1), self.prior.centre, x)
         if self.move.uses_score:
             found = super().at(x)
         else:
             found = Particles(x, or_zero_density(self.target.log_prob(x)), torch.zeros_like(x))
-        log_prob = torch.where(diverged, -math.inf, found.log_prob)
-        return AnnealedParticles(x, log_prob, found.score, *self.prior.log_prob_and_score(x))
+        return replace(found, log_prob=torch.where(diverged, -math.inf, found.log_prob))
 
 
 @dataclass(frozen=True)
@@ -185,9 +197,10 @@ class HamiltonianMove(Move):
             step_size = step_size * (1 - self.jitter + 2 * self.jitter * uniform_like(particles.x[:, :1], generator))
         current, momentum = particles, start
         log_start, score = particles.tempered(rung.beta)
-        for _ in range(self.num_leapfrog):
+        for k in range(1, self.num_leapfrog + 1):
             momentum = momentum + 0.5 * step_size * rung.back(score)
-            current = path.at(current.x + step_size * rung.in_units(momentum))
+            x = current.x + step_size * rung.in_units(momentum)
+            current = path.at(x) if k == self.num_leapfrog else path.passing(x, rung.beta)
             log_end, score = current.tempered(rung.beta)
             momentum = momentum + 0.5 * step_size * rung.back(score)
         return current, log_end - log_start + 0.5 * (start.square() - momentum.square()).sum(-1)

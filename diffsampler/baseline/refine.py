@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.proposal import Part, Proposal, fit_proposal
+from diffsampler.baseline.part import Part
+from diffsampler.baseline.proposal import Proposal, fit_proposal
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density

@@ -7,7 +7,8 @@ import torch
 from diffsampler.baseline.agreement import Pool
 from diffsampler.baseline.components import GaussianComponents
 from diffsampler.baseline.moves import default_move
-from diffsampler.baseline.proposal import fit_proposal, gaussian_parts
+from diffsampler.baseline.part import gaussian_parts
+from diffsampler.baseline.proposal import fit_proposal
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.refine import USEFUL_KHAT, Round, refine
 from diffsampler.baseline.search_kinds import KINDS, from_heavy_draws

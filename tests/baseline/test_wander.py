@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget
 from diffsampler.baseline import GaussianComponents
-from diffsampler.baseline.proposal import Proposal, gaussian_parts
+from diffsampler.baseline.part import gaussian_parts
+from diffsampler.baseline.proposal import Proposal
 from diffsampler.baseline.wander import wander
 from diffsampler.counted import CountedTarget
 

@@ -1,0 +1,74 @@
+"""Parts of one kind, evaluated together: a search asks for their densities more often than for the target's."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline.heavy_tails import log_law, log_law_and_score
+from diffsampler.baseline.part import Part
+
+CHUNK = 1 << 18  # numbers that are held at once
+
+
+class PartGroup(ABC):
+    """K parts."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density of each, with shape (K, n), for x with shape (n, D)."""
+
+    @abstractmethod
+    def mixture(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """log sum_k exp(log_weight_k) part_k(x), with shape (n), and its gradient, with shape (n, D).
+
+        For log-weights with shape (K). The gradient is zero where no part reaches.
+        """
+
+
+class AffineParts(PartGroup):
+    """Those with affine maps: all at once, with gradients in closed form."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self.loc = torch.stack([part.map.loc for part in parts]).unsqueeze(1)
+        self.inverse = torch.stack([part.map.inverse_basis for part in parts])
+        self.log_det = torch.stack([part.map.log_det_basis for part in parts]).unsqueeze(1)
+        self.degrees = self.loc.new_tensor([[part.degrees] for part in parts])
+        self.num_rows = max(1, CHUNK // self.loc.numel())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.cat([self._finite(log_law(self._z(rows), self.degrees)) for rows in x.split(self.num_rows)], 1)
+
+    def mixture(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, scores = zip(*(self._mixture(rows, log_weight) for rows in x.split(self.num_rows)), strict=True)
+        return torch.cat(log_probs), torch.cat(scores)
+
+    def _mixture(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        log_law, score = log_law_and_score(self._z(x), self.degrees)
+        joint = self._finite(log_law) + log_weight.unsqueeze(1)
+        score = score.nan_to_num(0.0, 0.0, 0.0) * joint.softmax(0).nan_to_num(0.0).unsqueeze(-1)
+        return joint.logsumexp(0), torch.einsum("kni,kij->nj", score, self.inverse)
+
+    def _z(self, x: Tensor) -> Tensor:
+        return (x - self.loc) @ self.inverse.mT
+
+    def _finite(self, log_law: Tensor) -> Tensor:
+        """Where the map overflows the part is infinitely far."""
+        return torch.where(log_law.isnan(), -torch.inf, log_law) - self.log_det
+
+
+class BentParts(PartGroup):
+    """All others: one after the other."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self.parts = parts
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.stack([part.log_prob(x) for part in self.parts])
+
+    def mixture(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            log_prob = (self.log_prob(x) + log_weight.unsqueeze(1)).logsumexp(0)
+            (score,) = torch.autograd.grad(log_prob.sum(), x)
+        return log_prob.detach(), score.nan_to_num(0.0, 0.0, 0.0)
