@@ -15,7 +15,9 @@ from diffsampler.density import or_zero_density
 from diffsampler.errors import InputError
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
-NUM_ITERATIONS, MAX_BACKTRACKING = 100, 12
+NUM_ITERATIONS = 100
+# Powers of 1/4 that are tried together: where the first fails, a call for several costs hardly more than one for one.
+BACKTRACKING = ((0,), (1, 2), (3, 4, 5), (6, 7, 8, 9, 10, 11))
 NUM_ELBO_DRAWS = 12
 NUM_NEWTON, MAX_NEWTON = 4, 24
 CONVERGED = 1e-3  # nats
@@ -120,14 +122,15 @@ def _line_search(target: CountedTarget, here: Particles, direction: Tensor) -> P
     slope = (here.score * direction).sum(-1)
     waiting = torch.arange(len(slope), device=slope.device)
     moved = here[waiting]
-    for k in range(MAX_BACKTRACKING):
-        step = 0.25**k
-        x = here.x[waiting] + step * direction[waiting]
+    for exponents in BACKTRACKING:
+        step = 0.25 ** torch.tensor(exponents, dtype=slope.dtype, device=slope.device).unsqueeze(-1)
+        x = here.x[waiting] + step.unsqueeze(-1) * direction[waiting]
         trial = Particles(x, *target.log_prob_and_score(x))
         enough = trial.log_prob - here.log_prob[waiting] >= 1e-4 * step * slope[waiting]
         enough = enough & trial.log_prob.isfinite() & trial.score.isfinite().all(-1)
-        moved.put(waiting[enough], trial[enough])
-        waiting = waiting[~enough]
+        rises, first = enough.any(0), enough.int().argmax(0)
+        moved.put(waiting[rises], trial[first[rises], rises.nonzero().squeeze(-1)])
+        waiting = waiting[~rises]
         if not len(waiting):
             break
     return moved

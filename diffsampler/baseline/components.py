@@ -8,8 +8,14 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
+CHUNK = 1 << 17  # numbers
 SAME = 1.0  # standard deviations
 MUCH_HIGHER, LOG_NARROWER = 3.0, math.log(3.0)  # nats; nats of width a dimension
+
+
+def rows_at_once(like: Tensor) -> int:
+    """Of points, so that what is held for each of K components, with the shape (K, D) of `like`, stays in a cache."""
+    return max(1, CHUNK // like.numel())
 
 
 def cholesky(covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +64,7 @@ class GaussianComponents:
 
     def distance(self, x: Tensor) -> Tensor:
         """From each point, with shape (n, D), to the nearest mean, in its component's standard deviations: (n)."""
-        return self._log_joint(x)[0].norm(dim=-1).amin(0)
+        return torch.cat([self._log_joint(rows)[0].norm(dim=-1).amin(0) for rows in self._split(x)])
 
     def accounts_for(self, other: "GaussianComponents", height: Tensor, other_height: Tensor) -> Tensor:
         """Which of the K components are the mode that each of n others is too, with shape (n, K).
@@ -153,14 +159,24 @@ class GaussianComponents:
 
     def label(self, x: Tensor) -> Tensor:
         """The component that each point belongs to most likely, with shape (n)."""
-        return self._log_joint(x)[1].argmax(0)
+        return torch.cat([self._log_joint(rows)[1].argmax(0) for rows in self._split(x)])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density, with shape (n), for x with shape (n, D)."""
+        return torch.cat([self._log_joint(rows)[1].logsumexp(0) for rows in self._split(x)])
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density, with shape (n), and its gradient, for x with shape (n, D)."""
+        log_probs, scores = zip(*map(self._log_prob_and_score, self._split(x)), strict=True)
+        return torch.cat(log_probs), torch.cat(scores)
+
+    def _log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, joint = self._log_joint(x)
-        log_prob = joint.logsumexp(0)
-        share = joint.softmax(0)
-        return log_prob, -(share.unsqueeze(-1) * (z @ self.inverse)).sum(0)
+        pulled = (joint.softmax(0).unsqueeze(-1) * z).movedim(0, 1).flatten(1)
+        return joint.logsumexp(0), -pulled @ self.inverse.flatten(0, 1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(rows_at_once(self.loc))
 
     def _log_joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Whitened residuals with shape (K, n, D), and log of weight and density of each component, (K, n)."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.regression import Fit, features, fit_conditional, log_scale_of
+from diffsampler.baseline.pursuit import Pursuit, features, with_one
+from diffsampler.baseline.regression import Fit, fit_conditional, log_scale_of
 from diffsampler.baseline.tails import Tail, fit_tail
 
 EIGENBASIS_UP_TO = 16  # dimensions: beyond, trying a second basis costs more than it brings
@@ -84,7 +85,7 @@ class CurvedMap:
             return self.loc + z @ self.basis.T, log_det
         for i, fit in enumerate(self.fits):
             log_scale = log_scale_of(fit, before)
-            next_one = features(before, fit.pairs) @ fit.mean + log_scale.exp() * z[:, i]
+            next_one = features(with_one(before), fit.pairs) @ fit.mean + log_scale.exp() * z[:, i]
             before, log_det = torch.cat([before, next_one.unsqueeze(-1)], -1), log_det + log_scale
         y = torch.empty_like(before)
         y[:, list(self.order)] = before
@@ -95,9 +96,10 @@ class CurvedMap:
         y, log_det = (x - self.loc) @ self.inverse_basis.T, self.log_det_basis.expand(len(x))
         if self.fits:
             y, z = y[:, list(self.order)], []
+            terms = with_one(y)
             for i, fit in enumerate(self.fits):
                 log_scale = log_scale_of(fit, y[:, :i])
-                z.append((y[:, i] - features(y[:, :i], fit.pairs) @ fit.mean) * (-log_scale).exp())
+                z.append((y[:, i] - features(terms, fit.pairs) @ fit.mean) * (-log_scale).exp())
                 log_det = log_det + log_scale
             y = torch.stack(z, -1)
         if self.tail is None:
@@ -147,9 +149,10 @@ def _fit_in(
         some = weight.topk(min(ORDERED_BY, len(weight))).indices
         order = _order(y[some], weight[some] / weight[some].sum())
     y = y[:, list(order)]
+    pursuit = Pursuit(y, weight)
     score, fits = -float(torch.linalg.slogdet(basis).logabsdet), []
     for i in range(len(order)):
-        gained, fit = fit_conditional(y[:, i], y[:, :i], weight)
+        gained, fit = fit_conditional(y, i, list(range(i)), weight, pursuit)
         score += gained
         fits.append(fit)
     return score, CurvedMap(loc, basis, tuple(order), tuple(fits))
@@ -160,12 +163,12 @@ def _order(y: Tensor, weight: Tensor) -> list[int]:
     dim = y.shape[1]
     if dim == 1:
         return [0]
-    gains = []
+    pursuit, gains = Pursuit(y, weight), []
     for i in range(dim):
         others = [j for j in range(dim) if j != i]
         mean = weight @ y[:, i]
         alone = -0.5 * math.log(float(weight @ (y[:, i] - mean).square()) + 1e-300) - 0.5
-        gains.append(fit_conditional(y[:, i], y[:, others], weight)[0] - alone)
+        gains.append(fit_conditional(y, i, others, weight, pursuit)[0] - alone)
     return sorted(range(dim), key=gains.__getitem__)
 
 

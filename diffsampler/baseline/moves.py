@@ -36,7 +36,7 @@ class Particles:
         del beta  # there is no prior to temper with
         return self.log_prob, self.score
 
-    def __getitem__(self: State, rows: Tensor) -> State:
+    def __getitem__(self: State, rows: Tensor | tuple[Tensor, ...]) -> State:
         return type(self)(*(value[rows] for value in vars(self).values()))
 
     def put(self: State, rows: Tensor, other: State) -> None:

@@ -1,32 +1,41 @@
 """Parts of one kind, evaluated together: a search asks for their densities more often than for the target's."""
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
+from diffsampler.baseline.components import rows_at_once
 from diffsampler.baseline.heavy_tails import log_law, log_law_and_score
 from diffsampler.baseline.part import Part
 
-CHUNK = 1 << 18  # numbers that are held at once
 
+class Parts:
+    """K parts, at least one, of any kind."""
 
-class PartGroup(ABC):
-    """K parts."""
+    def __init__(self, parts: list[Part]) -> None:
+        is_affine = torch.tensor([part.map.is_affine for part in parts])
+        kinds = [(AffineParts, is_affine), (BentParts, ~is_affine)]
+        groups = [(kind, rows.nonzero().squeeze(-1)) for kind, rows in kinds if rows.any()]
+        device = parts[0].map.loc.device
+        self._groups = [(kind([parts[k] for k in rows.tolist()]), rows.to(device)) for kind, rows in groups]
+        self._order = torch.cat([rows for _, rows in groups]).argsort().to(device)
 
-    @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-density of each, with shape (K, n), for x with shape (n, D)."""
+        return torch.cat([group.log_prob(x) for group, _ in self._groups])[self._order]
 
-    @abstractmethod
     def mixture(self, x: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """log sum_k exp(log_weight_k) part_k(x), with shape (n), and its gradient, with shape (n, D).
 
         For log-weights with shape (K). The gradient is zero where no part reaches.
         """
+        found = [group.mixture(x, log_weight[rows]) for group, rows in self._groups]
+        if len(found) == 1:
+            return found[0]
+        (log_prob, score), (other, other_score) = found
+        return torch.logaddexp(log_prob, other), torch.lerp(score, other_score, (other - log_prob).sigmoid()[:, None])
 
 
-class AffineParts(PartGroup):
+class AffineParts:
     """Those with affine maps: all at once, with gradients in closed form."""
 
     def __init__(self, parts: list[Part]) -> None:
@@ -34,7 +43,7 @@ class AffineParts(PartGroup):
         self.inverse = torch.stack([part.map.inverse_basis for part in parts])
         self.log_det = torch.stack([part.map.log_det_basis for part in parts]).unsqueeze(1)
         self.degrees = self.loc.new_tensor([[part.degrees] for part in parts])
-        self.num_rows = max(1, CHUNK // self.loc.numel())
+        self.num_rows = rows_at_once(self.loc)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return torch.cat([self._finite(log_law(self._z(rows), self.degrees)) for rows in x.split(self.num_rows)], 1)
@@ -47,7 +56,7 @@ class AffineParts(PartGroup):
         log_law, score = log_law_and_score(self._z(x), self.degrees)
         joint = self._finite(log_law) + log_weight.unsqueeze(1)
         score = score.nan_to_num(0.0, 0.0, 0.0) * joint.softmax(0).nan_to_num(0.0).unsqueeze(-1)
-        return joint.logsumexp(0), torch.einsum("kni,kij->nj", score, self.inverse)
+        return joint.logsumexp(0), score.movedim(0, 1).flatten(1) @ self.inverse.flatten(0, 1)
 
     def _z(self, x: Tensor) -> Tensor:
         return (x - self.loc) @ self.inverse.mT
@@ -57,7 +66,7 @@ class AffineParts(PartGroup):
         return torch.where(log_law.isnan(), -torch.inf, log_law) - self.log_det
 
 
-class BentParts(PartGroup):
+class BentParts:
     """All others: one after the other."""
 
     def __init__(self, parts: list[Part]) -> None:

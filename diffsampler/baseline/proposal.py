@@ -12,7 +12,7 @@ from diffsampler.baseline.components import GaussianComponents
 from diffsampler.baseline.curved import CurvedMap
 from diffsampler.baseline.heavy_tails import draw, turn
 from diffsampler.baseline.part import Part, fit_part
-from diffsampler.baseline.part_groups import AffineParts, BentParts
+from diffsampler.baseline.part_groups import Parts
 
 MIN_SHARE, NOTHING = 3e-3, 3e-4  # of what is kept, and of what is left out
 WHOLE_SHARE = 0.02
@@ -32,11 +32,7 @@ class Proposal:
         self.parts = parts
         self.log_weight = (weights / weights.sum()).log()
         self._degrees = self.log_weight.new_tensor([part.degrees for part in parts])
-        is_bent = torch.tensor([not part.map.is_affine for part in parts], device=weights.device)
-        kinds = ((AffineParts, ~is_bent), (BentParts, is_bent))
-        rows = [(kind, chosen.nonzero().squeeze(-1)) for kind, chosen in kinds if chosen.any()]
-        self._groups = [(kind([parts[k] for k in chosen.tolist()]), chosen) for kind, chosen in rows]
-        self._order = torch.cat([chosen for _, chosen in rows]).argsort()
+        self._together = Parts(parts)
 
     def to(self, device: torch.device) -> "Proposal":
         """The same on a device."""
@@ -73,11 +69,7 @@ class Proposal:
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density, with shape (n), and its gradient, for x with shape (n, D)."""
-        found = [group.mixture(x, self.log_weight[rows]) for group, rows in self._groups]
-        if len(found) == 1:
-            return found[0]
-        (log_prob, score), (other, other_score) = found
-        return torch.logaddexp(log_prob, other), torch.lerp(score, other_score, (other - log_prob).sigmoid()[:, None])
+        return self._together.mixture(x, self.log_weight)
 
     def walk(self, x: Tensor, angle: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A move that leaves the mixture unchanged: `turn` within a part that x may come from, by `angle`, (n)."""
@@ -101,7 +93,7 @@ class Proposal:
 
     def _log_joint(self, x: Tensor) -> Tensor:
         """log of weight and density of each part, with shape (K, n)."""
-        return torch.cat([group.log_prob(x) for group, _ in self._groups])[self._order] + self.log_weight.unsqueeze(-1)
+        return self._together.log_prob(x) + self.log_weight.unsqueeze(-1)
 
     def _forward(self, z: Tensor, label: Tensor) -> Tensor:
         return self._by_part(lambda part, mine: part.map.forward(mine)[0], z, label)
@@ -135,9 +127,9 @@ def fit_proposal(
             _fit_piece(x[label == k], weight[label == k], piece) if size >= enough else piece
             for k, (piece, size) in enumerate(zip(pieces, sizes, strict=True))
         ]
-        label = torch.stack([piece.log_prob(x) for piece in pieces]).argmax(0)
+        label = Parts(pieces).log_prob(x).argmax(0)
     parts = [whole, *pieces]
-    log_prob = torch.stack([part.log_prob(x) for part in parts])
+    log_prob = Parts(parts).log_prob(x)
     share = torch.full((len(parts),), 1 / len(parts), dtype=x.dtype, device=x.device)
     for _ in range(NUM_EM):
         share = (log_prob + share.log().unsqueeze(-1)).softmax(0) @ weight

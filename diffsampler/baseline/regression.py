@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MAX_PRODUCTS = 16  # coordinates whose products are all candidates; of more, the squares alone
-MEAN_GAIN, SCALE_GAIN = 0.001, 0.01  # nats a point that a term must bring beyond its price
-DEPENDENT = 1e-5  # a candidate that the chosen ones explain but for this much says nothing of its own
+from diffsampler.baseline.pursuit import MEAN_GAIN, Pursuit, features, with_one
+
+SCALE_GAIN = 0.01  # nats a point that a term of the log-width must bring beyond its price
+SURELY_NOTHING = 0.1  # of that: what a term promises to first order, below which it is not tried
 NUM_ALTERNATIONS, NUM_NEWTON = 3, 20
 
 
@@ -36,12 +37,6 @@ class Fit:
         return bool((self.pairs[0] > 0).any()) or bool(self.columns)
 
 
-def features(y: Tensor, pairs: Tensor) -> Tensor:
-    """Products of the named columns of (1, y), with shape (n, F), for y with shape (n, k)."""
-    with_one = torch.cat([torch.ones_like(y[:, :1]) if y.shape[1] else y.new_ones(len(y), 1), y], -1)
-    return with_one[:, pairs[0]] * with_one[:, pairs[1]]
-
-
 def log_scale_of(fit: Fit, y: Tensor) -> Tensor:
     """The log-width, with shape (n)."""
     if not fit.columns:
@@ -49,20 +44,22 @@ def log_scale_of(fit: Fit, y: Tensor) -> Tensor:
     return (fit.log_scale[0] + y[:, fit.columns] @ fit.log_scale[1:]).clamp(*fit.bounds)
 
 
-def fit_conditional(y: Tensor, before: Tensor, weight: Tensor) -> tuple[float, Fit]:
-    """y, with shape (n), given `before`, with shape (n, k), for weights that sum to 1.
+def fit_conditional(
+    y: Tensor, column: int, others: list[int], weight: Tensor, pursuit: Pursuit | None = None
+) -> tuple[float, Fit]:
+    """A column of y, with shape (n, D), given others, for weights that sum to 1.
+
+    `pursuit` is that of y, made here if it is None.
 
     Returns:
         The log-likelihood a point, without the constant and less the price of the parameters, and the fit.
     """
     price = _price(weight)
-    k = before.shape[1]
-    ones = torch.zeros(k, dtype=torch.long, device=y.device)
-    products = torch.triu_indices(k, k, device=y.device) if k <= MAX_PRODUCTS else torch.arange(k).expand(2, k)
-    pairs = torch.cat([torch.stack([ones, torch.arange(1, k + 1, device=y.device)]), 1 + products], 1)
-    chosen = _pursue(y, features(before, pairs), weight, price) if k else []
-    pairs = torch.cat([pairs.new_zeros(2, 1), pairs[:, chosen]], 1)
-    terms = features(before, pairs)
+    pursuit = Pursuit(y, weight) if pursuit is None else pursuit
+    pairs = pursuit.pairs(column, others, price).to(y.device)
+    pairs = torch.cat([pairs.new_zeros(2, 1), pairs], 1)
+    y, before = y[:, column], y[:, others]
+    terms = features(with_one(before), pairs)
     size = terms.abs().amax(0).clamp(min=1e-300)
     log_scale, columns = torch.zeros_like(y), []
     for _ in range(NUM_ALTERNATIONS):
@@ -97,36 +94,6 @@ def _price(weight: Tensor) -> float:
     return 0.5 * math.log(num_effective) / num_effective
 
 
-def _pursue(y: Tensor, candidates: Tensor, weight: Tensor, price: float) -> list[int]:
-    """Orthogonal matching pursuit: the candidates that explain y best, one by one, while each is worth its price."""
-    root = weight.sqrt()
-    directions = (candidates - weight @ candidates) * root.unsqueeze(-1)
-    directions = directions / directions.norm(dim=0).clamp(min=1e-300)
-    usable = directions.isfinite().all(0)
-    directions = directions.nan_to_num(0.0)
-    residual = (y - weight @ y) * root
-    left = float(residual.square().sum())
-    most = int(min(0.1 / float(weight.square().sum().clamp(min=1e-30)), 1e9))
-    chosen: list[int] = []
-    while len(chosen) < min(most, candidates.shape[1]) and left > 0:
-        overlap = (residual @ directions).abs() * usable
-        k = int(overlap.argmax())
-        share = min(float(overlap[k]) ** 2 / left, 1 - 1e-15)
-        if -0.5 * math.log1p(-share) < 2 * price + MEAN_GAIN:
-            break
-        chosen.append(k)
-        direction = directions[:, k].clone()
-        for _ in range(2):  # once loses digits to the next
-            residual = residual - direction * (direction @ residual)
-        directions = directions - torch.outer(direction, direction @ directions)
-        norm = directions.norm(dim=0)
-        usable = usable & (norm > DEPENDENT)
-        usable[k] = False
-        directions = directions / norm.clamp(min=1e-300)
-        left = float(residual.square().sum())
-    return chosen
-
-
 def _worth_it(terms: Tensor, y: Tensor, least: float) -> list[int]:
     """The first term, and those without which y, in units of its width, would lose more than `least` nats a point.
 
@@ -156,7 +123,11 @@ def _fit_log_scale(squares: Tensor, before: Tensor, weight: Tensor, price: float
         excess = (squares * (-2 * log_scale).exp() - 1).clamp(max=20.0)
         overlap = ((weight * excess) @ centred / spread).abs()
         overlap[columns] = 0
-        trial = [*columns, int(overlap.argmax())]
+        best = int(overlap.argmax())
+        # A Newton step from zero gains the square of the slope, g, over twice the curvature, 2.
+        if 0.25 * float(overlap[best]) ** 2 < SURELY_NOTHING * (2 * price + SCALE_GAIN):
+            break
+        trial = [*columns, best]
         terms = torch.cat([torch.ones_like(before[:, :1]), before[:, trial]], -1)
         found, trial_score = _newton(torch.cat([coefficients, coefficients.new_zeros(1)]), terms, squares, weight)
         if trial_score - score < 2 * price + SCALE_GAIN:

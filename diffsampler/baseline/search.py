@@ -38,7 +38,7 @@ def unexplained_peaks(target: CountedTarget, x: Tensor, found: GaussianComponent
     neighbours = _neighbours(x)
 
     def surplus_over(explained: GaussianComponents) -> Tensor:
-        return torch.where(log_prob.isfinite(), log_prob - explained.log_prob_and_score(x)[0], -math.inf)
+        return torch.where(log_prob.isfinite(), log_prob - explained.log_prob(x), -math.inf)
 
     peak = _peaks(log_prob, neighbours)
     # In the outskirts of a mode that nothing explains points are no peaks, but nothing explains them either.

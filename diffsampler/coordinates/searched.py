@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffsampler.baseline import GaussianComponents, Replicates, reference
 from diffsampler.baseline.curved import CurvedMap, fit_map, with_tail
+from diffsampler.baseline.part_groups import Parts
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.baseline.unbounded import unbounded
 from diffsampler.baseline.wander import more_draws
@@ -136,13 +137,13 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         parts = held_out.prior.parts[1:]
         if not parts:
             return None
-        label = torch.stack([part.log_prob(y) for part in parts]).argmax(0)
+        label = Parts(parts).log_prob(y).argmax(0)
         mixture = GaussianComponents.around(to_y.inverse(y)[0], label)
         if mixture is None or len(mixture.loc) == 1:
             return None
         z, log_det = to_y.inverse(held_out.x)
         log_prob = held_out.log_prob + log_det - held_out.estimate.log_z
-        ess = _ess_of(log_prob - mixture.log_prob_and_score(z)[0])
+        ess = _ess_of(log_prob - mixture.log_prob(z))
         return mixture if ess > BETTER * _ess(to_y, held_out) else None
 
 
