@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline.pursuit import Pursuit, features, with_one
-from diffsampler.baseline.regression import Fit, fit_conditional, log_scale_of
+from diffsampler.baseline.regression import Conditionals, Fit, fit_conditional, log_scale_of
 from diffsampler.baseline.tails import Tail, fit_tail
 
 EIGENBASIS_UP_TO = 16  # dimensions: beyond, trying a second basis costs more than it brings
@@ -44,6 +44,7 @@ class CurvedMap:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inverse_basis", torch.linalg.inv(self.basis))
         object.__setattr__(self, "log_det_basis", torch.linalg.slogdet(self.basis).logabsdet)
+        object.__setattr__(self, "_conditionals", Conditionals(self.fits) if self.fits else None)
 
     @classmethod
     def affine(cls, loc: Tensor, matrix: Tensor) -> "CurvedMap":
@@ -95,13 +96,9 @@ class CurvedMap:
         """z and log |det dx/dz|, with shapes (n, D) and (n), for x with shape (n, D)."""
         y, log_det = (x - self.loc) @ self.inverse_basis.T, self.log_det_basis.expand(len(x))
         if self.fits:
-            y, z = y[:, list(self.order)], []
-            terms = with_one(y)
-            for i, fit in enumerate(self.fits):
-                log_scale = log_scale_of(fit, y[:, :i])
-                z.append((y[:, i] - features(terms, fit.pairs) @ fit.mean) * (-log_scale).exp())
-                log_det = log_det + log_scale
-            y = torch.stack(z, -1)
+            y = y[:, list(self.order)]
+            mean, log_scale = self._conditionals(y)
+            y, log_det = (y - mean) * (-log_scale).exp(), log_det + log_scale.sum(-1)
         if self.tail is None:
             return y, log_det
         z, stretched = self.tail.inverse(y)

@@ -44,6 +44,31 @@ def log_scale_of(fit: Fit, y: Tensor) -> Tensor:
     return (fit.log_scale[0] + y[:, fit.columns] @ fit.log_scale[1:]).clamp(*fit.bounds)
 
 
+class Conditionals:
+    """Means and log-widths of all coordinates, each given those before it, in a few products of matrices.
+
+    Arguments:
+        fits: of the coordinates, first to last.
+    """
+
+    def __init__(self, fits: tuple[Fit, ...]) -> None:
+        dim = len(fits)
+        pairs, term = torch.cat([fit.pairs for fit in fits], 1).unique(dim=1, return_inverse=True)
+        column = torch.cat([torch.full_like(fit.pairs[0], i) for i, fit in enumerate(fits)])
+        like = fits[0].mean
+        self._pairs, self._mean = pairs, like.new_zeros(pairs.shape[1], dim)
+        self._mean[term, column] = torch.cat([fit.mean for fit in fits])
+        self._log_scale = like.new_zeros(dim + 1, dim)
+        for i, fit in enumerate(fits):
+            self._log_scale[[0, *(column + 1 for column in fit.columns)], i] = fit.log_scale
+        self._low, self._high = like.new_tensor([fit.bounds for fit in fits]).unbind(-1)
+
+    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both with shape (n, D), for y with shape (n, D)."""
+        y = with_one(y)
+        return features(y, self._pairs) @ self._mean, (y @ self._log_scale).clamp(self._low, self._high)
+
+
 def fit_conditional(
     y: Tensor, column: int, others: list[int], weight: Tensor, pursuit: Pursuit | None = None
 ) -> tuple[float, Fit]:
