@@ -1,5 +1,6 @@
 """Parts of a sampler, ready or to be made of what they belong to."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -56,6 +57,14 @@ def check_initialised(name: str, part: Part) -> Part:
     if isinstance(part, nn.Module) and "_parameters" not in vars(part):
         raise InputError(f"{name} {type(part).__name__} must call super().__init__(...) first in its own __init__.")
     return part
+
+
+def twin(module: Part) -> Part:
+    """A module with the same parts, each of which may be replaced in one and not in the other."""
+    other = copy.copy(module)
+    for name in ("_modules", "_parameters", "_buffers"):
+        other.__dict__[name] = dict(other.__dict__[name])
+    return other
 
 
 def check_free(**parts: object) -> None:

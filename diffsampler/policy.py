@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from diffsampler.density import ZERO_DENSITY_MARGIN
 from diffsampler.errors import InputError
 from diffsampler.networks import Control, StateFlow
-from diffsampler.parts import make_part
+from diffsampler.parts import make_part, twin
 from diffsampler.processes import Process
 from diffsampler.spaces.kernels import Kernel
 from diffsampler.streams import fixed_weights
@@ -26,6 +26,7 @@ class Policy(nn.Module):
 
     Attributes:
         log_z: the learned log Z of the balance losses, a scalar parameter.
+        log_z_network: what is added to it for a context, for families; else None.
 
     Raises:
         InputError: if the parts do not fit together.
@@ -59,6 +60,9 @@ class Policy(nn.Module):
                 )
             self.flow = None if flow is None else make_part("flow", flow, StateFlow, process)
         self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        context = process.context_of(torch.zeros(1, process.space.dim))
+        with fixed_weights():
+            self.log_z_network = None if context is None else _LogZOfContext(context.shape[-1])
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Policy":
@@ -152,11 +156,23 @@ class Policy(nn.Module):
         """What a forward-looking flow starts from, between prior and target, with shape (*); other flows need none."""
         if not self.flow.uses_interpolation:
             return None
-        log_prior_side = self.log_z + self.process.log_reference(t[..., None], x)
+        log_prior_side = self.log_z_at(x) + self.process.log_reference(t[..., None], x)
         # The flow is free to be anything where the density is zero; it only has to be finite there.
         log_prob = torch.where(log_prob.isfinite(), log_prob, log_prior_side.detach() - ZERO_DENSITY_MARGIN)
         inverse_temperature = self.process.inverse_temperature(t)
         return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob
+
+    def log_z_at(self, x: Tensor) -> Tensor:
+        """The learned log Z, float64, with shape (); in a family that of the densities of states (*, D), with shape (*)."""
+        if self.log_z_network is None:
+            return self.log_z.double()
+        return self.log_z.double() + self.log_z_network(self.process.context_of(x)).double()
+
+    def with_process(self, process: Process) -> "Policy":
+        """The same networks around another process of the same states."""
+        policy = twin(self)
+        policy.process = process
+        return policy
 
     @torch.no_grad()
     def initialise_log_z(self, log_weight: Tensor) -> None:
@@ -167,3 +183,17 @@ class Policy(nn.Module):
         usable = log_weight[log_weight.isfinite()]
         if len(usable):
             self.log_z.copy_(usable.logsumexp(0) - math.log(len(log_weight)))
+
+
+class _LogZOfContext(nn.Sequential):
+    """A perceptron, zero at initialisation."""
+
+    def __init__(self, context_dim: int, width: int = 64) -> None:
+        super().__init__(nn.Linear(context_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.output = nn.Linear(width, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """With shape (*), for contexts with shape (*, C)."""
+        return super().forward(context).squeeze(-1)

@@ -1,7 +1,7 @@
 """The sampler: what a user trains, draws from, and asks for log Z."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,15 +15,18 @@ from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordi
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
+from diffsampler.families import Family, walked_on
+from diffsampler.families.contexts import log_mean_of_group
 from diffsampler.files import write_atomically
 from diffsampler.fingerprint import describe, differences
 from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
 from diffsampler.models.posterior import Posterior, posterior_of
 from diffsampler.networks import Control, StateFlow
-from diffsampler.parts import check_free, make_part, take_parts
+from diffsampler.parts import check_free, make_part, take_parts, twin
 from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, weighted_rollout
 from diffsampler.paths.cuda_graph import GraphedRollout
+from diffsampler.paths.evaluation import groups_of
 from diffsampler.paths.response import CompiledResponse, respond
 from diffsampler.processes import Process
 from diffsampler.processes.grids import Grid
@@ -103,7 +106,7 @@ class Sampler(nn.Module):
         super().__init__()
         ready = {"process": process, "control": control, "flow": flow, "backward_control": backward_control}
         check_free(**ready)
-        parts = assemble(target, process, control, flow, grid, coordinates, backward_control)
+        parts = assemble(walked_on(target), process, control, flow, grid, coordinates, backward_control)
         self._given = target, parts.coordinates  # modules that the density holds already
         # What makes coordinates of another target; those that a search finds go there themselves.
         stay = isinstance(parts.coordinates, FoundCoordinates) or isinstance(coordinates, Coordinates)
@@ -177,6 +180,47 @@ class Sampler(nn.Module):
         self._is_checked = False
 
     @property
+    def family(self) -> Family | None:
+        """What it samples, all at once, where that is no single density."""
+        return self.target if isinstance(self.target, Family) else None
+
+    def given(self, context: Tensor | Sequence[float] | float) -> "Sampler":
+        """The sampler of one density of a family: it shares what has been learned, and counts on.
+
+        Arguments:
+            context: which, with shape (C); a number where C is 1.
+
+        Raises:
+            InputError: if this is no sampler of a family, or the context is none of its.
+        """
+        if self.family is None:
+            raise InputError(f"given is for samplers of a Family; {type(self.target).__name__} is one density.")
+        member = self.family.given(context)
+        sampler, process = twin(self), self.policy.process
+        coordinates, unit = None, member.context
+        if self.coordinates is not None:
+            coordinates, unit = self.coordinates.given(member.context), self.coordinates.in_units(member.context)
+        process = process.given(unit.to(self.device))
+        sampler._modules["policy"] = self.policy.with_process(process)
+        sampler._given = member, coordinates
+        sampler._modules["density"] = density_of(member, coordinates, process).to(self.device)
+        sampler.counter = CountedTarget(sampler.density)
+        sampler.counter.num_evaluations = self.counter.num_evaluations
+        sampler.network_counter = NetworkCounter()
+        sampler._respond = respond if self._respond is respond else CompiledResponse()
+        sampler._graphed = None if self._graphed is None else GraphedRollout()
+        return sampler
+
+    def centred(self, x: Tensor, log_weight: Tensor) -> Tensor:
+        """Log-weights of draws, with shapes (n, D) and (n); in a family, less the log of the mean of each context's.
+
+        Weights of densities of different Z say nothing together.
+        """
+        if self.family is None:
+            return log_weight
+        return log_weight - log_mean_of_group(log_weight, groups_of(x[:, self.family.dim :]))
+
+    @property
     def dynamics(self) -> Dynamics:
         """What the functions of `diffsampler.paths` take: everything there is in z."""
         return Dynamics(
@@ -204,7 +248,7 @@ class Sampler(nn.Module):
         """Raise InputError, at the first time, where the process takes for angles what the target does not."""
         if self._is_checked or self.coordinates is not None or self.measure is not None:
             return
-        counter = CountedTarget(self.target)
+        counter = CountedTarget(walked_on(self.target))
         with naming_the_target(self.target, "A first look"):
             check_periodic(counter, self.policy.process)
         self.counter.num_evaluations += counter.num_evaluations
@@ -225,7 +269,7 @@ class Sampler(nn.Module):
         """
         if not isinstance(self.coordinates, FoundCoordinates):
             raise InputError("search is for a sampler with coordinates=SearchedCoordinates, or SpaceCoordinates.")
-        counter = CountedTarget(self.target)
+        counter = CountedTarget(walked_on(self.target))
         with naming_the_target(self.target, "The search"):
             found = self.coordinates.search(counter, seed, progress, max_evaluations)
         self.counter.num_evaluations += counter.num_evaluations
@@ -236,7 +280,7 @@ class Sampler(nn.Module):
         """Whether there was a search, and the target gives other values now than it did then."""
         if not isinstance(self.coordinates, FoundCoordinates) or not self.coordinates.is_found:
             return False
-        counter = CountedTarget(self.target)
+        counter = CountedTarget(walked_on(self.target))
         is_outdated = self.coordinates.is_outdated(counter)
         self.counter.num_evaluations += counter.num_evaluations
         return is_outdated
@@ -388,7 +432,8 @@ class Sampler(nn.Module):
         """
         x = self._checked(x)
         z = self.density.from_user(x)
-        density = ProbabilityFlow(self.dynamics, num_probes, tolerance).log_prob(z, self._generator(seed, None))
+        state = self.policy.process.lift(z, None)
+        density = ProbabilityFlow(self.dynamics, num_probes, tolerance).log_prob(state, self._generator(seed, None))
         log_prob = density.log_prob
         if self.coordinates is not None:
             log_prob = log_prob - self.coordinates(z)[1].to(log_prob)

@@ -45,7 +45,7 @@ def log_scale_of(fit: Fit, y: Tensor) -> Tensor:
 
 
 class Conditionals:
-    """Means and log-widths of all coordinates, each given those before it, in a few products of matrices.
+    """Means and log-widths of the last coordinates, each given all before it, in a few products of matrices.
 
     Arguments:
         fits: of the coordinates, first to last.
@@ -58,15 +58,18 @@ class Conditionals:
         like = fits[0].mean
         self._pairs, self._mean = pairs, like.new_zeros(pairs.shape[1], dim)
         self._mean[term, column] = torch.cat([fit.mean for fit in fits])
-        self._log_scale = like.new_zeros(dim + 1, dim)
+        # No width tells of the last coordinate, nor of one that comes after.
+        known = 1 + max((column for fit in fits for column in fit.columns), default=0)
+        self._log_scale = like.new_zeros(known + 1, dim)
         for i, fit in enumerate(fits):
             self._log_scale[[0, *(column + 1 for column in fit.columns)], i] = fit.log_scale
         self._low, self._high = like.new_tensor([fit.bounds for fit in fits]).unbind(-1)
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Both with shape (n, D), for y with shape (n, D)."""
+        """Both with shape (n, F) for F fits, for y with shape (n, D)."""
         y = with_one(y)
-        return features(y, self._pairs) @ self._mean, (y @ self._log_scale).clamp(self._low, self._high)
+        log_scale = y[:, : len(self._log_scale)] @ self._log_scale
+        return features(y, self._pairs) @ self._mean, log_scale.clamp(self._low, self._high)
 
 
 def fit_conditional(

@@ -2,7 +2,7 @@
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.behaviours.combinations import Alternation, Mixture, Succession
-from diffsampler.behaviours.known_points import ExpertSamples, SearchedPoints
+from diffsampler.behaviours.known_points import ExpertSamples, SearchedMembers, SearchedPoints
 from diffsampler.behaviours.local_search import BackAndForth, LocalSearch, MarkovChainSearch
 from diffsampler.behaviours.priorities import (
     ImportancePriority,
@@ -30,6 +30,7 @@ __all__ = [
     "RankPriority",
     "Replay",
     "RewardPriority",
+    "SearchedMembers",
     "SearchedPoints",
     "SequentialMonteCarlo",
     "Succession",

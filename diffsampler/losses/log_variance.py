@@ -2,12 +2,16 @@
 
 from torch import Tensor
 
+from diffsampler.families.contexts import mean_of_group
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Trajectory
 
 
 class LogVariance(TrajectoryLoss):
     """The variance of the log-weights over the batch (VarGrad): no flow and no log Z to learn.
+
+    Of a family it is that among trajectories of one context, averaged over all: draws that are alone with theirs say
+    nothing.
 
     References:
         VarGrad: A Low-Variance Gradient Estimator for Variational Inference, Richter et al., 2020, arXiv:2010.10436.
@@ -19,4 +23,7 @@ class LogVariance(TrajectoryLoss):
 
     def forward(self, trajectory: Trajectory) -> Tensor:
         start, end = trajectory.balance_ends
-        return (end - start).var(correction=0)
+        difference = end - start
+        if trajectory.group is None:
+            return difference.var(correction=0)
+        return (difference - mean_of_group(difference, trajectory.group)).square().mean()

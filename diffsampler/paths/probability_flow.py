@@ -50,7 +50,10 @@ class ProbabilityFlow:
 
     def __init__(self, dynamics: Dynamics, num_probes: int = 16, tolerance: float = 1e-6) -> None:
         policy = dynamics.policy
-        if policy.dim != policy.process.position(torch.zeros(policy.dim)).shape[-1]:
+        zeros = torch.zeros(1, policy.dim)
+        context = policy.process.context_of(zeros)
+        still = 0 if context is None else context.shape[-1]
+        if policy.dim not in (num := policy.process.position(zeros).shape[-1], num + still):
             raise InputError(
                 f"process {type(policy.process).__name__} walks in momenta too, whose flow says nothing of positions "
                 "alone. Use another process, or estimates by importance weights."

@@ -70,9 +70,10 @@ class Trajectory:
         log_pb: log P_B(x_k | x_{k+1}), with shape (T, B); or what the path measure says of a step.
         log_prior: the log prior density of x_0, with shape (B); over what the path measure says of it.
         log_prob: log R(x_T), with shape (B); -inf where the density is zero.
-        log_z: the model's log Z, with shape ().
+        log_z: the model's log Z, with shape (), or one for each trajectory of a family, (B).
         log_flow: log F_k(x_k) at interior times, with shape (T - 1, B), or None without a flow.
         path: the states, for losses that have networks of their own.
+        group: which density of a family a trajectory is of, as a whole number, with shape (B); None where there is one.
     """
 
     log_pf: Tensor
@@ -82,6 +83,7 @@ class Trajectory:
     log_z: Tensor
     log_flow: Tensor | None = None
     path: Path | None = None
+    group: Tensor | None = None
 
     @property
     def num_steps(self) -> int:

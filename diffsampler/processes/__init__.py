@@ -3,6 +3,7 @@
 from diffsampler.processes.annealed_langevin import AnnealedLangevin
 from diffsampler.processes.base import Process
 from diffsampler.processes.bridge import Bridge
+from diffsampler.processes.conditional import Conditional
 from diffsampler.processes.of_space import as_process
 from diffsampler.processes.pinned_brownian import PinnedBrownian
 from diffsampler.processes.product import ProductProcess
@@ -15,6 +16,7 @@ from diffsampler.processes.variance_preserving import VariancePreserving
 __all__ = [
     "AnnealedLangevin",
     "Bridge",
+    "Conditional",
     "CosineSchedule",
     "LinearSchedule",
     "NoiseSchedule",

@@ -98,6 +98,10 @@ class Process(nn.Module, ABC):
         """
         return None
 
+    def context_of(self, state: Tensor) -> Tensor | None:
+        """What tells apart the densities that states (*, D) belong to, with shape (*, C); None where there is one."""
+        return None
+
     @abstractmethod
     def log_reference(self, t: Tensor, x: Tensor) -> Tensor:
         """The log-density of the uncontrolled process at time 0 < t <= 1, with shape (*), for x with shape (*, D).

@@ -2,8 +2,10 @@
 
 from functools import singledispatch
 
+from diffsampler.families import Joint
 from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
+from diffsampler.recipes.of_family import FamilyRecipe
 from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
@@ -14,6 +16,8 @@ from diffsampler.target import Target
 
 def recipe_for(target: Target) -> Recipe:
     """What a target alone gets."""
+    if isinstance(target, Joint):
+        return FamilyRecipe()
     frame = frame_of(target)
     recipe = recipe_on(frame.space)
     # Declared coordinates are searched by tempered SMC, whatever their space.

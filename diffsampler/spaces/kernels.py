@@ -62,8 +62,9 @@ class GaussianKernel(Kernel):
     def log_prob(self, y: Tensor) -> Tensor:
         dirac = self.std == 0
         # In the dtype of the standard deviation: a normaliser rounded to float32 is the same error in every weight.
-        precision = torch.where(dirac, 0.0, 1 / self.std)
-        log_normaliser = torch.where(dirac, 0.0, self.std.log() + HALF_LOG_TWO_PI)
+        std = torch.where(dirac, 1.0, self.std)  # where gradients are finite, too
+        precision = torch.where(dirac, 0.0, 1 / std)
+        log_normaliser = torch.where(dirac, 0.0, std.log() + HALF_LOG_TWO_PI)
         log_normaliser = log_normaliser.expand(*self.std.shape[:-1], y.shape[-1]).sum(-1)
         scaled = (y - self.mean) * precision.to(y.dtype)
         return -0.5 * scaled.square().sum(-1) - log_normaliser

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.unbounded import unbounded
+from diffsampler.coordinates import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.fingerprint import differences
@@ -79,7 +80,10 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
             "move or scale the target, or the process, so that they meet."
         )
     # A reward on another sampler's draws need have no integral, nor what a search has asked already, nor angles.
-    if sampler.measure is None and sampler.reference is None and sampler.policy.process.space.is_euclidean:
+    is_searched = isinstance(sampler.coordinates, FoundCoordinates) and sampler.coordinates.is_found
+    if sampler.measure is None and not is_searched and sampler.policy.process.space.is_euclidean:
+        if sampler.family is not None:
+            sampler, x = _one_member(sampler, x)
         z, coordinates, onto = sampler.policy.process.position(x), sampler.coordinates, support_of(sampler.target)
         if coordinates is not None and coordinates.dim != sampler.target.dim:
             counter = CountedTarget(sampler.density)  # flat in x along what the coordinates leave out
@@ -89,6 +93,14 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
         with unbounded(counter):
             check_proper(counter, z if onto is None else onto.inverse(z.double()))
         sampler.counter.num_evaluations += counter.num_evaluations
+
+
+def _one_member(sampler: Sampler, x: Tensor) -> tuple[Sampler, Tensor]:
+    """The sampler of the first context in states of a family, and the states of that."""
+    dim = sampler.family.dim
+    pairs = x if sampler.coordinates is None else sampler.coordinates(x)[0]
+    first = (pairs[:, dim:] == pairs[0, dim:]).all(-1)
+    return sampler.given(pairs[0, dim:]), x[first]
 
 
 def _check_states(sampler: Sampler, path: Path) -> None:

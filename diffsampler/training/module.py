@@ -298,7 +298,8 @@ class SamplerModule(L.LightningModule):
         self._draws = []
 
     def _estimate(self) -> LogZEstimate:
-        log_weight = self.gather_rows(torch.cat([log_weight for _, log_weight in self._draws]))
+        x, log_weight = (self.gather_rows(torch.cat(part)) for part in zip(*self._draws, strict=True))
+        log_weight = self.sampler.centred(x, log_weight)
         return estimate_log_z(log_weight, *self._agree_on_spending(), rounding=self.sampler.counter.rounding)
 
     def count_evaluations(self) -> tuple[int, int]:

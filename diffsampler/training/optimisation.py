@@ -34,7 +34,7 @@ class Optimisation:
         What a loss does not train is in its group all the same: a run may go on with another loss.
         """
         controls = [policy.control, policy.process, loss, policy.backward_control]
-        flow = [] if policy.flow is None else [*policy.flow.parameters()]
+        flow = [parameter for part in (policy.flow, policy.log_z_network) if part for parameter in part.parameters()]
         return [
             {
                 "params": [parameter for part in controls if part is not None for parameter in part.parameters()],
@@ -64,3 +64,5 @@ def untrained(policy: Policy, loss: Objective) -> Iterator[nn.Parameter]:
         yield from policy.flow.parameters()
     if not loss.uses_log_z:
         yield policy.log_z
+        if policy.log_z_network is not None:
+            yield from policy.log_z_network.parameters()

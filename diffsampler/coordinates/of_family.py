@@ -1,0 +1,237 @@
+"""Coordinates of a family: where each member is, found by searches at a few contexts."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline import Replicates, reference
+from diffsampler.baseline.conditional_map import ConditionalMap, fit_conditional_map
+from diffsampler.baseline.proposal import Proposal
+from diffsampler.coordinates.base import DoubleCoordinates
+from diffsampler.coordinates.found import FoundCoordinates
+from diffsampler.counted import CountedTarget
+from diffsampler.density import CheckedTarget
+from diffsampler.errors import check_count
+from diffsampler.families import Family, Joint
+from diffsampler.streams import new_generator
+
+NUM_SEARCHES = 8
+NUM_CANDIDATES = 4096  # contexts among which those searched are far from each other
+NUM_REWEIGHTED, NUM_POOLED = 64, 4000  # contexts between the searched ones; draws of these that are weighed for each
+ENOUGH = 100  # effective draws
+FITTED_TO = 8000
+
+
+class FamilyCoordinates(FoundCoordinates):
+    """The coordinates in which all members of a family are as nearly N(0, I) as searches of a few tell.
+
+    Pairs (z, c) stand for (x, context): contexts in units of their spread, z the image of x under a map that bends with
+    the context. Draws of contexts in between are those of the searched ones, weighed; where a family has exact joint
+    draws, nothing is searched.
+
+    Arguments:
+        joint: the family, as a function of pairs.
+        num_points: how many draws are kept, at least 2.
+
+    Attributes:
+        bend: the map from z to x; None before the search.
+    """
+
+    def __init__(self, joint: Joint, num_points: int = 20_000) -> None:
+        super().__init__(joint.dim)
+        self._family = (joint.family,)
+        self.register_buffer(
+            "points", torch.zeros(check_count("num_points", num_points, minimum=2), joint.dim).double()
+        )
+        contexts = self.family.sample_contexts(NUM_CANDIDATES, torch.Generator().manual_seed(0)).double()
+        spread = contexts.std(0)
+        self.register_buffer("context_loc", contexts.mean(0))
+        self.register_buffer("context_scale", torch.where(spread > 0, spread, 1.0))
+        self.bend: ConditionalMap | None = None
+        self._is_found = False
+
+    @property
+    def family(self) -> Family:
+        """Whose coordinates these are."""
+        return self._family[0]
+
+    @property
+    def is_found(self) -> bool:
+        return self._is_found
+
+    def in_units(self, context: Tensor) -> Tensor:
+        """Contexts in the units of states, with shape (*, C)."""
+        return (context - self.context_loc) / self.context_scale
+
+    def given(self, context: Tensor) -> "MemberCoordinates":
+        """Those of one member, with shape (C)."""
+        return MemberCoordinates(self, self.in_units(context.to(self.context_loc)))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        state, unit = self._split(z.double())
+        x, log_det = self.forward_given(state, unit)
+        return torch.cat([x, self.context_loc + self.context_scale * unit], -1), log_det
+
+    def inverse(self, x: Tensor) -> Tensor:
+        point, context = self._split(x.double())
+        unit = self.in_units(context)
+        return torch.cat([self.inverse_given(point, unit), unit], -1)
+
+    def forward_given(self, z: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """x and log |det dx/dz|, with shapes (*, D) and (*), for z and contexts in the units of states."""
+        if self.bend is None:
+            return z, z.new_zeros(z.shape[:-1])
+        x, log_det = self.bend.forward(_rows(z), _rows(unit))
+        return x.view_as(z), log_det.view(z.shape[:-1])
+
+    def inverse_given(self, x: Tensor, unit: Tensor) -> Tensor:
+        """z, with shape (*, D)."""
+        return x if self.bend is None else self.bend.inverse(_rows(x), _rows(unit))[0].view_as(x)
+
+    @torch.no_grad()
+    def search(
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
+    ) -> Replicates | None:
+        generator = new_generator("search", seed, device=self.points.device)
+        family, num = self.family, len(self.points)
+        if family.has_joint_samples:
+            x, context, found = *(part.to(self.points) for part in family.sample_jointly(num, generator)), None
+        else:
+            x, context, found = self._searched(counter, generator, progress or (lambda done: None), max_evaluations)
+        some = torch.randperm(num, generator=generator, device=x.device)[:FITTED_TO]
+        self.bend = fit_conditional_map(x[some], self.in_units(context[some]))
+        self.points.copy_(torch.cat([x, context], -1))
+        self._is_found, self.num_target_evaluations = True, counter.num_evaluations
+        self._log_prob_then = counter.log_prob(self.points[-16:]).tolist()
+        return found
+
+    def _searched(
+        self,
+        counter: CountedTarget,
+        generator: torch.Generator,
+        tell: Callable[[float], None],
+        max_evaluations: int | None,
+    ) -> tuple[Tensor, Tensor, Replicates]:
+        """Draws of many contexts, with shapes (n, D) and (n, C), and what was found at the last one searched."""
+        searched = self.spread_contexts(NUM_SEARCHES, generator)
+        found: list[Replicates] = []
+        for k, context in enumerate(searched):
+            one = CountedTarget(CheckedTarget(self.family.given(context)))
+            known = self._nearest(found, searched, context)
+            limit = None if max_evaluations is None else max_evaluations // NUM_SEARCHES
+            found.append(
+                reference(
+                    one,
+                    generator=generator,
+                    progress=lambda done, k=k: tell((k + done) / NUM_SEARCHES),
+                    max_evaluations=limit,
+                    known=known,
+                )
+            )
+            counter.num_evaluations += one.num_evaluations
+            counter.num_invalid += one.num_invalid
+        x, context = self._between(counter, found, searched, generator)
+        return x, context, found[-1]
+
+    def spread_contexts(self, n: int, generator: torch.Generator) -> Tensor:
+        """n contexts that are far from each other among those trained on, with shape (n, C)."""
+        contexts = self.family.sample_contexts(NUM_CANDIDATES, generator).to(self.context_loc)
+        ranks = contexts.argsort(0).argsort(0).double()  # a unit of its own for each coordinate
+        chosen = [int((ranks - ranks.mean(0)).norm(dim=-1).argmin())]
+        while len(chosen) < n:
+            distance = torch.cdist(ranks, ranks[chosen]).amin(1)
+            chosen.append(int(distance.argmax()))
+        return contexts[chosen]
+
+    def _nearest(self, found: list[Replicates], searched: Tensor, context: Tensor) -> Proposal | None:
+        if not found:
+            return None
+        distance = ((searched[: len(found)] - context) / self.context_scale).norm(dim=-1)
+        return found[int(distance.argmin())].prior
+
+    def _between(
+        self, counter: CountedTarget, found: list[Replicates], searched: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draws of the searched contexts, and of others for which these are near enough: (n, D) and (n, C).
+
+        References:
+            Statistically optimal analysis of samples from multiple equilibrium states, Shirts & Chodera, 2008,
+                arXiv:0801.1426: draws of all states together, as draws of their mixture.
+        """
+        each = NUM_POOLED // len(found)
+        pooled = torch.cat([one.resampled(each, generator) for one in found])
+        log_z = torch.tensor([one.estimate.log_z for one in found], dtype=pooled.dtype, device=pooled.device)
+        log_mixture = torch.stack([self._log_prob(counter, pooled, context) for context in searched])
+        log_mixture = (log_mixture - log_z.unsqueeze(1)).logsumexp(0)
+        others = self.family.sample_contexts(NUM_REWEIGHTED, generator).to(pooled)
+        known = [(context, one.resampled) for context, one in zip(searched, found, strict=True)]
+        for context in others:
+            log_weight = self._log_prob(counter, pooled, context) - log_mixture
+            weight = log_weight.softmax(0)
+            if float(1 / weight.square().sum()) > ENOUGH:
+                known.append((context, lambda n, source, weight=weight: pooled[_drawn(weight, n, source)]))
+        num = len(self.points)
+        sizes = [num // len(known) + (k < num % len(known)) for k in range(len(known))]
+        x = torch.cat([draw(size, generator) for (_, draw), size in zip(known, sizes, strict=True)])
+        context = torch.cat([context.expand(size, -1) for (context, _), size in zip(known, sizes, strict=True)])
+        order = torch.randperm(num, generator=generator, device=x.device)
+        return x[order], context[order]
+
+    @staticmethod
+    def _log_prob(counter: CountedTarget, x: Tensor, context: Tensor) -> Tensor:
+        log_prob = counter.log_prob(torch.cat([x, context.expand(len(x), -1)], -1))
+        return torch.where(log_prob < math.inf, log_prob, -math.inf)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {
+            **super().get_extra_state(),
+            "is_found": self._is_found,
+            "bend": None if self.bend is None else asdict(self.bend),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self._is_found = state["is_found"]
+        self.bend = None if state["bend"] is None else ConditionalMap.from_dict(**state["bend"])
+
+    def _split(self, pairs: Tensor) -> tuple[Tensor, ...]:
+        return pairs.split([self.family.dim, self.family.context_dim], -1)
+
+
+class MemberCoordinates(DoubleCoordinates):
+    """Those of a family, for one context.
+
+    Arguments:
+        of_family: of all.
+        unit: the context, in the units of states, with shape (C).
+    """
+
+    def __init__(self, of_family: FamilyCoordinates, unit: Tensor) -> None:
+        super().__init__(of_family.family.dim)
+        self._of_family = (of_family,)
+        self.register_buffer("unit", unit, persistent=False)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._of_family[0].forward_given(z.double(), self._unit_of(z))
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self._of_family[0].inverse_given(x.double(), self._unit_of(x))
+
+    def _unit_of(self, x: Tensor) -> Tensor:
+        return self.unit.expand(*x.shape[:-1], -1)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _drawn(weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    return torch.multinomial(weight, n, replacement=True, generator=generator)

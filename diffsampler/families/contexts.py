@@ -1,0 +1,46 @@
+"""Contexts that trajectories are begun with."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsampler.families.family import Family
+
+REPEATS = 128  # of one context: few contexts with many draws each tell more of each log Z than many with few
+
+
+class GroupedContexts:
+    """Contexts that a family is trained on, each for a group of trajectories: groups are compared within themselves.
+
+    Arguments:
+        family: which.
+        in_units: contexts in the units of states.
+        repeats: trajectories of a group.
+    """
+
+    def __init__(
+        self, family: Family, in_units: Callable[[Tensor], Tensor] = lambda context: context, repeats: int = REPEATS
+    ) -> None:
+        self.family, self.in_units, self.repeats = family, in_units, repeats
+
+    def __call__(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """With shape (n, C)."""
+        num_groups = max(1, n // self.repeats)
+        contexts = self.in_units(self.family.sample_contexts(num_groups, generator))
+        group = torch.arange(n, device=contexts.device) * num_groups // max(n, 1)
+        return contexts[group]
+
+
+def mean_of_group(values: Tensor, group: Tensor) -> Tensor:
+    """The mean of the values with the same group, for each of them; both with shape (B)."""
+    sums = torch.zeros_like(values).index_add(0, group, values)
+    counts = torch.zeros_like(values).index_add(0, group, torch.ones_like(values))
+    return (sums / counts.clamp(min=1))[group]
+
+
+def log_mean_of_group(log_weight: Tensor, group: Tensor) -> Tensor:
+    """The log of the mean weight of the group, for each of the log-weights; both with shape (B)."""
+    highest = torch.full_like(log_weight, -torch.inf).scatter_reduce(0, group, log_weight, "amax")
+    highest = torch.where(highest.isfinite(), highest, 0.0)[group]
+    return mean_of_group((log_weight - highest).exp(), group).log() + highest

@@ -1,0 +1,143 @@
+"""Families: unnormalised densities R(x | c), one for every context c."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_count
+from diffsampler.target import Target
+
+
+class Family(Target):
+    """Densities of x that a context c tells apart: a temperature, a coupling, data, preferences.
+
+    One sampler learns all of them; `sampler.given(context)` is that of one.
+
+    Arguments:
+        dim: the dimension D of x.
+        context_dim: the dimension C of a context, at least 1.
+
+    Attributes:
+        context_names: of the C numbers of a context, for figures; by default "context".
+    """
+
+    context_names: Sequence[str] = ()
+
+    def __init__(self, dim: int, context_dim: int) -> None:
+        super().__init__(dim)
+        self.context_dim = check_count("context_dim", context_dim)
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+        """log R(x | c), with shape (*), for x with shape (*, D) and contexts with shape (*, C)."""
+
+    @abstractmethod
+    def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n contexts to train on, with shape (n, C)."""
+
+    def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_prob` and its gradient in x, with shapes (*) and (*, D), by autograd unless there is a closed form."""
+        return Member(self, context).log_prob_and_score(x)
+
+    def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n contexts and an exact draw of each one's density, with shapes (n, D) and (n, C), if there are such.
+
+        Of a posterior: parameters from the prior, then data from the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no exact draws.")
+
+    @property
+    def has_joint_samples(self) -> bool:
+        """Whether `sample_jointly` is implemented."""
+        return type(self).sample_jointly is not Family.sample_jointly
+
+    def log_z_at(self, context: Tensor) -> float | None:
+        """log Z of one context, with shape (C), where it is known exactly."""
+        return None
+
+    def given(self, context: Tensor | Sequence[float] | float) -> "Member":
+        """The density of one context.
+
+        Raises:
+            InputError: if it is no finite context.
+        """
+        return Member(self, read_context(self, context))
+
+
+class Member(Target):
+    """One density of a family.
+
+    Arguments:
+        family: which.
+        context: with shape (C); or one for each point, (*, C).
+    """
+
+    def __init__(self, family: Family, context: Tensor) -> None:
+        super().__init__(family.dim)
+        self._family = (family,)  # whose tensors are not those of each member
+        self.register_buffer("context", context, persistent=False)
+        self.differentiable = family.differentiable
+        self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
+        self.log_z = family.log_z_at(context) if context.ndim == 1 else None
+
+    @property
+    def family(self) -> Family:
+        """What it is one of."""
+        return self._family[0]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.family.log_prob(x, self._context_of(x))
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if type(self.family).log_prob_and_score is Family.log_prob_and_score:
+            return super().log_prob_and_score(x)
+        return self.family.log_prob_and_score(x, self._context_of(x))
+
+    def _context_of(self, x: Tensor) -> Tensor:
+        return self.context.to(x).expand(*x.shape[:-1], -1)
+
+
+class Joint(Target):
+    """A family as a function of pairs (x, c), with shape (*, D + C): what a sampler of all members walks on.
+
+    Arguments:
+        family: which.
+    """
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(family.dim + family.context_dim)
+        self.family = family
+        self.differentiable = family.differentiable
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.family.log_prob(*self._split(x))
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        point, context = self._split(x)
+        log_prob, score = self.family.log_prob_and_score(point, context)
+        return log_prob, torch.cat([score, torch.zeros_like(context)], -1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split([self.family.dim, self.family.context_dim], -1)
+
+
+def walked_on(target: Target) -> Target:
+    """What a sampler of a target walks on: of a family, all pairs."""
+    return Joint(target) if isinstance(target, Family) else target
+
+
+def read_context(family: Family, context: Tensor | Sequence[float] | float) -> Tensor:
+    """A context as a tensor, float64, with shape (C).
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        found = torch.as_tensor(context, dtype=torch.float64).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"context must be {family.context_dim} numbers, got {context!r}.") from error
+    if len(found) != family.context_dim or not found.isfinite().all():
+        raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
+    return found
