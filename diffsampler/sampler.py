@@ -455,6 +455,8 @@ class Sampler(nn.Module):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or of another target or other parts.
         """
+        if isinstance(path, Target):
+            raise InputError("path comes before target: write Sampler.load(path, target).")
         sampler = cls(target, **parts)
         sampler.load_checkpoint(path)
         return sampler
