@@ -25,7 +25,10 @@ def simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int
     """Parameters, each with shape (1, *shape), and data that the model makes of them."""
     with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
         torch.manual_seed(seed_of(seed, k, "calibrate data"))
-        truth = {name: each.sample((1,)) for name, each in prior.items()}
+        try:
+            truth = {name: each.sample((1,)) for name, each in prior.items()}
+        except NotImplementedError as error:
+            raise InputError("calibrate draws from the prior: all of its distributions must have sample.") from error
         try:
             found = model(truth)
         except Exception as error:

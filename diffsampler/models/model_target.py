@@ -145,13 +145,16 @@ class ModelTarget(NamedTarget):
         return {} if self.data is None else self.data.given
 
     def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given."""
+        """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given and has any."""
         if self.prior is None:
             return None
         seed = int(torch.randint(2**62, (), generator=generator, device=getattr(generator, "device", "cpu")))
         with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
             torch.manual_seed(seed)
-            values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
+            try:
+                values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
+            except NotImplementedError:
+                return None
         inside = torch.stack([self.declared[name].contains(value) for name, value in values.items()]).all(0)
         free = self.free({name: value[inside] for name, value in values.items()})
         return free[free.isfinite().all(-1)]
