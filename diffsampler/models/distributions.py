@@ -49,6 +49,7 @@ def _doubled(given: Any) -> Any:
         given.__dict__.update({name: _doubled(value) for name, value in vars(given).items()})
         if isinstance(given, Distribution):
             given._validate_args = False
-        if isinstance(given, MixtureSameFamily):  # of one mixture for many, torch draws nothing
+        if isinstance(given, MixtureSameFamily) and given.mixture_distribution.batch_shape != given.batch_shape:
+            # Of one mixture for many, torch draws nothing.
             given._mixture_distribution = given.mixture_distribution.expand(given.batch_shape)
     return given
