@@ -212,6 +212,8 @@ class ModelTarget(NamedTarget):
                 f"{tuple(found.shape)}: values come with the draws first, so sum over the other dimensions, as in "
                 ".sum(-1), or say batched=False."
             )
+        if found.isnan().all():
+            self._refuse_missing(f"{function} of {name} is NaN")
         if unread := [key for key in self.declared if key not in read.keys_read and self.prior is None]:
             raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
         alone = self._tried(function, {key: value[:1] for key, value in values.items()})
@@ -225,7 +227,9 @@ class ModelTarget(NamedTarget):
                 f"alone. {way}"
             )
         if self.log_joint is not None and self.log_likelihood is not None:
-            self._asked_once("log_likelihood", lambda: self._asked(self.log_likelihood, values), values)
+            terms = self._asked_once("log_likelihood", lambda: self._asked(self.log_likelihood, values), values)
+            if terms.isnan().any():
+                self._refuse_missing(f"log_likelihood of {name} is NaN")
 
     def _tried(self, function: str, values: Values) -> Tensor:
         return self._asked_once(function, lambda: self._log_joint(values), values)
@@ -240,6 +244,8 @@ class ModelTarget(NamedTarget):
                 f"({', '.join(self.declared)}) nor among the data."
             ) from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if "invalid values" in str(error):
+                self._refuse_missing(f"{function} of {type(self).__name__} fails", error)
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
             data = "" if self.data is None else f"; data {self.data}"
             is_of_shapes = self.batched and "size" in str(error)
@@ -251,6 +257,14 @@ class ModelTarget(NamedTarget):
         if not isinstance(found, Tensor):
             raise InputError(f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}.")
         return found
+
+    def _refuse_missing(self, what: str, error: Exception | None = None) -> None:
+        """Raise InputError where data are NaN, which functions that fail have not left out."""
+        if self.data is not None and (missing := self.data.missing):
+            raise InputError(
+                f"{missing}, and {what}: data must be numbers where they are read. Leave missing observations out, as "
+                "in y[~y.isnan()], or give each a parameter."
+            ) from error
 
 
 class _Read(dict[str, Tensor]):

@@ -45,6 +45,10 @@ def eight_schools(**options: object) -> ModelTarget:
     return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, SCHOOLS, **options)
 
 
+def eight_schools_of(y: object) -> ModelTarget:
+    return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, {"y": y, "s": S})
+
+
 def test_a_joint_density_with_its_jacobian(generator: torch.Generator) -> None:
     target, x = eight_schools(), torch.randn(3, 5, 10, generator=generator)
     mu, tau, z = x[..., 0], x[..., 1].exp(), x[..., 2:]
@@ -231,6 +235,29 @@ REFUSED = {
         ),
         "Boolean",
     ),
+    "data that are missing among others": (
+        lambda: eight_schools_of([28.0, math.nan, -3, 7, -1, math.nan, 18, 12]),
+        r"data y is NaN at \[1\] \(2 of 8 numbers\), and log_joint .* Leave missing observations out",
+    ),
+    "a missing number in one's own formula": (
+        lambda: ModelTarget(lambda p, y: -(p["mu"][:, None] - y).square().sum(-1), {"mu": real()}, [[0.0, math.nan]]),
+        r"data is NaN at \[0, 1\] \(1 of 2 numbers\), and log_joint of ModelTarget is NaN: data must be numbers",
+    ),
+    "a missing number in terms for model comparison": (
+        lambda: ModelTarget(
+            lambda p, y: -p["mu"].square(), {"mu": real()}, math.nan, log_likelihood=lambda p, y: p["mu"] - y
+        ),
+        "data is NaN, and log_likelihood",
+    ),
+    "no number among others": (
+        lambda: eight_schools_of([28.0, None]),
+        r"data y must be .*, got list with None at \[1\]",
+    ),
+    "rows of different lengths": (lambda: eight_schools_of([[1.0, 2.0], [3.0]]), "data y .* rows of different lengths"),
+    "a mask, which a tensor has not": (
+        lambda: eight_schools_of(np.ma.masked_array(Y, Y < 0)),
+        "data y is a masked array, with 2 of 8 numbers missing",
+    ),
     "data without a likelihood": (lambda: ModelTarget(prior={"mu": Normal(0.0, 1.0)}, data=3.0), "no log_likelihood"),
     "dimensions of no parameter": (lambda: eight_schools(dims={"x": ["a"]}), "dims are of x"),
     "too many dimensions": (lambda: eight_schools(dims={"z": ["a", "b"]}), "1 names"),
@@ -273,6 +300,17 @@ def test_data_are_exact_copies() -> None:
     array[:] = 100.0
     assert float(target.log_prob(torch.zeros(1, 1))) == -2.0
     assert len(list(target.parameters())) == 0  # torch's own, of a module without any
+
+
+def test_missing_numbers_that_are_left_out_are_no_mistake() -> None:
+    def log_joint(p: dict[str, Tensor], data: dict[str, Tensor]) -> Tensor:
+        return -p["mu"].square() - (p["mu"][:, None] - data["y"][~data["y"].isnan()]).square().sum(-1)
+
+    target = ModelTarget(log_joint, {"mu": real()}, {"y": [1.0, math.nan]})
+    assert float(target.log_prob(torch.zeros(1, 1))) == -1.0
+    # What fails for another reason says so.
+    with pytest.raises(InputError, match="^log_joint of ModelTarget fails at values of shapes mu .*size"):
+        ModelTarget(lambda p, data: log_joint(p, data) + torch.zeros(3), {"mu": real()}, {"y": [1.0, math.nan]})
 
 
 def test_values_that_are_not_within_are_refused() -> None:
