@@ -179,5 +179,5 @@ def _quantities(target: ModelTarget, x: Tensor) -> dict[str, Tensor]:
     found = {}
     for name, values in values_of(target, x).items():
         found.update(columns_of(name, values, labels_of(target).get(name, [])))
-    found["log-likelihood"] = target.log_likelihoods(x).sum(-1)
+    found["log-likelihood"] = target.log_likelihoods(x).flatten(1).sum(-1)
     return found

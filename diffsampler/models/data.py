@@ -32,6 +32,11 @@ class Data(nn.Module):
         """All, by name."""
         return {name: getattr(self, f"number_{k}") for k, name in enumerate(self.names)}
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name."""
+        return {name: tuple(value.shape) for name, value in self.given.items()}
+
     def for_functions(self) -> Tensor | dict[str, Tensor]:
         """What functions get: a dictionary, or the single tensor."""
         return self.given["data"] if self.is_single else self.given

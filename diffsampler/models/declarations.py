@@ -67,13 +67,13 @@ class _naming:
 
 
 def check_labels(
-    declared: Mapping[str, Parameter], dims: Mapping[str, list[str]], coords: Mapping[str, list[Any]]
+    shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, list[str]], coords: Mapping[str, list[Any]]
 ) -> None:
-    """Raise InputError where names of dimensions, or labels along them, do not fit the parameters."""
+    """Raise InputError where names of dimensions, or labels along them, do not fit the parameters and data."""
     for name, names in dims.items():
-        if name not in declared:
-            raise InputError(f"dims are of {name}, which is no parameter; there are {', '.join(declared)}.")
-        shape = declared[name].shape
+        if name not in shapes:
+            raise InputError(f"dims are of {name}, which is no parameter and no data; there are {', '.join(shapes)}.")
+        shape = shapes[name]
         if len(names) != len(shape) or not all(isinstance(one, str) for one in names):
             raise InputError(f"dims of {name} must be {len(shape)} names, of its shape {shape}, got {names!r}.")
         for one, size in zip(names, shape, strict=True):

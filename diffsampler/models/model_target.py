@@ -13,6 +13,7 @@ from diffsampler.models.data import Data, as_data
 from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.observations import dims_of_terms
 from diffsampler.models.parameters import Parameter
 from diffsampler.target import check_log_z
 
@@ -35,7 +36,8 @@ class ModelTarget(NamedTarget):
         log_likelihood: beside `prior`, what the data say: with shape (B), or (B, N) or more, a term for each
             observation, which are summed. Beside `log_joint`, these terms alone, for model comparison.
         batched: False for functions of the values of one draw, without B; they are mapped over draws by `torch.vmap`.
-        dims: for tables and ArviZ, the names of a parameter's dimensions, by its name.
+        dims: for tables and ArviZ, the names of a parameter's dimensions, by its name; of data too ("data", where these
+            have no names), whose dimensions are those of terms of their shape.
         coords: the labels along a dimension, by its name.
         log_z: the log evidence, where it is known exactly.
 
@@ -86,7 +88,8 @@ class ModelTarget(NamedTarget):
         self.data: Data | None = as_data(data)
         if prior is not None and data is not None and log_likelihood is None:
             raise InputError("ModelTarget has a prior and data, but no log_likelihood that reads them.")
-        check_labels(self.declared, self.dims, self.coords)
+        shapes = {} if self.data is None else self.data.shapes
+        check_labels({**shapes, **{name: each.shape for name, each in found.items()}}, self.dims, self.coords)
         self._try()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class ModelTarget(NamedTarget):
 
     @torch.no_grad()
     def log_likelihoods(self, x: Tensor) -> Tensor | None:
-        """Of each observation, with shape (n, N), for free numbers with shape (n, D); None where it is not known.
+        """Of each observation, with shape (n, *shape), for free numbers with shape (n, D); None where it is not known.
 
         (n, 1) where the likelihood is written as one number.
         """
@@ -128,7 +131,10 @@ class ModelTarget(NamedTarget):
             return None
         with in_float64():
             found = self._asked(self.log_likelihood, self._constrained(x.double())[0])
-        return found.reshape(len(x), -1)
+        return found.reshape(len(x), -1) if found.ndim < 2 else found
+
+    def dims_of_terms(self, shape: tuple[int, ...]) -> list[str] | None:
+        return dims_of_terms(shape, {} if self.data is None else self.data.shapes, self.dims, self.coords)
 
     def fingerprint(self) -> dict[str, Any]:
         """What it is made of, for checkpoints."""

@@ -124,6 +124,60 @@ def test_arviz_reads_it(posterior: Posterior) -> None:
     assert list(frame.columns) == ["mu", "tau", "z[A]", "z[B]"] and len(frame) == 3000
 
 
+def in_blocks(**options: object) -> ModelTarget:
+    """Six numbers, of three schools in two years."""
+    return ModelTarget(
+        prior={"mu": Normal(0.0, 1.0), "effect": Normal(torch.zeros(3), 1.0)},
+        log_likelihood=lambda p, data: Normal(p["mu"][:, None, None] + p["effect"][:, None], 1.0).log_prob(data["y"]),
+        data={"y": torch.arange(6.0).reshape(2, 3), "weight": torch.ones(3)},
+        **options,
+    )
+
+
+LABELS = {"school": ["A", "B", "C"], "year": [2001, 2002]}
+
+
+def test_terms_have_the_dimensions_of_data_or_of_labels_for_them_alone() -> None:
+    for options, expected in (
+        ({}, None),
+        ({"dims": {"y": ["year", "school"]}}, ["year", "school"]),
+        ({"coords": LABELS}, ["year", "school"]),
+        ({"dims": {"effect": "school"}, "coords": LABELS}, None),  # whose labels may be those of another dimension
+        ({"coords": {**LABELS, "month": [1, 2]}}, None),
+    ):
+        target = in_blocks(**options)
+        assert target.dims_of_terms((2, 3)) == expected
+        assert target.log_likelihoods(torch.zeros(5, 4)).shape == (5, 2, 3)
+    with pytest.raises(InputError, match="coords of year must be 2 labels, for y, got 3"):
+        in_blocks(dims={"y": ["year", "school"]}, coords={**LABELS, "year": [1, 2, 3]})
+    with pytest.raises(InputError, match="dims of y must be 2 names"):
+        in_blocks(dims={"y": ["year"]})
+
+
+@pytest.mark.adapters
+def test_dimensions_of_observations_in_arviz() -> None:
+    arviz_stats = pytest.importorskip("arviz_stats")
+    pytest.importorskip("arviz_base")
+    target = in_blocks(dims={"effect": "school", "y": ["year", "school"]}, coords=LABELS)
+    tree = Sampler(target, grid=3).posterior(100, num_samples=1000).to_arviz()
+    assert tree["log_likelihood"]["data"].dims == ("chain", "draw", "year", "school")
+    assert tree["observed_data"]["y"].dims == ("year", "school")
+    assert list(tree["log_likelihood"]["year"].values) == LABELS["year"]
+    assert arviz_stats.loo(tree, pointwise=True).elpd_i.dims == ("year", "school")
+
+
+def test_data_that_are_called_as_a_parameter() -> None:
+    pytest.importorskip("arviz_base")
+    target = ModelTarget(
+        prior={"y": Normal(torch.zeros(3), 1.0)},
+        log_likelihood=lambda p, data: Normal(p["y"].sum(-1, keepdim=True), 1.0).log_prob(data["y"]),
+        data={"y": torch.ones(5)},
+        dims={"y": ["school"]},
+    )
+    with pytest.raises(InputError, match="data y have another shape than parameter y"):
+        Sampler(target, grid=3).posterior(10, num_samples=100).to_arviz()
+
+
 @pytest.mark.adapters
 def test_leave_one_out_by_arviz() -> None:
     arviz_stats = pytest.importorskip("arviz_stats")
