@@ -1,7 +1,10 @@
 """Posteriors: equally weighted draws, expectations, summaries."""
 
+import importlib
 import math
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch.distributions import Normal
@@ -122,6 +125,18 @@ def test_arviz_reads_it(posterior: Posterior) -> None:
     assert list(table.index) == ["mu", "tau", "z[A]", "z[B]"]
     frame = posterior.to_dataframe()
     assert list(frame.columns) == ["mu", "tau", "z[A]", "z[B]"] and len(frame) == 3000
+
+
+@pytest.mark.adapters
+@pytest.mark.parametrize("name", ["plot_dist", "plot_forest", "plot_pair"])
+def test_figures_by_arviz(name: str, posterior: Posterior, tmp_path: Path) -> None:
+    try:
+        arviz_plots = importlib.import_module("arviz_plots")
+    except (ImportError, AttributeError):  # the second of 0.8 with matplotlib 3.11
+        pytest.skip("needs arviz_plots")
+    figure = getattr(arviz_plots, name)(posterior.to_arviz(), var_names=["mu", "tau"], backend="matplotlib")
+    figure.savefig(tmp_path / "figure.png")
+    assert plt.imread(tmp_path / "figure.png").std() > 0.01, "something is drawn"
 
 
 def in_blocks(**options: object) -> ModelTarget:
