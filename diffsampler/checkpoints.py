@@ -63,6 +63,11 @@ def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def was_trained(checkpoint: dict[str, Any]) -> bool:
+    """Whether any step has been made on its weights; files of before say so by their own steps alone."""
+    return bool(checkpoint.get("was_trained", checkpoint["global_step"] > 0))
+
+
 def first_mismatch(error: RuntimeError) -> str:
     """The first difference that torch reports when a state_dict does not fit."""
     lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]

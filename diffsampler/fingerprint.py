@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, TransformedDistribution
+from torch.distributions.utils import lazy_property
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 NUM_SHOWN = 16
@@ -27,8 +28,8 @@ def describe(part: Any) -> str:
     if isinstance(part, Tensor):
         few = part.numel() <= NUM_SHOWN
         return str(part.tolist()) if few else f"{tuple(part.shape)} of sums {_sums(part.detach().double().flatten())}"
-    if isinstance(part, Distribution):  # which keeps things under other names than it takes them
-        kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    if isinstance(part, Distribution):
+        kept = _of_distribution(part)
         return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
     if isinstance(part, type | Callable) and hasattr(part, "__qualname__"):
         return part.__qualname__
@@ -38,6 +39,23 @@ def describe(part: Any) -> str:
         names = inspect.signature(type(part).__init__).parameters
         kept = {name: getattr(part, name) for name in names if name not in LEFT_OUT and hasattr(part, name)}
     return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
+
+
+def _of_distribution(part: Distribution) -> dict[str, Any]:
+    """What tells it from others: what it keeps, perhaps under other names than it takes it, and what it takes.
+
+    torch computes some of what it takes from the rest where it is asked for, and keeps that too, behind what was given:
+    logits of probabilities, precisions of covariances.
+    """
+    taken = [name for name in inspect.signature(type(part).__init__).parameters if name in dir(type(part))]
+    lazy = {name for name in dir(type(part)) if isinstance(inspect.getattr_static(type(part), name), lazy_property)}
+    kept = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    computed = [name for name in kept if name in lazy]
+    for name in computed if not lazy & {*taken} else computed[1:]:
+        del kept[name]
+    if not isinstance(part, TransformedDistribution):  # which is told by its base and transforms
+        kept |= {name: getattr(part, name) for name in taken if name not in lazy}
+    return kept
 
 
 def _sums(values: Tensor) -> str:

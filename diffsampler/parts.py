@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from diffsampler.errors import InputError, check_instance
+from diffsampler.errors import InputError, check_instance, in_one_line
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -34,7 +34,7 @@ def make_part(name: str, part: Part | Callable[..., Part], family: type[Part], g
     made = part.func if isinstance(part, partial) else part
     is_other = isinstance(made, type) and not issubclass(made, family)
     if isinstance(part, nn.Module) or not callable(part) or is_other:
-        given = f"the class {made.__name__}" if is_other else f"{part!r:.80}"
+        given = f"the class {made.__name__}" if is_other else in_one_line(part)[:80]
         raise InputError(f"{name} must be a {family.__name__}, {where}, or what makes one, got {given}.")
     try:
         inspect.signature(part).bind(given)

@@ -28,7 +28,11 @@ RENAMED = {
 def names_meant(name: str, accepted: Collection[str]) -> list[str]:
     """What an old name is called now; else the names that are spelt like it, the nearest first."""
     new = RENAMED.get(name)
-    return [new] if new in accepted else difflib.get_close_matches(name, accepted)
+    if new in accepted:
+        return [new]
+    in_small = {one.lower(): one for one in accepted}
+    near = difflib.get_close_matches(name, accepted)
+    return near or [in_small[one] for one in difflib.get_close_matches(name.lower(), in_small)]
 
 
 def knows_old_names(function: Function) -> Function:

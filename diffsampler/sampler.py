@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffsampler.assembly import assemble, check_score, check_target, density_of
 from diffsampler.baseline import Annealed
-from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint
+from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint, was_trained
 from diffsampler.contracts import check_periodic
 from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
 from diffsampler.counted import CountedTarget, NetworkCounter
@@ -80,7 +80,7 @@ class Sampler(nn.Module):
         counter: the same, counted.
         grid: the time grid.
         recipe: where parts and training come from that nobody has chosen.
-        was_trained: whether any step has been made on this object.
+        was_trained: whether any step has been made on its weights, those of a file included.
 
     Example:
         >>> from targets import Gaussian
@@ -475,6 +475,7 @@ class Sampler(nn.Module):
         self.counter.num_evaluations = checkpoint["num_target_evaluations"]
         self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
         self.network_counter.num_evaluations = checkpoint.get("num_network_evaluations", 0)
+        self.was_trained = was_trained(checkpoint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code."""
@@ -484,6 +485,7 @@ class Sampler(nn.Module):
             "num_target_evaluations": self.counter.num_evaluations,
             "num_invalid_evaluations": self.counter.num_invalid,
             "num_network_evaluations": self.network_counter.num_evaluations,
+            "was_trained": self.was_trained,
             **WITHOUT_TRAINING,
         }
         write_atomically(path, lambda file: torch.save(content, file))
@@ -500,6 +502,8 @@ class Sampler(nn.Module):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or of another target or other parts.
         """
+        if isinstance(path, Target):
+            raise InputError("path comes before target: write Sampler.load(path, target).")
         sampler = cls(target, **parts)
         sampler.load_checkpoint(path)
         return sampler

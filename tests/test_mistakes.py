@@ -31,6 +31,7 @@ from diffsampler.losses import (
     Stages,
     TrajectoryBalance,
 )
+from diffsampler.models import ModelTarget, real
 from diffsampler.networks import FourierFlow, FourierMLP, LangevinControl
 from diffsampler.priors import GaussianMixturePrior
 from diffsampler.processes import AnnealedLangevin, Bridge
@@ -120,6 +121,10 @@ def test_no_training_at_all_is_refused(name: str) -> None:
         trainer.fit(SamplerModule(Sampler(Expensive(), grid=3)), TrajectoryCounts(16, 5, 40))
 
 
+# torch shows a module with data in several lines.
+MODEL = ModelTarget(lambda p, data: -(p["mu"] - data["y"]).square(), {"mu": real()}, {"y": [1.0]})
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -130,7 +135,12 @@ def test_no_training_at_all_is_refused(name: str) -> None:
             "control FourierMLP must return shape (*, 2), or twice that with widths, for states of shape (*, 2)",
         ),
         (lambda: fit(Sampler(Gaussian([0.0])), zzz=3), "accepted are those of fit, of SamplerModule and of lightning"),
-        (lambda: fit(Gaussian([0.0])), "sampler must be a Sampler"),
+        (lambda: fit(Gaussian([0.0])), "sampler must be a Sampler, got a Target: write fit(Sampler(target))"),
+        (lambda: fit(Sampler(Gaussian([0.0])), MODEL), "write fit(sampler, target=...)"),
+        (lambda: fit(Sampler(Gaussian([0.0])), 20, 0, None, None, MODEL), "write fit(sampler, target=...)"),
+        (lambda: Sampler.load(MODEL, "sampler.pt"), "write Sampler.load(path, target)"),
+        (lambda: Sampler(Gaussian([0.0]), grid=MODEL), "got ModelTarget( (data): y (1,) )."),
+        (lambda: Sampler(Gaussian([0.0]), process=MODEL), "got ModelTarget( (data): y (1,) )."),
         (lambda: assess(Gaussian([0.0])), "sampler must be a Sampler"),
         (lambda: reference(lambda x: -x.square().sum(-1)), "target must be a Target"),
     ],

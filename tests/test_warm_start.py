@@ -8,6 +8,7 @@ import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.baseline import reference
+from diffsampler.behaviours import Alternation, OnPolicy, Replay
 from diffsampler.coordinates import AffineCoordinates, LaplaceCoordinates
 from diffsampler.processes import PinnedBrownian
 from diffsampler.spaces import Particles
@@ -134,6 +135,30 @@ def test_what_is_no_warm_start_is_refused() -> None:
     with pytest.raises(InputError, match=r"fit\(sampler, target=...\) for another target"):
         sampler.target = Gaussian([1.0, 0.0], 1.0)
     assert sampler.target is first
+
+
+def test_points_of_the_density_before_are_not_replayed() -> None:
+    """Neither after a warm start, nor where data change in their place."""
+    first, far = Gaussian([0.0, 0.0], 1.0), Gaussian([50.0, 0.0], 1.0)
+    sampler, inner = Sampler(first, process=PinnedBrownian, grid=5), Replay(replays=3)
+    behaviour = Alternation([inner, OnPolicy()])
+    generator = torch.Generator().manual_seed(0)
+
+    def train(**options: object) -> set[tuple[float, ...]]:
+        """One step, which is one of fresh paths where nothing is kept; all that is kept after it."""
+        fit(sampler, behaviour=behaviour, **{**SHORT, "max_steps": 1}, **options)
+        behaviour.turn = 0
+        return set(map(tuple, inner.buffer.x.tolist()))
+
+    before = train()
+    assert train() == before, "the same density: its points are replayed, no fresh ones kept"
+    after = train(target=far)
+    assert len(after) == 32 and not after & before
+    far.mean.add_(1.0)
+    changed = train()
+    assert len(changed) == 32 and not changed & after
+    other = Sampler(first, process=PinnedBrownian, grid=5)
+    assert not {*map(tuple, inner.paths(other.dynamics, 8, generator, 0.0).x[-1].tolist())} & changed
 
 
 def test_particles_that_differ_are_another_space() -> None:

@@ -23,9 +23,12 @@ class PointBuffer:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = check_count("capacity", capacity)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all points."""
         self._columns: list[Tensor] | None = None
-        self._next = 0
-        self._size = 0
+        self._next = self._size = 0
 
     def __len__(self) -> int:
         return self._size
@@ -72,7 +75,7 @@ class PointBuffer:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
         """Take back what `state_dict` gave, of a buffer of any capacity."""
-        self._columns, self._next, self._size = None, 0, 0
+        self.clear()
         if not state:
             return
         # Densities are kept in float64, in which older checkpoints may not have them.

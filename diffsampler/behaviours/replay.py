@@ -11,15 +11,21 @@ from diffsampler.behaviours.buffer import PointBuffer
 from diffsampler.behaviours.local_search import LocalSearch
 from diffsampler.behaviours.priorities import Priority, UniformPriority
 from diffsampler.behaviours.rollouts import OnPolicy
+from diffsampler.density import Density
 from diffsampler.errors import InputError, check_count
 from diffsampler.paths import Dynamics, Path, evaluate, rollback
+from diffsampler.repeatable import differ
+
+NUM_ASKED = 16
 
 
 class Replay(Behaviour):
     """In turns: paths of another behaviour, whose end points are kept, and paths rolled back from points kept.
 
     With `search`, the end points of every `search_every`-th turn of fresh paths are improved, and it is the improved
-    ones that replay draws from. The buffer is on the device of training and in every checkpoint.
+    ones that replay draws from. The buffer is on the device of training and in every checkpoint. It is emptied where
+    its points are of another density than is trained on now: before a warm start, of other data, or in coordinates that
+    have been found anew since.
 
     References:
         Improved off-policy training of diffusion samplers, Sendera et al., 2024, arXiv:2402.05098, section 4.
@@ -55,9 +61,12 @@ class Replay(Behaviour):
         self.search_every = check_count("search_every", search_every)
         self.turn = 0
         self._state: dict[str, Any] = {}
+        self._density: Density | None = None  # whose points are kept
+        self._is_current = False
 
     def check(self, dynamics: Dynamics) -> None:
         self.source.check(dynamics)
+        self._is_current = False  # data may have changed in their place, and coordinates
 
     def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         kept = self._kept_points(dynamics, n, generator)
@@ -71,13 +80,22 @@ class Replay(Behaviour):
 
     def _kept_points(self, dynamics: Dynamics, n: int, generator: torch.Generator) -> Tensor | None:
         """n of the buffer, with shape (n, D); None if it is the turn of fresh paths."""
-        if self._state:
-            self.buffer.load_state_dict(self._state, dynamics.policy.device)
-            self._state = {}
+        self._empty_of_others(dynamics)
         fresh, self.turn = self.turn % (self.replays + 1) == 0, self.turn + 1
         if fresh or not len(self.buffer):
             return None
         return self.buffer.x[self.buffer.sample(n, self.priority, generator)]
+
+    def _empty_of_others(self, dynamics: Dynamics) -> None:
+        """Forget points of another density, and of this one if it gives other values now than it did then."""
+        density, kept = dynamics.target.density, self.buffer
+        if self._state:
+            kept.load_state_dict(self._state, dynamics.policy.device)
+            self._state = {}
+        elif len(kept) and (density is not self._density or (not self._is_current and _is_outdated(kept, dynamics))):
+            kept.clear()
+            self.turn = 0
+        self._density, self._is_current = density, True
 
     def _fresh_paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
         path = self.source.paths(dynamics, n, generator, progress)
@@ -110,6 +128,15 @@ class Replay(Behaviour):
         self.turn = state["turn"]
         # The device is known when the sampler is.
         self._state = state["buffer"]
+        self.buffer.clear()
         self.source.load_state_dict(state["source"])
         if self.search is not None and state["search"]:
             self.search.load_state_dict(state["search"])
+
+
+@torch.no_grad()
+def _is_outdated(kept: PointBuffer, dynamics: Dynamics) -> bool:
+    """Whether some of the points kept have another density now."""
+    some = slice(None, None, -(-len(kept) // NUM_ASKED))
+    now = dynamics.target.log_prob(kept.x[some]).to(kept.log_prob)
+    return differ(now, kept.log_prob[some], 1e-3, 1e-5)

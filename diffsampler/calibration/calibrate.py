@@ -1,6 +1,5 @@
 """Data from the prior, fits, and where the truth ranks among their draws."""
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from torch.distributions import Distribution
 from diffsampler.assessment import assess_draws
 from diffsampler.calibration.kept import read_fits, write_fits
 from diffsampler.calibration.result import Calibration, OneFit
-from diffsampler.calibration.simulation import Model, first_of, likelihood_of, seed_of, simulated
+from diffsampler.calibration.simulation import Model, first_of, posterior_target, seed_of, simulated
+from diffsampler.calibration.warm_starts import WarmStarts
 from diffsampler.errors import InputError, check_count
 from diffsampler.fingerprint import describe
 from diffsampler.log_z import LogZDifference, LogZEstimate
@@ -26,7 +26,7 @@ from diffsampler.paths import rolled_back_log_weight
 from diffsampler.progress import progress_of
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
-from diffsampler.training.fit import check_options, fit
+from diffsampler.training.fit import check_options
 
 
 def calibrate(
@@ -65,7 +65,8 @@ def calibrate(
         num_samples: weighted draws that these are chosen from.
         max_steps: of each fit, which ends by itself as soon as it may.
         seed: of all noise.
-        file: keeps finished fits as JSON: a calibration that was cut off goes on from there.
+        file: keeps finished fits as JSON, and the sampler that the next one begins from beside it: a calibration that
+            was cut off goes on from there, to what it would have come to. What has failed is tried once more.
         progress_bar: whether to show how far it is.
         options: any other argument of `fit`.
 
@@ -97,22 +98,28 @@ def calibrate(
         **{"max_steps": max_steps, "options": describe(options), "is_exact": log_evidence is not None},
         "first": first_of(model, prior, seed),
     }
-    finished = [] if file is None else read_fits(Path(file), made_of)
-    fits_before = _WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
+    finished, start = ([], None) if file is None else read_fits(Path(file), made_of)
+    fits_before = WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
+    if start is not None and n > len(finished):
+        of_start = simulated(model, prior, seed, start["number"])
+        fits_before.restore(Path(file), start, posterior_target(model, prior, of_start[1]))
     with progress_of("Calibration", n, " fits", progress_bar) as tell:
         for k in range(n):
-            if k >= len(finished) or isinstance(finished[k], str):  # what has failed is tried again
+            is_new = k >= len(finished)
+            if is_new or isinstance(finished[k], str):  # what has failed is tried again
                 try:
                     truth, data = simulated(model, prior, seed, k)
-                    target = ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
-                    sampler, history = fits_before.fit(target, seed_of(seed, k))
+                    target = posterior_target(model, prior, data)
+                    sampler, history = fits_before.fit(target, seed_of(seed, k), k if is_new else None)
                     exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
                     found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
                 except InputError as error:
                     found = str(error)
                 finished[k:] = [found, *finished[k + 1 :]]
                 if file is not None:
-                    write_fits(Path(file), made_of, finished)
+                    fits_before.save(Path(file))
+                    write_fits(Path(file), made_of, finished, fits_before.to_dict())
+                    fits_before.remove_others(Path(file))
             tell(k + 1)
     finished = finished[:n]
     fits = [found for found in finished if isinstance(found, OneFit)]
@@ -120,34 +127,6 @@ def calibrate(
     if not fits:
         raise InputError(f"All {n} fits failed; the first: {failed[0]}")
     return Calibration(fits, failed, num_draws, is_exact=log_evidence is not None)
-
-
-class _WarmStarts:
-    """Fits one target after the other, each from what was learned of an earlier one.
-
-    Arguments:
-        options: of `fit`.
-    """
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        self._start: Sampler | None = None
-        self._has_served = False
-
-    def fit(self, target: ModelTarget, seed: int) -> tuple[Sampler, list[dict[str, Any]]]:
-        """A sampler of the target, and what training said."""
-        if self._start is None:
-            sampler = Sampler(target)
-            history = fit(sampler, seed=seed, **self.options)
-        else:
-            sampler = copy.deepcopy(self._start)
-            history = fit(sampler, seed=seed, target=target, **self.options)
-        is_warm = sampler.coordinates.is_warm
-        # Data far from all others are no start for the next, unless none has been one yet.
-        if is_warm or not self._has_served:
-            self._start = sampler
-        self._has_served = self._has_served or is_warm
-        return sampler, history
 
 
 def _judged(
@@ -200,5 +179,5 @@ def _quantities(target: ModelTarget, x: Tensor) -> dict[str, Tensor]:
     found = {}
     for name, values in values_of(target, x).items():
         found.update(columns_of(name, values, labels_of(target).get(name, [])))
-    found["log-likelihood"] = target.log_likelihoods(x).sum(-1)
+    found["log-likelihood"] = target.log_likelihoods(x).flatten(1).sum(-1)
     return found

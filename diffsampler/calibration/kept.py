@@ -10,14 +10,14 @@ from diffsampler.errors import InputError
 from diffsampler.files import write_atomically
 
 
-def read_fits(path: Path, made_of: dict[str, Any]) -> list[OneFit | str]:
-    """What `write_fits` wrote, none where there is no file; of those that failed, why.
+def read_fits(path: Path, made_of: dict[str, Any]) -> tuple[list[OneFit | str], dict[str, Any] | None]:
+    """What `write_fits` wrote: fits, none where there is no file, of those that failed why; and what starts the next.
 
     Raises:
         InputError: if the file is another thing, or of another calibration.
     """
     if not path.exists():
-        return []
+        return [], None
     try:
         kept = json.loads(path.read_text())
         found = [_fit_from(one) for one in kept["fits"]]
@@ -25,7 +25,7 @@ def read_fits(path: Path, made_of: dict[str, Any]) -> list[OneFit | str]:
         raise InputError(f"{path} holds no calibration: give another file.") from error
     if kept["made_of"] != made_of:
         raise InputError(f"{path} is of another calibration, with {kept['made_of']}: give another file.")
-    return found
+    return found, kept.get("start")
 
 
 def _fit_from(kept: dict[str, Any] | str) -> OneFit | str:
@@ -34,8 +34,8 @@ def _fit_from(kept: dict[str, Any] | str) -> OneFit | str:
     return OneFit(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
 
 
-def write_fits(path: Path, made_of: dict[str, Any], finished: list[OneFit | str]) -> None:
-    """All finished fits, and what tells their calibration apart."""
+def write_fits(path: Path, made_of: dict[str, Any], finished: list[OneFit | str], start: dict[str, Any] | None) -> None:
+    """All finished fits, what tells their calibration apart, and what the next fit begins from."""
     fits = [one if isinstance(one, str) else asdict(one) for one in finished]
-    text = json.dumps({"made_of": made_of, "fits": fits})
+    text = json.dumps({"made_of": made_of, "fits": fits, "start": start})
     write_atomically(path, lambda file: file.write(text.encode()))

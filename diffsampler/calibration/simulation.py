@@ -25,7 +25,10 @@ def simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int
     """Parameters, each with shape (1, *shape), and data that the model makes of them."""
     with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
         torch.manual_seed(seed_of(seed, k, "calibrate data"))
-        truth = {name: each.sample((1,)) for name, each in prior.items()}
+        try:
+            truth = {name: each.sample((1,)) for name, each in prior.items()}
+        except NotImplementedError as error:
+            raise InputError("calibrate draws from the prior: all of its distributions must have sample.") from error
         try:
             found = model(truth)
         except Exception as error:
@@ -56,6 +59,11 @@ def likelihood_of(model: Model) -> Callable[[Values, Any], Tensor]:
     return log_likelihood
 
 
+def posterior_target(model: Model, prior: Mapping[str, Distribution], data: Any) -> ModelTarget:
+    """The posterior of data."""
+    return ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
+
+
 def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> list[float]:
     """What tells models apart: the first data, and their log-likelihood.
 
@@ -63,6 +71,6 @@ def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> list
         InputError: if there are none, which is no matter of one data set among many.
     """
     truth, data = simulated(model, prior, seed, 0)
-    target = ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
+    target = posterior_target(model, prior, data)
     total = sum(float(value.double().sum()) for value in target.observed_data.values())
     return [total, float(target.log_prob(target.free(truth)))]

@@ -135,18 +135,43 @@ def _find(name: Any, family: type) -> Any:
     if not module:
         known = {subclass.__name__: subclass for subclass in _subclasses(family)}
         if name not in known:
-            meant = names_meant(name, known)
-            raise ImportError(f"unknown name {name!r}" + (f", did you mean {' or '.join(meant)}?" if meant else "."))
+            raise ImportError(f"unknown name {name!r}{_did_you_mean(names_meant(name, known))}")
         return known[name]
     try:
         found = import_module(module)
     except Exception as error:
         is_missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-        reason = str(error) if is_missing else f"importing {module} raises {said_by(error)}"
-        raise ImportError(f"cannot use {name!r}: {reason}.") from error
+        reason = f"importing {module} raises {said_by(error)}."
+        if is_missing:
+            rest = name.removeprefix(error.name)
+            reason = f"{error}{_did_you_mean([near + rest for near in _modules_meant(error.name)])}"
+        raise ImportError(f"cannot use {name!r}: {reason}") from error
     if not hasattr(found, last):
-        raise ImportError(f"cannot use {name!r}: there is no {last} in {module}.")
+        known = [each for each, value in vars(found).items() if _can_be_made(value) and issubclass(value, family)]
+        meant = [f"{module}.{near}" for near in names_meant(last, known)]
+        raise ImportError(f"cannot use {name!r}: there is no {last} in {module}{_did_you_mean(meant)}")
     return getattr(found, last)
+
+
+def _did_you_mean(names: list[str]) -> str:
+    """The end of a sentence on a name that is not known."""
+    return f", did you mean {' or '.join(names)}?" if names else "."
+
+
+def _modules_meant(name: str) -> list[str]:
+    """Dotted names of modules that are spelt like one that is not there: beside it, or in the working folder."""
+    package, _, last = name.rpartition(".")
+    folders = getattr(import_module(package), "__path__", []) if package else [Path.cwd()]
+    beside = [path for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir()]
+    known = {path.stem for path in beside if path.suffix == ".py" or path.is_dir()} | (
+        set() if package else {"targets", "diffsampler"}
+    )
+    return [f"{package}.{near}".removeprefix(".") for near in names_meant(last, sorted(known))]
+
+
+def _can_be_made(value: Any) -> bool:
+    """Whether something is a class of which there are objects."""
+    return isinstance(value, type) and not getattr(value, "__abstractmethods__", None)
 
 
 def _accepted(family: type | None) -> str:
@@ -158,8 +183,7 @@ def _accepted(family: type | None) -> str:
     shipped = sorted(
         subclass.__name__
         for subclass in set(_subclasses(family))
-        if (subclass.__module__.startswith(f"{package}.") and not getattr(subclass, "__abstractmethods__", None))
-        or subclass is StanModel
+        if (subclass.__module__.startswith(f"{package}.") and _can_be_made(subclass)) or subclass is StanModel
     )
     example = f"my_file.My{family.__name__}"
     return f" Accepted: {', '.join(shipped)}, or the dotted path of a class of yours, such as {example}."

@@ -104,9 +104,11 @@ class FoundCoordinates(DoubleCoordinates):
             "reference": None if self.reference is None else asdict(self.reference),
             "num_target_evaluations": self.num_target_evaluations,
             "log_prob_then": self._log_prob_then,
+            "is_warm": self.is_warm,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_extra_state` gave."""
         self.num_target_evaluations, self._log_prob_then = state["num_target_evaluations"], state.get("log_prob_then")
+        self.is_warm = state.get("is_warm", False)
         self.reference = None if state.get("reference") is None else LogZEstimate(**state["reference"])

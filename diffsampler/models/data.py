@@ -1,13 +1,14 @@
 """Data of a model, as its functions see them."""
 
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, in_one_line
 
 
 class Data(nn.Module):
@@ -22,17 +23,29 @@ class Data(nn.Module):
         self.is_single = not isinstance(given, Mapping)
         self.names = ["data"] if self.is_single else list(given)
         values = [given] if self.is_single else given.values()
-        for k, (name, value) in enumerate(zip(self.names, values, strict=True)):
-            self.register_buffer(f"number_{k}", _as_tensor(name, value), persistent=False)
+        self.called = ["data"] if self.is_single else [f"data {name}" for name in self.names]
+        for k, (called, value) in enumerate(zip(self.called, values, strict=True)):
+            self.register_buffer(f"number_{k}", _as_tensor(called, value), persistent=False)
 
     @property
     def given(self) -> dict[str, Tensor]:
         """All, by name."""
         return {name: getattr(self, f"number_{k}") for k, name in enumerate(self.names)}
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name."""
+        return {name: tuple(value.shape) for name, value in self.given.items()}
+
     def for_functions(self) -> Tensor | dict[str, Tensor]:
         """What functions get: a dictionary, or the single tensor."""
         return self.given["data"] if self.is_single else self.given
+
+    @property
+    def missing(self) -> str:
+        """Which of the numbers are NaN, in words; "" where none are."""
+        found = zip(self.called, (value.isnan() for value in self.given.values()), strict=True)
+        return "; ".join(_places(called, isnan) for called, isnan in found if isnan.any())
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.given.items())
@@ -43,10 +56,39 @@ def as_data(given: Any) -> Data | None:
     return None if given is None else Data(given)
 
 
-def _as_tensor(name: str, value: Any) -> Tensor:
+def _places(called: str, isnan: Tensor) -> str:
+    """Where a tensor is NaN, in words."""
+    if not isnan.ndim:
+        return f"{called} is NaN"
+    first = ", ".join(map(str, isnan.nonzero()[0].tolist()))
+    return f"{called} is NaN at [{first}] ({int(isnan.sum())} of {isnan.numel()} numbers)"
+
+
+def _as_tensor(called: str, value: Any) -> Tensor:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(
+            f"{called} is a masked array, with {int(value.mask.sum())} of {value.size} numbers missing, and as a "
+            "tensor it would have them back: give those that are there, as in .compressed()."
+        )
     try:
         # By NumPy, which makes float64 of plain numbers; a copy, which the caller does not write into.
         value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"data {name} must be numbers, an array or a tensor, got {type(value).__name__}.") from error
+        raise InputError(f"{called} must be numbers, an array or a tensor, got {_first_of_others(value)}.") from error
     return value.double() if value.is_floating_point() else value
+
+
+def _first_of_others(value: Any) -> str:
+    """What is no number, in words: what was given, or the first such entry of it."""
+    given = type(value).__name__
+    try:
+        entries = np.asarray(value, dtype=object)
+    except ValueError:
+        return f"{given} of rows of different lengths"
+    for place in np.ndindex(entries.shape) if entries.ndim else ():
+        entry = entries[place]
+        if isinstance(entry, list | tuple | np.ndarray):
+            return f"{given} of rows of different lengths"
+        if not isinstance(entry, Number):
+            return f"{given} with {in_one_line(entry)[:80]} at [{', '.join(map(str, place))}]"
+    return given

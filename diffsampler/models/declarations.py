@@ -6,8 +6,9 @@ from typing import Any
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, in_one_line
 from diffsampler.models.parameters import Parameter
+from diffsampler.models.supports import support_of
 
 
 def read_parameters(
@@ -17,20 +18,39 @@ def read_parameters(
     found: dict[str, Parameter] = {}
     for name, prior_of_it in (prior or {}).items():
         if not isinstance(prior_of_it, Distribution):
-            raise InputError(f"prior of {name} must be a torch.distributions object, got {prior_of_it!r}.")
-        with _naming(name):
-            found[name] = Parameter.of(prior_of_it)
+            way = ": where it depends on other parameters, write log_joint" if callable(prior_of_it) else ""
+            raise InputError(
+                f"prior of {name} must be a torch.distributions object, got {in_one_line(prior_of_it)}{way}."
+            )
+        if name not in (parameters or {}):
+            with _naming(name):
+                found[name] = Parameter.of(prior_of_it)
     for name, given in (parameters or {}).items():
         if prior is not None and name not in prior:
             raise InputError(f"prior must be given for all parameters, but {name} has none.")
         with _naming(name):
             one = given if isinstance(given, Parameter) else Parameter(given)
-        if name in found and found[name].shape != one.shape:
-            raise InputError(f"parameter {name} has the shape {one.shape}, its prior {found[name].shape}.")
+            if prior is not None:
+                _check_prior(prior[name], one)
         found[name] = one
+    if prior is not None:
+        found = {name: found[name] for name in prior}
     if not found:
         raise InputError('ModelTarget needs parameters, such as {"mu": real(), "tau": positive()}.')
     return found
+
+
+def _check_prior(prior: Distribution, parameter: Parameter) -> None:
+    """Raise InputError where a prior is of other values than those of a parameter that is given beside it."""
+    shape = tuple(prior.batch_shape + prior.event_shape)
+    if shape != parameter.shape:
+        raise InputError(f"it has the shape {parameter.shape}, its prior {shape}.")
+    try:
+        is_discrete = support_of(prior).is_discrete
+    except (InputError, NotImplementedError):  # which is why the parameter is given
+        return
+    if is_discrete:
+        Parameter.of(prior)
 
 
 class _naming:
@@ -47,13 +67,13 @@ class _naming:
 
 
 def check_labels(
-    declared: Mapping[str, Parameter], dims: Mapping[str, list[str]], coords: Mapping[str, list[Any]]
+    shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, list[str]], coords: Mapping[str, list[Any]]
 ) -> None:
-    """Raise InputError where names of dimensions, or labels along them, do not fit the parameters."""
+    """Raise InputError where names of dimensions, or labels along them, do not fit the parameters and data."""
     for name, names in dims.items():
-        if name not in declared:
-            raise InputError(f"dims are of {name}, which is no parameter; there are {', '.join(declared)}.")
-        shape = declared[name].shape
+        if name not in shapes:
+            raise InputError(f"dims are of {name}, which is no parameter and no data; there are {', '.join(shapes)}.")
+        shape = shapes[name]
         if len(names) != len(shape) or not all(isinstance(one, str) for one in names):
             raise InputError(f"dims of {name} must be {len(shape)} names, of its shape {shape}, got {names!r}.")
         for one, size in zip(names, shape, strict=True):

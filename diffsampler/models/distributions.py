@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MixtureSameFamily
 from torch.distributions.transforms import Transform
 
 _defaults = threading.RLock()  # what is changed is torch's own, of all threads
@@ -49,4 +49,7 @@ def _doubled(given: Any) -> Any:
         given.__dict__.update({name: _doubled(value) for name, value in vars(given).items()})
         if isinstance(given, Distribution):
             given._validate_args = False
+        if isinstance(given, MixtureSameFamily) and given.mixture_distribution.batch_shape != given.batch_shape:
+            # Of one mixture for many, torch draws nothing.
+            given._mixture_distribution = given.mixture_distribution.expand(given.batch_shape)
     return given

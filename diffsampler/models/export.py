@@ -39,12 +39,17 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
     dims, coords = {}, {}
     if isinstance(target, NamedTarget):
         dims, coords = dict(target.dims), dict(target.coords)
+        _check_names(values, target)
+        terms = target.log_likelihoods(x)
+        if isinstance(terms, Tensor):
+            name = "data" if "data" not in values else "log_likelihood"
+            if names := target.dims_of_terms(tuple(terms.shape[1:])):
+                dims[name] = names
+            terms = {name: terms}
         if taken := RESERVED & {*values, *(one for names in dims.values() for one in names)}:
             raise InputError(f"ArviZ has dimensions called {' and '.join(sorted(taken))} already: name them otherwise.")
-        terms = target.log_likelihoods(x)
         if terms is not None:
-            by_name = {"data": terms} if isinstance(terms, Tensor) else terms
-            groups["log_likelihood"] = {name: _chain(value) for name, value in by_name.items()}
+            groups["log_likelihood"] = {name: _chain(value) for name, value in terms.items()}
         if observed := target.observed_data:
             groups["observed_data"] = {name: torch.as_tensor(value).cpu().numpy() for name, value in observed.items()}
     evidence = {"log_evidence": estimate.log_z, "log_evidence_low": estimate.low, "log_evidence_high": estimate.high}
@@ -63,6 +68,16 @@ def to_dataframe(target: Target, values: Values) -> Any:
         flat = value.reshape(len(value), -1).cpu().numpy()
         columns |= dict(zip(entries(name, tuple(value.shape[1:]), labels.get(name, [])), flat.T, strict=True))
     return pandas.DataFrame(columns)
+
+
+def _check_names(values: Values, target: NamedTarget) -> None:
+    """Raise InputError where data are called as a parameter whose dimensions have names: ArviZ has one list of them."""
+    for name in values.keys() & target.observed_data.keys() & target.dims.keys():
+        if tuple(values[name].shape[1:]) != tuple(target.observed_data[name].shape):
+            raise InputError(
+                f"data {name} have another shape than parameter {name}, whose dims ArviZ would give to both: call one "
+                "of them otherwise."
+            )
 
 
 def _chain(value: Tensor) -> Any:

@@ -13,6 +13,7 @@ from diffsampler.models.data import Data, as_data
 from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.observations import dims_of_terms
 from diffsampler.models.parameters import Parameter
 from diffsampler.target import check_log_z
 
@@ -35,7 +36,8 @@ class ModelTarget(NamedTarget):
         log_likelihood: beside `prior`, what the data say: with shape (B), or (B, N) or more, a term for each
             observation, which are summed. Beside `log_joint`, these terms alone, for model comparison.
         batched: False for functions of the values of one draw, without B; they are mapped over draws by `torch.vmap`.
-        dims: for tables and ArviZ, the names of a parameter's dimensions, by its name.
+        dims: for tables and ArviZ, the names of a parameter's dimensions, by its name; of data too ("data", where these
+            have no names), whose dimensions are those of terms of their shape.
         coords: the labels along a dimension, by its name.
         log_z: the log evidence, where it is known exactly.
 
@@ -86,7 +88,8 @@ class ModelTarget(NamedTarget):
         self.data: Data | None = as_data(data)
         if prior is not None and data is not None and log_likelihood is None:
             raise InputError("ModelTarget has a prior and data, but no log_likelihood that reads them.")
-        check_labels(self.declared, self.dims, self.coords)
+        shapes = {} if self.data is None else self.data.shapes
+        check_labels({**shapes, **{name: each.shape for name, each in found.items()}}, self.dims, self.coords)
         self._try()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class ModelTarget(NamedTarget):
 
     @torch.no_grad()
     def log_likelihoods(self, x: Tensor) -> Tensor | None:
-        """Of each observation, with shape (n, N), for free numbers with shape (n, D); None where it is not known.
+        """Of each observation, with shape (n, *shape), for free numbers with shape (n, D); None where it is not known.
 
         (n, 1) where the likelihood is written as one number.
         """
@@ -128,7 +131,10 @@ class ModelTarget(NamedTarget):
             return None
         with in_float64():
             found = self._asked(self.log_likelihood, self._constrained(x.double())[0])
-        return found.reshape(len(x), -1)
+        return found.reshape(len(x), -1) if found.ndim < 2 else found
+
+    def dims_of_terms(self, shape: tuple[int, ...]) -> list[str] | None:
+        return dims_of_terms(shape, {} if self.data is None else self.data.shapes, self.dims, self.coords)
 
     def fingerprint(self) -> dict[str, Any]:
         """What it is made of, for checkpoints."""
@@ -145,13 +151,16 @@ class ModelTarget(NamedTarget):
         return {} if self.data is None else self.data.given
 
     def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given."""
+        """Draws of the prior as free numbers, float64, with shape (n, D), where the prior is given and has any."""
         if self.prior is None:
             return None
         seed = int(torch.randint(2**62, (), generator=generator, device=getattr(generator, "device", "cpu")))
         with torch.random.fork_rng(), in_float64():  # torch's distributions take no generator
             torch.manual_seed(seed)
-            values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
+            try:
+                values = {name: prior.sample((n,)) for name, prior in self.prior.items()}
+            except NotImplementedError:
+                return None
         inside = torch.stack([self.declared[name].contains(value) for name, value in values.items()]).all(0)
         free = self.free({name: value[inside] for name, value in values.items()})
         return free[free.isfinite().all(-1)]
@@ -209,6 +218,8 @@ class ModelTarget(NamedTarget):
                 f"{tuple(found.shape)}: values come with the draws first, so sum over the other dimensions, as in "
                 ".sum(-1), or say batched=False."
             )
+        if found.isnan().all():
+            self._refuse_missing(f"{function} of {name} is NaN")
         if unread := [key for key in self.declared if key not in read.keys_read and self.prior is None]:
             raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
         alone = self._tried(function, {key: value[:1] for key, value in values.items()})
@@ -222,7 +233,9 @@ class ModelTarget(NamedTarget):
                 f"alone. {way}"
             )
         if self.log_joint is not None and self.log_likelihood is not None:
-            self._asked_once("log_likelihood", lambda: self._asked(self.log_likelihood, values), values)
+            terms = self._asked_once("log_likelihood", lambda: self._asked(self.log_likelihood, values), values)
+            if terms.isnan().any():
+                self._refuse_missing(f"log_likelihood of {name} is NaN")
 
     def _tried(self, function: str, values: Values) -> Tensor:
         return self._asked_once(function, lambda: self._log_joint(values), values)
@@ -237,6 +250,8 @@ class ModelTarget(NamedTarget):
                 f"({', '.join(self.declared)}) nor among the data."
             ) from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if "invalid values" in str(error):
+                self._refuse_missing(f"{function} of {type(self).__name__} fails", error)
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
             data = "" if self.data is None else f"; data {self.data}"
             is_of_shapes = self.batched and "size" in str(error)
@@ -248,6 +263,14 @@ class ModelTarget(NamedTarget):
         if not isinstance(found, Tensor):
             raise InputError(f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}.")
         return found
+
+    def _refuse_missing(self, what: str, error: Exception | None = None) -> None:
+        """Raise InputError where data are NaN, which functions that fail have not left out."""
+        if self.data is not None and (missing := self.data.missing):
+            raise InputError(
+                f"{missing}, and {what}: data must be numbers where they are read. Leave missing observations out, as "
+                "in y[~y.isnan()], or give each a parameter."
+            ) from error
 
 
 class _Read(dict[str, Tensor]):

@@ -39,8 +39,12 @@ class NamedTarget(Target):
     def log_likelihoods(self, x: Tensor) -> Tensor | Values | None:
         """Of each observation, for free numbers with shape (n, D); None where it is not known.
 
-        By the name of what is observed, each with shape (n, *shape); with shape (n, N) where that has no name.
+        By the name of what is observed, each with shape (n, *shape); a tensor of that shape where it has no name.
         """
+        return None
+
+    def dims_of_terms(self, shape: tuple[int, ...]) -> list[str] | None:
+        """Names of the dimensions of terms of the likelihood that have no name; None where they are not known."""
         return None
 
     @property

@@ -9,6 +9,7 @@ from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_count
 from diffsampler.models.maps import Map, map_onto
+from diffsampler.models.supports import support_of
 from diffsampler.support.declared import ordered_vector
 
 DEPENDENT = 1e-10  # share of a variable's variance, that others do not explain
@@ -60,13 +61,7 @@ class Parameter:
     @classmethod
     def of(cls, prior: Distribution) -> "Parameter":
         """What a distribution is a distribution of."""
-        try:
-            support = prior.support
-        except NotImplementedError as error:
-            raise InputError(f"{type(prior).__name__} says nothing of its support: give parameters too.") from error
-        if support is None:
-            raise InputError(f"{type(prior).__name__} says nothing of its support: give parameters too.")
-        return cls(support, prior.batch_shape + prior.event_shape)
+        return cls(support_of(prior), prior.batch_shape + prior.event_shape)
 
     def constrain(self, free: Tensor) -> tuple[Tensor, Tensor]:
         """Values, with shape (*, shape), and the log of the Jacobian, with shape (*), for shape (*, num_free)."""

@@ -88,6 +88,9 @@ def fit(
     Raises:
         InputError: if the parts do not fit together, the target is unusable, or training diverges.
     """
+    where = [name for name, value in locals().items() if name != "target" and isinstance(value, Target)]
+    if where:  # by its place, mostly
+        raise InputError(_way_of_a_target(where[0]))
     silence_lightning()
     check_instance("sampler", sampler, Sampler, "Sampler(target)")
     check_options(options)
@@ -150,6 +153,13 @@ def _what_is_reused(sampler: Sampler) -> str:
     if sampler.coordinates.is_warm:
         return f"{learned}; place, scale and reference were found anew from those of the target before."
     return f"{learned}; place, scale and reference were searched from nothing, as at a first time."
+
+
+def _way_of_a_target(name: str) -> str:
+    """What to write instead, for who gives a target as another argument."""
+    if name == "sampler":
+        return "sampler must be a Sampler, got a Target: write fit(Sampler(target))."
+    return f"{name} got a Target: write fit(sampler, target=...) for a warm start with another target."
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
+from diffsampler.checkpoints import was_trained
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.losses import Objective
@@ -329,6 +330,7 @@ class SamplerModule(L.LightningModule):
         states = self.gather_rows(self.generator.get_state()[None].to(self.device))
         checkpoint["generators"] = list(states.cpu())
         checkpoint["parts"] = self.sampler.describe()
+        checkpoint["was_trained"] = self.sampler.was_trained
         checkpoint["behaviour"] = self.behaviour.state_dict()
         checkpoint["history"] = self.history
         checkpoint["next_try"] = self.stopping.next_try
@@ -338,6 +340,7 @@ class SamplerModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_resumption(checkpoint, self.sampler, self.trainer)
         self._restored_step, self._restored_generators = checkpoint["global_step"], checkpoint["generators"]
+        self.sampler.was_trained = was_trained(checkpoint)
         self.behaviour.load_state_dict(checkpoint["behaviour"])
         self.history = checkpoint["history"]
         self.stopping.next_try = checkpoint.get("next_try", 0)

@@ -61,7 +61,8 @@ class Stopping:
         if is_early or not half_width(estimate) <= self.tolerance:
             return ""
         verdict = assess_draws(sampler, x, log_weight, estimate, generator).verdict
-        when = ", by the search alone" if sampler.search_cost and not sampler.was_trained else ", before any training"
+        untrained = ", by the search alone" if sampler.search_cost else ", before any training"
+        when = ", before any further training" if sampler.was_trained else untrained
         when = "" if step else when
         if verdict.grade == GRADES[0]:
             return f"log Z is known to +- {self.tolerance:g} and graded trustworthy{when}"

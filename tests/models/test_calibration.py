@@ -12,11 +12,14 @@ import torch
 from scipy.stats import binom
 from torch.distributions import LKJCholesky, MultivariateNormal, Normal
 
-from diffsampler import InputError, calibrate
+from diffsampler import InputError, calibrate, fit
+from diffsampler.behaviours import Replay
 from diffsampler.calibration import Calibration
 from diffsampler.calibration.result import OneFit
 from diffsampler.calibration.uniform import band, p_value
+from diffsampler.losses import TrajectoryBalance
 
+FIT = "diffsampler.calibration.warm_starts.fit"
 PRIOR = {"mu": Normal(0.0, 2.0)}
 SHORT = {"max_steps": 20, "num_samples": 2000, "accelerator": "cpu", "progress_bar": False}
 
@@ -59,16 +62,24 @@ def test_p_values_know_uniform_ranks_from_others() -> None:
     assert p_value(np.rint(99 * generator.beta(2.0, 1.0, 200)).astype(int), 99) < 0.001
 
 
-def test_what_was_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_at(number: int, file: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
+    """A calibration that a fit of it has ended."""
+    fits = iter([fit] * number)
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(FIT, lambda *args, **given: next(fits)(*args, **given))
+        calibrate(five_numbers, PRIOR, n=number + 1, file=file, **options, **SHORT)
+
+
+def test_what_was_finished_is_kept_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "calibration.json"
+    killed_at(1, file, monkeypatch, log_evidence=evidence)
     found = calibrate(five_numbers, PRIOR, n=2, log_evidence=evidence, file=file, **SHORT)
     assert list(found.ranks) == ["mu", "log-likelihood"] and found.is_exact and not found.failed
     assert all(0 <= rank <= 99 for ranks in found.ranks.values() for rank in ranks)
     assert "found anew" in found.fits[1].reused and not found.fits[0].reused
     # 4.4 standard errors have a chance of 1e-5.
     assert all(abs(one.error[0]) < 4.4 / 1.96 * max(one.error[2] - one.error[0], 1e-3) for one in found.fits)
-    module = importlib.import_module("diffsampler.calibration.calibrate")  # by name, as the function is called alike
-    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("a finished fit is made again"))
+    monkeypatch.setattr(FIT, lambda *_, **__: pytest.fail("a finished fit is made again"))
     again = calibrate(five_numbers, PRIOR, n=2, log_evidence=evidence, file=file, **SHORT)
     assert again.fits == found.fits
     assert "intervals hold the exact one in" in str(again) and json.dumps(again.to_dict())
@@ -101,8 +112,7 @@ def test_fits_that_fail_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> list:
         raise InputError("the density is zero everywhere.")
 
-    # By name: the package has a function that is called like the module.
-    monkeypatch.setattr(importlib.import_module("diffsampler.calibration.calibrate"), "fit", fails)
+    monkeypatch.setattr(FIT, fails)
     with pytest.raises(InputError, match="All 3 fits failed; the first: the density is zero everywhere"):
         calibrate(five_numbers, PRIOR, n=3, **SHORT)
 
@@ -136,13 +146,29 @@ def test_numbers_that_never_vary_have_uniform_ranks() -> None:
 
 
 def test_another_model_is_another_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # By name: the package has a function that is called like the module.
     module, file = importlib.import_module("diffsampler.calibration.calibrate"), tmp_path / "calibration.json"
     monkeypatch.setattr(module, "_judged", lambda *_: one_fit(3))
-    monkeypatch.setattr(module, "fit", lambda *_, **__: [])
+    monkeypatch.setattr(FIT, lambda *_, **__: [])
     calibrate(five_numbers, PRIOR, n=2, file=file, **SHORT)
     for model, more in ((lambda p: Normal(five_numbers(p).loc, 1.5), {}), (five_numbers, {"log_evidence": evidence})):
         with pytest.raises(InputError, match="is of another calibration"):
             calibrate(model, PRIOR, n=2, file=file, **more, **SHORT)
+
+
+@pytest.mark.slow
+def test_calibrations_that_go_on_come_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "calibration.json"
+    trained = {"loss": TrajectoryBalance(), "behaviour": Replay(), "tolerance": 0.0}
+    killed_at(2, file, monkeypatch, **trained)
+    found = calibrate(five_numbers, PRIOR, n=4, file=file, **trained, **SHORT)
+    again = calibrate(five_numbers, PRIOR, n=4, **trained, **SHORT)
+    assert found.fits == again.fits
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.json", "calibration.json.start_3.pt"]
+    (tmp_path / "calibration.json.start_3.pt").unlink()
+    with pytest.warns(UserWarning, match="next fit of the calibration begins from nothing"):
+        found = calibrate(five_numbers, PRIOR, n=5, file=file, **trained, **SHORT)
+    assert found.fits[3].reused and not found.fits[4].reused
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
-from torch.distributions import HalfNormal, Normal
+from torch.distributions import Beta, Categorical, HalfNormal, MixtureSameFamily, MultivariateNormal, Normal
 
 from diffsampler import InputError, Sampler, fit
 from diffsampler.cli import main
 from diffsampler.models import ModelTarget
+from diffsampler.training.data import TrajectoryCounts
+from diffsampler.training.module import SamplerModule
 from targets import Gaussian
 
 MODEL = """
@@ -48,6 +51,50 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
             Sampler.load(file, other)
     with pytest.raises(InputError, match="checkpoint file"):
         Sampler.load(tmp_path / "nowhere.pt", model([0.1, 0.5]))
+
+
+def test_priors_are_told_apart_and_know_themselves_again(tmp_path: Path) -> None:
+    """By all that they are made of, and by nothing that torch computes of it later."""
+
+    def target(rate: float = 3.0, is_used: bool = False) -> ModelTarget:
+        components = Beta(torch.tensor([1.0, 2.0]), torch.tensor([rate, 2.0]))
+        prior = {
+            "share": MixtureSameFamily(Categorical(logits=torch.tensor([0.0, 1.0])), components),
+            "mu": MultivariateNormal(torch.zeros(2), torch.eye(2)),
+        }
+        if is_used:
+            assert prior["share"].mean > 0 and prior["mu"].precision_matrix.shape == (2, 2)
+        return ModelTarget(prior=prior)
+
+    sampler, file = Sampler(target(), grid=3), tmp_path / "a.pt"
+    parts = sampler.describe()
+    sampler.save(file)
+    said = "MixtureSameFamily(mixture_distribution=Categorical(logits=[-1.3132"
+    assert said in parts["target"] and "component_distribution=Beta(concentration1=[1.0, 2.0]" in parts["target"]
+    Sampler.load(file, target(is_used=True), grid=3)
+    with pytest.raises(InputError, match=r"made otherwise: target was .*3\.0.*, and is .*4\.0"):
+        Sampler.load(file, target(rate=4.0), grid=3)
+
+
+def test_what_is_loaded_knows_whether_it_was_trained(tmp_path: Path) -> None:
+    """Of files by `save`, and of checkpoints."""
+    target, file = Gaussian(mean=[0.0, 0.0]), tmp_path / "a.pt"
+    options = {"tolerance": 10.0, "num_eval_samples": 100, "batch_size": 16, "accelerator": "cpu"}
+
+    def ended(sampler: Sampler) -> str:
+        """Exact draws stand beside its weights: no step is needed to end."""
+        return fit(sampler, max_steps=5, enable_progress_bar=False, **options)[-1]["ended"]
+
+    sampler = Sampler(target, grid=5)
+    sampler.save(file)
+    assert ended(Sampler.load(file, target, grid=5)).endswith("trustworthy, before any training")
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_steps=2, accelerator="cpu", **quiet)
+    trainer.fit(SamplerModule(sampler), TrajectoryCounts(16, 2, 100))
+    sampler.save(file)
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    for path in (file, tmp_path / "a.ckpt"):
+        assert ended(Sampler.load(path, target, grid=5)).endswith("trustworthy, before any further training")
 
 
 def test_parts_are_named_again_where_they_were_chosen(tmp_path: Path) -> None:

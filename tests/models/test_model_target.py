@@ -11,19 +11,24 @@ from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Categorical,
     Dirichlet,
     Distribution,
+    Gamma,
     HalfCauchy,
+    Independent,
     LKJCholesky,
+    MixtureSameFamily,
     MultivariateNormal,
     Normal,
+    Poisson,
     Uniform,
     Wishart,
     constraints,
 )
 
 from diffsampler import InputError, Sampler, Target, reference
-from diffsampler.models import ModelTarget, covariance, positive, real, unit_interval
+from diffsampler.models import ModelTarget, bounded, covariance, positive, real, unit_interval
 from examples.models import CONJUGATE, LinearRegression, NormalInverseWishart
 
 Y, S = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -38,6 +43,10 @@ def non_centred(p: dict[str, Tensor], data: dict[str, Tensor]) -> Tensor:
 
 def eight_schools(**options: object) -> ModelTarget:
     return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, SCHOOLS, **options)
+
+
+def eight_schools_of(y: object) -> ModelTarget:
+    return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, {"y": y, "s": S})
 
 
 def test_a_joint_density_with_its_jacobian(generator: torch.Generator) -> None:
@@ -119,6 +128,54 @@ def test_priors_alone_have_the_evidence_one() -> None:
     assert abs(estimate.log_z) < 4.5 / 1.96 * (estimate.high - estimate.log_z) < 0.2
 
 
+def mixture_of(components: Distribution) -> MixtureSameFamily:
+    """A quarter of the first, the rest of the second."""
+    return MixtureSameFamily(Categorical(torch.tensor([0.25, 0.75])), components)
+
+
+class Unknown(Distribution):
+    """Of one's own, N(0, 1): no support, no draws."""
+
+    def __init__(self) -> None:
+        super().__init__(validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -0.5 * value.square() - 0.5 * math.log(2 * math.pi)
+
+
+MIXTURES = {
+    "normal": Normal(torch.tensor([-1.0, 2.0]), 1.0),
+    "positive": Gamma(torch.tensor([1.0, 3.0]), 2.0),
+    "in a box": Independent(Uniform(torch.zeros(2, 3), torch.tensor([1.0, 2.0, 3.0])), 1),
+    "vectors": MultivariateNormal(torch.zeros(2, 3), torch.eye(3)),
+    "three at once": Normal(torch.zeros(3, 2), torch.tensor([1.0, 2.0])),
+    "shares": Dirichlet(torch.tensor([[1.0, 1.0, 1.0], [5.0, 1.0, 2.0]])),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_priors_that_are_mixtures(name: str, generator: torch.Generator) -> None:
+    prior = mixture_of(MIXTURES[name])
+    target = ModelTarget(prior={"x": prior})
+    points = target.starting_points(20, generator)
+    values, weight = target.constrain(points)["x"], torch.tensor([0.25, 0.75]).log()
+    event = values.unsqueeze(values.ndim - len(prior.event_shape))
+    terms = torch.logsumexp(MIXTURES[name].log_prob(event) + weight, -1)
+    _, log_det = target.declared["x"].constrain(points)
+    # Numbers of float32, which the target doubles.
+    torch.testing.assert_close(target.log_prob(points), terms.reshape(20, -1).sum(-1) + log_det, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_that_are_given_say_where_priors_are() -> None:
+    prior = {"x": mixture_of(Uniform(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]))), "y": Unknown()}
+    target = ModelTarget(prior=prior, parameters={"y": real(), "x": bounded(0.0, 3.0)})
+    assert list(target.declared) == ["x", "y"] and target.starting_points(5) is None
+    x = target.free({"x": torch.tensor([0.5, 1.5, 2.5]), "y": 0.0})
+    log_det = target.declared["x"].constrain(x[:, :1])[1]
+    density = torch.tensor([0.125, 0.5, 0.375]).log() - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(target.log_prob(x) - log_det, density, check_dtype=False)
+
+
 def misspelled(p: dict[str, Tensor]) -> Tensor:
     return -p["mew"].square()
 
@@ -141,6 +198,24 @@ REFUSED = {
         r"y \(5,\), s \(8,\)",
     ),
     "data that are missing": (lambda: ModelTarget(non_centred, eight_schools().declared, {"y": Y}), "'s'"),
+    "a mixture of pieces with edges": (
+        lambda: ModelTarget(prior={"x": mixture_of(Uniform(torch.tensor([0.0, 1.0]), 3.0))}),
+        r"Parameter x: components .* different supports, with bounds \[0.0, 1.0\]: give parameters too",
+    ),
+    "a mixture of counts": (lambda: ModelTarget(prior={"x": mixture_of(Poisson(torch.ones(2)))}), "discrete"),
+    "a discrete prior of a parameter": (
+        lambda: ModelTarget(prior={"k": Bernoulli(0.3)}, parameters={"k": unit_interval()}),
+        "Parameter k:.*discrete",
+    ),
+    "a prior of another shape": (
+        lambda: ModelTarget(prior={"x": Unknown()}, parameters={"x": real(2)}),
+        r"Parameter x: it has the shape \(2,\), its prior \(\)",
+    ),
+    "a prior that says nothing": (lambda: ModelTarget(prior={"x": Unknown()}), "Parameter x: Unknown says nothing"),
+    "a prior of other parameters": (
+        lambda: ModelTarget(prior={"mu": Normal(0.0, 1.0), "x": lambda p: Normal(p["mu"], 1.0)}),
+        "where it depends on other parameters, write log_joint",
+    ),
     "no numbers": (lambda: ModelTarget(non_centred, eight_schools().declared, {"y": "abc"}), "data y"),
     "a discrete prior": (lambda: ModelTarget(prior={"k": Bernoulli(0.3)}), "Parameter k:.*discrete"),
     "a prior that is none": (lambda: ModelTarget(prior={"k": 3.0}), "prior of k"),
@@ -159,6 +234,29 @@ REFUSED = {
             data=[1.0, 2.0],
         ),
         "Boolean",
+    ),
+    "data that are missing among others": (
+        lambda: eight_schools_of([28.0, math.nan, -3, 7, -1, math.nan, 18, 12]),
+        r"data y is NaN at \[1\] \(2 of 8 numbers\), and log_joint .* Leave missing observations out",
+    ),
+    "a missing number in one's own formula": (
+        lambda: ModelTarget(lambda p, y: -(p["mu"][:, None] - y).square().sum(-1), {"mu": real()}, [[0.0, math.nan]]),
+        r"data is NaN at \[0, 1\] \(1 of 2 numbers\), and log_joint of ModelTarget is NaN: data must be numbers",
+    ),
+    "a missing number in terms for model comparison": (
+        lambda: ModelTarget(
+            lambda p, y: -p["mu"].square(), {"mu": real()}, math.nan, log_likelihood=lambda p, y: p["mu"] - y
+        ),
+        "data is NaN, and log_likelihood",
+    ),
+    "no number among others": (
+        lambda: eight_schools_of([28.0, None]),
+        r"data y must be .*, got list with None at \[1\]",
+    ),
+    "rows of different lengths": (lambda: eight_schools_of([[1.0, 2.0], [3.0]]), "data y .* rows of different lengths"),
+    "a mask, which a tensor has not": (
+        lambda: eight_schools_of(np.ma.masked_array(Y, Y < 0)),
+        "data y is a masked array, with 2 of 8 numbers missing",
     ),
     "data without a likelihood": (lambda: ModelTarget(prior={"mu": Normal(0.0, 1.0)}, data=3.0), "no log_likelihood"),
     "dimensions of no parameter": (lambda: eight_schools(dims={"x": ["a"]}), "dims are of x"),
@@ -202,6 +300,17 @@ def test_data_are_exact_copies() -> None:
     array[:] = 100.0
     assert float(target.log_prob(torch.zeros(1, 1))) == -2.0
     assert len(list(target.parameters())) == 0  # torch's own, of a module without any
+
+
+def test_missing_numbers_that_are_left_out_are_no_mistake() -> None:
+    def log_joint(p: dict[str, Tensor], data: dict[str, Tensor]) -> Tensor:
+        return -p["mu"].square() - (p["mu"][:, None] - data["y"][~data["y"].isnan()]).square().sum(-1)
+
+    target = ModelTarget(log_joint, {"mu": real()}, {"y": [1.0, math.nan]})
+    assert float(target.log_prob(torch.zeros(1, 1))) == -1.0
+    # What fails for another reason says so.
+    with pytest.raises(InputError, match="^log_joint of ModelTarget fails at values of shapes mu .*size"):
+        ModelTarget(lambda p, data: log_joint(p, data) + torch.zeros(3), {"mu": real()}, {"y": [1.0, math.nan]})
 
 
 def test_values_that_are_not_within_are_refused() -> None:

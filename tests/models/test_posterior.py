@@ -1,7 +1,10 @@
 """Posteriors: equally weighted draws, expectations, summaries."""
 
+import importlib
 import math
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch.distributions import Normal
@@ -122,6 +125,72 @@ def test_arviz_reads_it(posterior: Posterior) -> None:
     assert list(table.index) == ["mu", "tau", "z[A]", "z[B]"]
     frame = posterior.to_dataframe()
     assert list(frame.columns) == ["mu", "tau", "z[A]", "z[B]"] and len(frame) == 3000
+
+
+@pytest.mark.adapters
+@pytest.mark.parametrize("name", ["plot_dist", "plot_forest", "plot_pair"])
+def test_figures_by_arviz(name: str, posterior: Posterior, tmp_path: Path) -> None:
+    try:
+        arviz_plots = importlib.import_module("arviz_plots")
+    except (ImportError, AttributeError):  # the second of 0.8 with matplotlib 3.11
+        pytest.skip("needs arviz_plots")
+    figure = getattr(arviz_plots, name)(posterior.to_arviz(), var_names=["mu", "tau"], backend="matplotlib")
+    figure.savefig(tmp_path / "figure.png")
+    assert plt.imread(tmp_path / "figure.png").std() > 0.01, "something is drawn"
+
+
+def in_blocks(**options: object) -> ModelTarget:
+    """Six numbers, of three schools in two years."""
+    return ModelTarget(
+        prior={"mu": Normal(0.0, 1.0), "effect": Normal(torch.zeros(3), 1.0)},
+        log_likelihood=lambda p, data: Normal(p["mu"][:, None, None] + p["effect"][:, None], 1.0).log_prob(data["y"]),
+        data={"y": torch.arange(6.0).reshape(2, 3), "weight": torch.ones(3)},
+        **options,
+    )
+
+
+LABELS = {"school": ["A", "B", "C"], "year": [2001, 2002]}
+
+
+def test_terms_have_the_dimensions_of_data_or_of_labels_for_them_alone() -> None:
+    for options, expected in (
+        ({}, None),
+        ({"dims": {"y": ["year", "school"]}}, ["year", "school"]),
+        ({"coords": LABELS}, ["year", "school"]),
+        ({"dims": {"effect": "school"}, "coords": LABELS}, None),  # whose labels may be those of another dimension
+        ({"coords": {**LABELS, "month": [1, 2]}}, None),
+    ):
+        target = in_blocks(**options)
+        assert target.dims_of_terms((2, 3)) == expected
+        assert target.log_likelihoods(torch.zeros(5, 4)).shape == (5, 2, 3)
+    with pytest.raises(InputError, match="coords of year must be 2 labels, for y, got 3"):
+        in_blocks(dims={"y": ["year", "school"]}, coords={**LABELS, "year": [1, 2, 3]})
+    with pytest.raises(InputError, match="dims of y must be 2 names"):
+        in_blocks(dims={"y": ["year"]})
+
+
+@pytest.mark.adapters
+def test_dimensions_of_observations_in_arviz() -> None:
+    arviz_stats = pytest.importorskip("arviz_stats")
+    pytest.importorskip("arviz_base")
+    target = in_blocks(dims={"effect": "school", "y": ["year", "school"]}, coords=LABELS)
+    tree = Sampler(target, grid=3).posterior(100, num_samples=1000).to_arviz()
+    assert tree["log_likelihood"]["data"].dims == ("chain", "draw", "year", "school")
+    assert tree["observed_data"]["y"].dims == ("year", "school")
+    assert list(tree["log_likelihood"]["year"].values) == LABELS["year"]
+    assert arviz_stats.loo(tree, pointwise=True).elpd_i.dims == ("year", "school")
+
+
+def test_data_that_are_called_as_a_parameter() -> None:
+    pytest.importorskip("arviz_base")
+    target = ModelTarget(
+        prior={"y": Normal(torch.zeros(3), 1.0)},
+        log_likelihood=lambda p, data: Normal(p["y"].sum(-1, keepdim=True), 1.0).log_prob(data["y"]),
+        data={"y": torch.ones(5)},
+        dims={"y": ["school"]},
+    )
+    with pytest.raises(InputError, match="data y have another shape than parameter y"):
+        Sampler(target, grid=3).posterior(10, num_samples=100).to_arviz()
 
 
 @pytest.mark.adapters
