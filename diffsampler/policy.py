@@ -163,7 +163,7 @@ class Policy(nn.Module):
         return (1 - inverse_temperature) * log_prior_side + inverse_temperature * log_prob
 
     def log_z_at(self, x: Tensor) -> Tensor:
-        """The learned log Z, float64, with shape (); in a family that of the densities of states (*, D), with shape (*)."""
+        """The learned log Z, float64, with shape (); in a family that of the density of each state (*, D): (*)."""
         if self.log_z_network is None:
             return self.log_z.double()
         return self.log_z.double() + self.log_z_network(self.process.context_of(x)).double()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,13 @@ from diffsampler.assembly import assemble, check_score, check_target, density_of
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint, was_trained
 from diffsampler.contracts import check_periodic
-from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordinates
+from diffsampler.coordinates import (
+    Coordinates,
+    FamilyCoordinates,
+    FoundCoordinates,
+    MemberCoordinates,
+    SupportCoordinates,
+)
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
@@ -197,19 +204,25 @@ class Sampler(nn.Module):
             raise InputError(f"given is for samplers of a Family; {type(self.target).__name__} is one density.")
         member = self.family.given(context)
         sampler, process = twin(self), self.policy.process
-        coordinates, unit = None, member.context
-        if self.coordinates is not None:
-            coordinates, unit = self.coordinates.given(member.context), self.coordinates.in_units(member.context)
+        coordinates, unit, asked = None, member.context, CountedTarget(member)
+        if isinstance(self.coordinates, FamilyCoordinates):
+            coordinates = MemberCoordinates(self.coordinates, member.context, asked)
+            unit = coordinates.unit
         process = process.given(unit.to(self.device))
         sampler._modules["policy"] = self.policy.with_process(process)
         sampler._given = member, coordinates
         sampler._modules["density"] = density_of(member, coordinates, process).to(self.device)
         sampler.counter = CountedTarget(sampler.density)
-        sampler.counter.num_evaluations = self.counter.num_evaluations
+        sampler.counter.num_evaluations = self.counter.num_evaluations + asked.num_evaluations
         sampler.network_counter = NetworkCounter()
         sampler._respond = respond if self._respond is respond else CompiledResponse()
         sampler._graphed = None if self._graphed is None else GraphedRollout()
         return sampler
+
+    def log_z_curve(self, contexts: Tensor | Sequence[Any], **options: Any) -> Any:
+        """log Z at several contexts of a family: `diffsampler.curves.log_z_curve`, whose options these are."""
+        # That needs matplotlib, and assessments of samplers.
+        return import_module("diffsampler.curves").log_z_curve(self, contexts, **options)
 
     def centred(self, x: Tensor, log_weight: Tensor) -> Tensor:
         """Log-weights of draws, with shapes (n, D) and (n); in a family, less the log of the mean of each context's.
@@ -330,6 +343,7 @@ class Sampler(nn.Module):
             batch_size: draws made at a time; with another one, the same seed gives other draws.
             progress_bar: whether to show how far it is.
         """
+        self._check_is_one_density()
         generator = self._generator(seed, generator)
         check_count("batch_size", batch_size)
         self.check_angles()
@@ -394,6 +408,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if no draw has a usable density, or the method cannot be had.
         """
+        self._check_is_one_density()
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         generator = self._generator(seed, generator)
@@ -430,6 +445,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if x has another shape, or the process walks in momenta too.
         """
+        self._check_is_one_density()
         x = self._checked(x)
         z = self.density.from_user(x)
         state = self.policy.process.lift(z, None)
@@ -522,6 +538,13 @@ class Sampler(nn.Module):
         """n draws and their log importance weights, with shapes (n, D) and (n), made in one batch."""
         state, log_weight = weighted_rollout(self.dynamics, n, generator)
         return self._positions(state), log_weight
+
+    def _check_is_one_density(self) -> None:
+        if self.family is not None:
+            raise InputError(
+                f"{type(self.target).__name__} is a family of densities: say which one, by "
+                f"sampler.given(context), a context being {self.family.context_dim} numbers."
+            )
 
     def _checked(self, x: Tensor) -> Tensor:
         """Points of the target."""

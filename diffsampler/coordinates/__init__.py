@@ -6,6 +6,8 @@ from diffsampler.coordinates.bonds import chiral_atoms, z_matrix_from_bonds
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.internal import InternalCoordinates
 from diffsampler.coordinates.mean_free import MeanFreeCoordinates
+from diffsampler.coordinates.of_family import FamilyCoordinates
+from diffsampler.coordinates.of_member import MemberCoordinates
 from diffsampler.coordinates.on_space import SpaceCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
@@ -16,10 +18,12 @@ __all__ = [
     "AffineCoordinates",
     "Coordinates",
     "DensityInCoordinates",
+    "FamilyCoordinates",
     "FoundCoordinates",
     "InternalCoordinates",
     "LaplaceCoordinates",
     "MeanFreeCoordinates",
+    "MemberCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SpaceCoordinates",

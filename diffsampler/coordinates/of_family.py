@@ -1,9 +1,9 @@
 """Coordinates of a family: where each member is, found by searches at a few contexts."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,12 +11,13 @@ from torch import Tensor
 from diffsampler.baseline import Replicates, reference
 from diffsampler.baseline.conditional_map import ConditionalMap, fit_conditional_map
 from diffsampler.baseline.proposal import Proposal
-from diffsampler.coordinates.base import DoubleCoordinates
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import check_count
 from diffsampler.families import Family, Joint
+from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.log_z.resampling import systematic
 from diffsampler.streams import new_generator
 
 NUM_SEARCHES = 8
@@ -24,6 +25,14 @@ NUM_CANDIDATES = 4096  # contexts among which those searched are far from each o
 NUM_REWEIGHTED, NUM_POOLED = 64, 4000  # contexts between the searched ones; draws of these that are weighed for each
 ENOUGH = 100  # effective draws
 FITTED_TO = 8000
+LEARNED, NUM_REFERRED = 0.8, 2000  # share of a search's draws to learn from; draws of a member by which it is judged
+
+
+class Pool(NamedTuple):
+    """Draws of several densities, with shape (n, D), and the log-density of their mixture there, with shape (n)."""
+
+    x: Tensor
+    log_mixture: Tensor
 
 
 class FamilyCoordinates(FoundCoordinates):
@@ -51,8 +60,10 @@ class FamilyCoordinates(FoundCoordinates):
         spread = contexts.std(0)
         self.register_buffer("context_loc", contexts.mean(0))
         self.register_buffer("context_scale", torch.where(spread > 0, spread, 1.0))
+        self.register_buffer("pool", torch.zeros(NUM_POOLED, self.family.dim).double())
+        self.register_buffer("log_mixture", torch.zeros(NUM_POOLED).double())
         self.bend: ConditionalMap | None = None
-        self._is_found = False
+        self._is_found, self._pool_error, self._unseen = False, 0.0, 0.0
 
     @property
     def family(self) -> Family:
@@ -66,10 +77,6 @@ class FamilyCoordinates(FoundCoordinates):
     def in_units(self, context: Tensor) -> Tensor:
         """Contexts in the units of states, with shape (*, C)."""
         return (context - self.context_loc) / self.context_scale
-
-    def given(self, context: Tensor) -> "MemberCoordinates":
-        """Those of one member, with shape (C)."""
-        return MemberCoordinates(self, self.in_units(context.to(self.context_loc)))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         state, unit = self._split(z.double())
@@ -138,7 +145,13 @@ class FamilyCoordinates(FoundCoordinates):
             )
             counter.num_evaluations += one.num_evaluations
             counter.num_invalid += one.num_invalid
-        x, context = self._between(counter, found, searched, generator)
+        learned, held_out = zip(*(one.split(LEARNED, generator) for one in found), strict=True)
+        pool = self._pool(counter, held_out, searched, generator)
+        self.pool.copy_(pool.x)
+        self.log_mixture.copy_(pool.log_mixture)
+        self._pool_error = max(0.5 * (one.estimate.high - one.estimate.low) for one in found)
+        self._unseen = max(one.estimate.unseen for one in found)
+        x, context = self._between(counter, learned, searched, generator)
         return x, context, found[-1]
 
     def spread_contexts(self, n: int, generator: torch.Generator) -> Tensor:
@@ -157,33 +170,56 @@ class FamilyCoordinates(FoundCoordinates):
         distance = ((searched[: len(found)] - context) / self.context_scale).norm(dim=-1)
         return found[int(distance.argmin())].prior
 
-    def _between(
-        self, counter: CountedTarget, found: list[Replicates], searched: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Draws of the searched contexts, and of others for which these are near enough: (n, D) and (n, C).
+    def _pool(
+        self, counter: CountedTarget, found: Sequence[Replicates], searched: Tensor, generator: torch.Generator
+    ) -> "Pool":
+        """Draws of all searched contexts, with their density.
 
         References:
             Statistically optimal analysis of samples from multiple equilibrium states, Shirts & Chodera, 2008,
                 arXiv:0801.1426: draws of all states together, as draws of their mixture.
         """
-        each = NUM_POOLED // len(found)
-        pooled = torch.cat([one.resampled(each, generator) for one in found])
-        log_z = torch.tensor([one.estimate.log_z for one in found], dtype=pooled.dtype, device=pooled.device)
-        log_mixture = torch.stack([self._log_prob(counter, pooled, context) for context in searched])
-        log_mixture = (log_mixture - log_z.unsqueeze(1)).logsumexp(0)
-        others = self.family.sample_contexts(NUM_REWEIGHTED, generator).to(pooled)
+        x = torch.cat([one.resampled(NUM_POOLED // len(found), generator) for one in found])
+        log_z = torch.tensor([one.estimate.log_z for one in found], dtype=x.dtype, device=x.device)
+        log_probs = torch.stack([self._log_prob(counter, x, context) for context in searched])
+        return Pool(x, (log_probs - log_z.unsqueeze(1)).logsumexp(0) - math.log(len(found)))
+
+    def _between(
+        self, counter: CountedTarget, found: Sequence[Replicates], searched: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draws of the searched contexts, and of others for which these are near enough: (n, D) and (n, C)."""
+        pool, num = self._pool(counter, found, searched, generator), len(self.points)
+        others = self.family.sample_contexts(NUM_REWEIGHTED, generator).to(pool.x)
         known = [(context, one.resampled) for context, one in zip(searched, found, strict=True)]
         for context in others:
-            log_weight = self._log_prob(counter, pooled, context) - log_mixture
-            weight = log_weight.softmax(0)
+            weight = (self._log_prob(counter, pool.x, context) - pool.log_mixture).softmax(0)
             if float(1 / weight.square().sum()) > ENOUGH:
-                known.append((context, lambda n, source, weight=weight: pooled[_drawn(weight, n, source)]))
-        num = len(self.points)
+                known.append((context, lambda n, source, weight=weight: pool.x[_drawn(weight, n, source)]))
         sizes = [num // len(known) + (k < num % len(known)) for k in range(len(known))]
         x = torch.cat([draw(size, generator) for (_, draw), size in zip(known, sizes, strict=True)])
         context = torch.cat([context.expand(size, -1) for (context, _), size in zip(known, sizes, strict=True)])
         order = torch.randperm(num, generator=generator, device=x.device)
         return x[order], context[order]
+
+    @torch.no_grad()
+    def refer(self, counter: CountedTarget) -> tuple[LogZEstimate, Tensor] | None:
+        """What held-out draws of the searches say of one member, and draws of it; None where they are too far.
+
+        Arguments:
+            counter: the member, in its own coordinates.
+        """
+        if not self.pool.any():
+            return None
+        log_weight = counter.log_prob(self.pool)
+        log_weight = torch.where(log_weight < math.inf, log_weight, -math.inf) - self.log_mixture
+        if not float(1 / log_weight.softmax(0).square().sum()) > ENOUGH:
+            return None
+        found = estimate_log_z(log_weight, counter.num_evaluations, counter.num_invalid)
+        # The searches' own errors, which all of the pool shares.
+        low, high = (math.hypot(end - found.log_z, self._pool_error) for end in (found.low, found.high))
+        estimate = replace(found, low=found.log_z - low, high=found.log_z + high, unseen=self._unseen)
+        rows = systematic(log_weight, NUM_REFERRED, torch.Generator(self.pool.device).manual_seed(0))
+        return estimate, self.pool[rows]
 
     @staticmethod
     def _log_prob(counter: CountedTarget, x: Tensor, context: Tensor) -> Tensor:
@@ -194,39 +230,18 @@ class FamilyCoordinates(FoundCoordinates):
         return {
             **super().get_extra_state(),
             "is_found": self._is_found,
+            "of_pool": (self._pool_error, self._unseen),
             "bend": None if self.bend is None else asdict(self.bend),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
         self._is_found = state["is_found"]
+        self._pool_error, self._unseen = state["of_pool"]
         self.bend = None if state["bend"] is None else ConditionalMap.from_dict(**state["bend"])
 
     def _split(self, pairs: Tensor) -> tuple[Tensor, ...]:
         return pairs.split([self.family.dim, self.family.context_dim], -1)
-
-
-class MemberCoordinates(DoubleCoordinates):
-    """Those of a family, for one context.
-
-    Arguments:
-        of_family: of all.
-        unit: the context, in the units of states, with shape (C).
-    """
-
-    def __init__(self, of_family: FamilyCoordinates, unit: Tensor) -> None:
-        super().__init__(of_family.family.dim)
-        self._of_family = (of_family,)
-        self.register_buffer("unit", unit, persistent=False)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self._of_family[0].forward_given(z.double(), self._unit_of(z))
-
-    def inverse(self, x: Tensor) -> Tensor:
-        return self._of_family[0].inverse_given(x.double(), self._unit_of(x))
-
-    def _unit_of(self, x: Tensor) -> Tensor:
-        return self.unit.expand(*x.shape[:-1], -1)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,5 +1,19 @@
 """Families of densities, one for each context: what one sampler learns at once."""
 
+from diffsampler.families.amortised import Amortised
+from diffsampler.families.coupled import Coupled
 from diffsampler.families.family import Family, Joint, Member, read_context, walked_on
+from diffsampler.families.scalarised import Scalarised
+from diffsampler.families.tempered import Tempered
 
-__all__ = ["Family", "Joint", "Member", "read_context", "walked_on"]
+__all__ = [
+    "Amortised",
+    "Coupled",
+    "Family",
+    "Joint",
+    "Member",
+    "Scalarised",
+    "Tempered",
+    "read_context",
+    "walked_on",
+]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.target import Target
+from diffsampler.target import Target, space_of, support_of
 
 
 class Family(Target):
@@ -141,3 +141,16 @@ def read_context(family: Family, context: Tensor | Sequence[float] | float) -> T
     if len(found) != family.context_dim or not found.isfinite().all():
         raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
     return found
+
+
+def check_on_reals(name: str, target: Target) -> None:
+    """Raise InputError unless a target's coordinates go anywhere in R^D, as those of families must, so far."""
+    if not isinstance(target, Target):
+        raise InputError(f"{name} is made of targets, got {type(target).__name__}.")
+    if support_of(target) is not None or not space_of(target).is_euclidean or target.coordinates is not None:
+        raise InputError(
+            f"{name} is for densities on all of R^D, but {type(target).__name__} declares a support, a space or "
+            "coordinates: write its log_prob in coordinates that go anywhere, as FunctionTarget."
+        )
+    if space_of(target).dim != target.dim:
+        raise InputError(f"{name} is for densities on all of R^D, but {type(target).__name__} has no place of its own.")

@@ -1,0 +1,52 @@
+"""Coordinates of one member of a family."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from diffsampler.baseline import Replicates
+from diffsampler.coordinates.found import FoundCoordinates
+from diffsampler.coordinates.of_family import FamilyCoordinates
+from diffsampler.counted import CountedTarget
+from diffsampler.errors import InputError
+
+
+class MemberCoordinates(FoundCoordinates):
+    """Those of a family, for one context; with what its searches say of this member.
+
+    Arguments:
+        of_family: of all.
+        context: with shape (C).
+        counter: the member, in its own coordinates.
+    """
+
+    def __init__(self, of_family: FamilyCoordinates, context: Tensor, counter: CountedTarget) -> None:
+        super().__init__(of_family.family.dim)
+        self._of_family = (of_family,)
+        self.register_buffer("unit", of_family.in_units(context.to(of_family.context_loc)), persistent=False)
+        found = of_family.refer(counter)
+        self.reference = None if found is None else found[0]
+        points = of_family.points[:0, : self.dim] if found is None else found[1]
+        self.register_buffer("points", points, persistent=False)
+
+    @property
+    def num_held_out(self) -> int:
+        return len(self.points)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._of_family[0].forward_given(z.double(), self._unit_of(z))
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self._of_family[0].inverse_given(x.double(), self._unit_of(x))
+
+    def search(
+        self,
+        counter: CountedTarget,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        max_evaluations: int | None = None,
+    ) -> Replicates:
+        raise InputError("One member of a family is not searched by itself: search that of all.")
+
+    def _unit_of(self, x: Tensor) -> Tensor:
+        return self.unit.expand(*x.shape[:-1], -1)

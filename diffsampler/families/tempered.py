@@ -1,0 +1,59 @@
+"""One density at all temperatures."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_positive
+from diffsampler.families.family import Family, check_on_reals
+from diffsampler.target import Target
+
+
+class Tempered(Family):
+    """R(x)^beta, with log beta for a context: one training gives free energy, energy and heat capacity at any beta.
+
+    d log Z / d beta is minus the mean energy, for the energy -log R; beta^2 times its variance is the heat capacity.
+
+    Arguments:
+        target: the density at beta = 1, on R^D.
+        low, high: of beta; log beta is trained on uniformly between their logarithms.
+
+    Example:
+        >>> from targets import Gaussian
+        >>> family = Tempered(Gaussian(mean=[0.0], covariance=1.0))
+        >>> float(family.given(math.log(2.0)).log_prob(torch.ones(1, 1)))
+        -1.0
+    """
+
+    context_names = ("log beta",)
+
+    def __init__(self, target: Target, low: float = 0.1, high: float = 2.0) -> None:
+        check_on_reals(type(self).__name__, target)
+        super().__init__(target.dim, 1)
+        self.target = target
+        self.low, self.high = check_positive("low", low), check_positive("high", high)
+        if not self.low < self.high:
+            raise InputError(f"low must be below high, got {low} and {high}.")
+        self.differentiable = target.differentiable
+        self.plot_range, self.plot_coordinates = target.plot_range, target.plot_coordinates
+
+    def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+        return _times(context[..., 0].exp(), self.target.log_prob(x))
+
+    def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob, score = self.target.log_prob_and_score(x)
+        beta = context[..., 0].exp()
+        return _times(beta, log_prob), beta.unsqueeze(-1) * score
+
+    def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        uniform = torch.rand(n, 1, generator=generator, device=None if generator is None else generator.device)
+        return math.log(self.low) + (math.log(self.high) - math.log(self.low)) * uniform
+
+    def log_z_at(self, context: Tensor) -> float | None:
+        return self.target.log_z if float(context[0]) == 0 else None
+
+
+def _times(beta: Tensor, log_prob: Tensor) -> Tensor:
+    """-inf where the density is zero."""
+    return torch.where(log_prob.isneginf(), log_prob, beta * log_prob)
