@@ -9,6 +9,7 @@ import torch
 from diffsampler.contracts import check_parts
 from diffsampler.coordinates import (
     Coordinates,
+    FamilyCoordinates,
     MeanFreeCoordinates,
     SpaceCoordinates,
     SupportCoordinates,
@@ -17,14 +18,16 @@ from diffsampler.coordinates import (
 )
 from diffsampler.density import CheckedTarget, Density
 from diffsampler.errors import InputError
+from diffsampler.families import Joint
+from diffsampler.families.contexts import GroupedContexts
 from diffsampler.frames import DensityInCoordinates
 from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import check_initialised, make_part
 from diffsampler.policy import Policy
-from diffsampler.processes import Process
+from diffsampler.processes import Conditional, Process
 from diffsampler.processes.grids import Grid, UniformGrid
 from diffsampler.recipes import Dgfs, Recipe, recipe_for
-from diffsampler.spaces import Particles, Space
+from diffsampler.spaces import Euclidean, Particles, Space
 from diffsampler.streams import fixed_weights
 from diffsampler.target import Target, check_log_z, space_of, support_of
 
@@ -74,7 +77,9 @@ def assemble(
         coordinates = SpaceCoordinates(target)
     space = space_of(target) if coordinates is None else coordinates.space
     with fixed_weights():
-        process = make_part("process", _or(process, usual.process), Process, space)
+        process = _or(process, usual.process)
+        process = _of_all(process, target, coordinates) if isinstance(target, Joint) else process
+        process = make_part("process", process, Process, space)
     if coordinates is None and support_of(target) is not None and process.space.is_euclidean:
         coordinates = SupportCoordinates(target)
     density = density_of(target, coordinates, process)
@@ -84,6 +89,21 @@ def assemble(
     check_score(target, policy)
     grid = _or(grid, usual.grid)
     return Assembly(recipe, coordinates, density, policy, grid if isinstance(grid, Grid) else UniformGrid(grid))
+
+
+def _of_all(
+    process: Process | Callable[[Space], Process], joint: Joint, coordinates: Coordinates | None
+) -> Conditional:
+    """A process of one member's states as one of all members'."""
+    if coordinates is not None and not isinstance(coordinates, FamilyCoordinates):
+        raise InputError(
+            f"coordinates of {type(joint.family).__name__}, a family, must be FamilyCoordinates, or None, got "
+            f"{type(coordinates).__name__}."
+        )
+    family = joint.family
+    of_one = make_part("process", process, Process, Euclidean(family.dim))
+    contexts = GroupedContexts(family) if coordinates is None else GroupedContexts(family, coordinates.in_units)
+    return Conditional(of_one, contexts, family.context_dim)
 
 
 def check_score(target: Target, policy: Policy) -> None:

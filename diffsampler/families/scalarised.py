@@ -53,6 +53,11 @@ class Scalarised(Family):
         self.context_names = tuple(f"preference {k}" for k in range(1, len(targets) + 1))
         self.differentiable = all(target.differentiable for target in targets)
 
+    def fingerprint(self) -> dict[str, object]:
+        """What tells it from others, for checkpoints."""
+        kept = {name: getattr(self, name) for name in ("kind", "temperature", "concentration")}
+        return {"targets": list(self.targets), **kept}
+
     def log_rewards(self, x: Tensor) -> Tensor:
         """log R_k, with shape (*, K), for x with shape (*, D)."""
         return torch.stack([target.log_prob(x) for target in self.targets], -1)

@@ -5,14 +5,11 @@ from functools import partial
 from diffsampler.behaviours import Alternation, OnPolicy, SearchedMembers, SearchedPoints, Succession
 from diffsampler.coordinates.of_family import FamilyCoordinates
 from diffsampler.families import Joint
-from diffsampler.families.contexts import GroupedContexts
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
 from diffsampler.networks import LearnedVariance, PreconditionedMLP
-from diffsampler.processes import Conditional, VariancePreserving
-from diffsampler.processes.base import Process
+from diffsampler.processes import VariancePreserving
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.search_learn_correct import LR, NUM_STEPS, NUM_TRANSITIONS, SHARE_FITTED, WIDTH
-from diffsampler.spaces import Space
 
 
 class FamilyRecipe(Recipe):
@@ -24,17 +21,11 @@ class FamilyRecipe(Recipe):
 
     def parts(self, target: Joint) -> Parts:
         coordinates = FamilyCoordinates(target)
-        contexts = GroupedContexts(target.family, coordinates.in_units)
-        process = partial(_conditional, contexts=contexts, joint=target)
         control = partial(LearnedVariance, network=partial(PreconditionedMLP, width=WIDTH), width=WIDTH)
-        return Parts(process, control, None, NUM_STEPS, coordinates)
+        return Parts(VariancePreserving, control, None, NUM_STEPS, coordinates)
 
     def training(self) -> Training:
         sharpening = Alternation([OnPolicy(), SearchedMembers()])
         behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, 1 - SHARE_FITTED])
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
         return Training(loss, behaviour, LR, tolerance=0.0)
-
-
-def _conditional(space: Space, contexts: GroupedContexts, joint: Joint) -> Process:
-    return Conditional(VariancePreserving(joint.family.dim), contexts, joint.family.context_dim)

@@ -42,7 +42,6 @@ def plot_curve(
     if exact:
         ax.plot(*zip(*exact, strict=True), "x", color=style.BLACK, ms=7, label="exact")
     ax.set(xlabel=name, ylabel="log Z")
-    ax.legend(frameon=False)
     return finish(figure, ax, "log Z of a family")
 
 

@@ -1,0 +1,296 @@
+"""Families of densities: one sampler for all contexts, weights that are exact for each."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import Z_BOUND
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from diffsampler import FunctionTarget, InputError, Sampler, assess, fit
+from diffsampler.baseline.conditional_map import ConditionalMap, fit_conditional_map
+from diffsampler.behaviours import OnPolicy
+from diffsampler.curves import thermodynamics
+from diffsampler.families import Amortised, Coupled, Family, Scalarised, Tempered
+from diffsampler.losses import LogVariance, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.networks import FourierMLP
+from diffsampler.paths import Trajectory, evaluate, rollout
+from diffsampler.processes import VariancePreserving
+from targets import Gaussian, Phi4Hopping
+
+
+class Shifted(Family):
+    """3 N(x; c / 2, (0.4 + 0.2 c_2) I)."""
+
+    context_names = ("place", "width")
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+        variance = 0.4 + 0.2 * context[..., 1]
+        squares = (x - 0.5 * context).square().sum(-1) / variance
+        return -0.5 * squares - (2 * math.pi * variance).log() + math.log(3.0)
+
+    def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(n, 2, generator=generator) + torch.tensor([0.0, 0.5])
+
+    def log_z_at(self, context: Tensor) -> float:
+        return math.log(3.0)
+
+
+def linear_model(dim: int = 2, noise: float = 0.5) -> Amortised:
+    """x ~ N(0, I), data ~ N(x, noise^2)."""
+    return Amortised(
+        Independent(Normal(torch.zeros(dim), 1.0), 1),
+        lambda x: x + noise * torch.randn_like(x),
+        lambda x, data: Independent(Normal(x, noise), 1).log_prob(data),
+    )
+
+
+def log_evidence(data: Tensor, noise: float = 0.5) -> float:
+    return float(Normal(0.0, math.sqrt(1 + noise**2)).log_prob(data.double()).sum())
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Sampler:
+    torch.set_default_dtype(torch.float64)
+    sampler = Sampler(linear_model())
+    fit(sampler, max_steps=60, seed=0, enable_progress_bar=False)
+    return sampler
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 1.7])
+def test_a_tempered_target_is_a_power_of_it(beta: float) -> None:
+    target = FunctionTarget(lambda x: -x.pow(4).sum(-1) + x[..., 0], 3)
+    member, x = Tempered(target, 0.2, 2.0).given(math.log(beta)), torch.randn(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(member.log_prob(x), beta * target.log_prob(x))
+    torch.testing.assert_close(member.score(x), beta * target.score(x))
+
+
+def test_where_a_tempered_density_is_zero_it_stays_zero() -> None:
+    target = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -x[..., 0], -math.inf), 1)
+    assert Tempered(target).given(-3.0).log_prob(torch.tensor([[-1.0]])).isneginf().all()
+
+
+def test_a_coupled_target_is_that_of_its_arguments() -> None:
+    family = Coupled(Phi4Hopping, {"kappa": (0.1, 0.3), "coupling": (0.01, 0.05)}, shape=(2, 3))
+    x = torch.randn(6, 6, dtype=torch.float64)
+    pairs = torch.tensor([[0.1, 0.02], [0.2, 0.03], [0.1, 0.02], [0.3, 0.01], [0.2, 0.03], [0.2, 0.04]]).double()
+    log_prob, score = family.log_prob_and_score(x, pairs)
+    for k, (kappa, coupling) in enumerate(pairs.tolist()):
+        target = Phi4Hopping((2, 3), kappa, coupling)
+        torch.testing.assert_close(log_prob[k], target.log_prob(x[k]))
+        torch.testing.assert_close(score[k], target.score(x[k]))
+    torch.testing.assert_close(family.log_prob(x, pairs), log_prob)
+
+
+@pytest.mark.parametrize("kind", ["sum", "log-linear"])
+def test_preferences_have_closed_forms(kind: str) -> None:
+    """Gaussian rewards: a sum has Z = sum w_k Z_k, a product is a Gaussian of the mean precision."""
+    mean, variance, weight = torch.tensor([-1.0, 2.0]), torch.tensor([0.5, 2.0]), torch.tensor([0.3, 0.7])
+    rewards = [Gaussian(mean=[float(m)], covariance=float(v)) for m, v in zip(mean, variance, strict=True)]
+    family = Scalarised(rewards, kind)
+    x = torch.linspace(-30, 30, 6001, dtype=torch.float64).unsqueeze(-1)
+    log_z = float(family.given(weight).log_prob(x).logsumexp(0)) + math.log(0.01)
+    log_c = torch.tensor([reward.log_z for reward in rewards]) - 0.5 * (2 * math.pi * variance).log()
+    precision, pull = (weight / variance).sum(), (weight * mean / variance).sum()
+    product = (weight * (log_c - 0.5 * mean.square() / variance)).sum() + 0.5 * pull**2 / precision
+    product = product + 0.5 * (2 * math.pi / precision).log()
+    total = (weight.log() + torch.tensor([reward.log_z for reward in rewards])).logsumexp(0)
+    assert log_z == pytest.approx(float(total if kind == "sum" else product), abs=1e-5)
+
+
+def test_preferences_are_on_the_simplex() -> None:
+    family = Scalarised([Gaussian(mean=[0.0], covariance=1.0)] * 3, concentration=0.3)
+    contexts = family.sample_contexts(1000, torch.Generator().manual_seed(0))
+    assert contexts.shape == (1000, 3) and (contexts >= 0).all()
+    torch.testing.assert_close(contexts.sum(-1), torch.ones(1000).double())
+
+
+def bent_map() -> tuple[ConditionalMap, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    context, z = (torch.randn(2000, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    first = context[:, 0] + 0.5 * context[:, 1].square() + (0.4 * context[:, 0]).exp() * z[:, 0]
+    x = torch.stack([first, 0.3 * first.square() - context[:, 1] + 0.2 * z[:, 1]], -1)
+    return fit_conditional_map(x, context), x, context
+
+
+def test_a_map_that_depends_on_the_context_undoes_itself_and_knows_its_determinant() -> None:
+    found, x, context = bent_map()
+    z, log_det = found.inverse(x[:50], context[:50])
+    again, same = found.forward(z, context[:50])
+    torch.testing.assert_close(again, x[:50])
+    torch.testing.assert_close(same, log_det)
+    for k in range(5):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda one, k=k: found.forward(one[None], context[k, None])[0][0], z[k]
+        )
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[k])
+
+
+def test_such_a_map_makes_draws_normal_whatever_the_context() -> None:
+    found, x, context = bent_map()
+    z, _ = found.inverse(x, context)
+    # 2000 draws, means and squares of two coordinates and their products with contexts: 10 figures, 1e-4 together.
+    figures = torch.cat([z, z.square() - 1, z * context, z[:, :1] * z[:, 1:], z.flip(-1) * context, z[:, :1] ** 3], -1)
+    score = figures.mean(0) / (figures.std(0) / math.sqrt(len(z)))
+    assert score.abs().max() < Z_BOUND
+
+
+def unsearched(**parts: object) -> Sampler:
+    return Sampler(Shifted(), process=VariancePreserving, control=FourierMLP, grid=8, **parts)
+
+
+@pytest.mark.parametrize("context", [[0.1, 0.6], [0.9, 1.4]])
+def test_weights_of_one_member_are_exact_before_any_training(context: list[float]) -> None:
+    member = unsearched().given(context)
+    x, log_weight = member.sample(40_000, seed=1, return_log_weights=True)
+    weight = (log_weight - math.log(3.0)).exp()
+    assert abs(float(weight.mean()) - 1) < Z_BOUND * float(weight.std()) / math.sqrt(len(weight))
+    # E[w x] / 3 is the mean of the member: two coordinates.
+    moved = weight.unsqueeze(-1) * (x.double() - 0.5 * torch.tensor(context))
+    assert ((moved.mean(0)).abs() < Z_BOUND * moved.std(0) / math.sqrt(len(x))).all()
+
+
+def test_contexts_stay_as_they_are_on_every_path() -> None:
+    sampler = unsearched()
+    path = rollout(sampler.dynamics, 300, torch.Generator().manual_seed(0))
+    assert torch.equal(path.x[..., 2:], path.x[:1, :, 2:].expand(9, -1, -1))
+    contexts, counts = path.x[0, :, 2:].unique(dim=0, return_counts=True)
+    assert len(contexts) == 2 and counts.min() >= 128  # compared within groups
+
+
+def test_log_variance_is_that_within_contexts() -> None:
+    sampler = unsearched()
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 256, torch.Generator().manual_seed(0)))
+    log_weight, context = trajectory.log_weight, trajectory.path.x[0, :, 2:]
+    variances = [log_weight[(context == one).all(-1)].var(correction=0) for one in context.unique(dim=0)]
+    torch.testing.assert_close(LogVariance()(trajectory), torch.stack(variances).mean())
+
+
+def test_log_variance_does_not_mind_a_z_of_each_context() -> None:
+    group = torch.tensor([0, 1, 0, 1, 2])
+    zeros = torch.zeros(3, 5, dtype=torch.float64)
+    log_z = torch.tensor([1.0, -4.0, 9.0], dtype=torch.float64)[group]
+    trajectory = Trajectory(zeros, zeros, zeros[0], log_z, torch.zeros(()).double(), group=group)
+    assert float(LogVariance()(trajectory)) < 1e-20
+
+
+@pytest.mark.parametrize("loss", [TrajectoryBalance, SubTrajectoryBalance])
+def test_balance_losses_learn_a_log_z_of_each_context(loss: type) -> None:
+    sampler = unsearched()
+    before = sampler.policy.log_z_at(torch.rand(4, 4))
+    fit(sampler, 3, loss=loss(), behaviour=OnPolicy(), batch_size=64, enable_progress_bar=False)
+    after = sampler.policy.log_z_at(torch.rand(4, 4))
+    assert before.shape == (4,) and len(after.unique()) == 4
+
+
+def test_a_trained_family_knows_each_evidence(fitted: Sampler) -> None:
+    data = fitted.family.sample_jointly(6, torch.Generator().manual_seed(7))[1]
+    errors, widths = [], []
+    for k, one in enumerate(data):
+        estimate = fitted.given(one).estimate_log_z(1000, seed=k)
+        errors.append(estimate.log_z - log_evidence(one))
+        widths.append((estimate.high - estimate.low) / 3.92)
+        assert estimate.ess > 0.9
+    z = torch.tensor(errors) / torch.tensor(widths)
+    assert z.abs().max() < Z_BOUND and max(widths) < 0.015
+
+
+def test_one_sampler_gives_another_posterior_for_other_data(fitted: Sampler) -> None:
+    for data in ([2.0, -1.0], [-1.0, 0.3]):
+        x, log_weight = fitted.given(data).sample(4000, seed=1, return_log_weights=True)
+        weight = log_weight.softmax(0).unsqueeze(-1)
+        mean = (weight * x).sum(0)
+        # The posterior is N(0.8 data, 0.2); 4000 draws of an effective share above 0.9.
+        error = Z_BOUND * math.sqrt(0.2 / (0.9 * 4000))
+        assert (mean - 0.8 * torch.tensor(data)).abs().max() < error
+
+
+def test_the_curve_of_log_z_says_what_is_trusted(fitted: Sampler, tmp_path: Path) -> None:
+    curve = fitted.log_z_curve([[0.0, 0.0], [1.0, -1.0]], num_samples=1000)
+    assert len(curve.estimates) == 2 and curve.log_z.shape == (2,)
+    assert str(curve).count("\n") == 2 and "doubtful" in str(curve)  # nothing independent was asked
+    assert [point["context"] for point in curve.to_dict()["points"]] == [[0.0, 0.0], [1.0, -1.0]]
+    curve.plot().savefig(tmp_path / "curve.png")
+
+
+def test_members_share_what_was_learned_and_go_on_counting(fitted: Sampler) -> None:
+    member = fitted.given([0.0, 0.0])
+    assert member.policy.control is fitted.policy.control
+    before = fitted.num_target_evaluations
+    estimate = member.estimate_log_z(500, seed=0)
+    # And a few of them again, in full precision.
+    assert before + 500 <= estimate.num_target_evaluations < before + 550 and fitted.num_target_evaluations == before
+
+
+def test_a_family_is_kept_in_a_file(fitted: Sampler, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "family.ckpt")
+    loaded = Sampler.load(tmp_path / "family.ckpt", linear_model())
+    for context in ([0.0, 0.0], [1.0, -2.0]):
+        assert torch.equal(loaded.given(context).sample(20, seed=3), fitted.given(context).sample(20, seed=3))
+
+
+def test_a_member_has_the_density_of_its_probability_flow(fitted: Sampler) -> None:
+    data, x = torch.tensor([0.4, -0.2]), torch.tensor([[0.0, 0.0], [0.5, -0.5]])
+    exact = MultivariateNormal(0.8 * data, 0.2 * torch.eye(2)).log_prob(x).double()
+    assert (fitted.given(data).log_prob(x) - exact).abs().max() < 0.2
+
+
+def test_a_family_by_itself_has_no_log_z(fitted: Sampler) -> None:
+    for ask in (lambda: fitted.sample(10), fitted.estimate_log_z, lambda: assess(fitted)):
+        with pytest.raises(InputError, match=r"family of densities: say which one, by sampler.given\(context\)"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [(1.0, "2 finite numbers, got"), ([1.0, math.nan], "2 finite numbers"), ("cold", "must be 2 numbers, got 'cold'")],
+)
+def test_a_context_that_is_none_is_refused(fitted: Sampler, context: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fitted.given(context)
+
+
+def test_what_cannot_be_a_family_is_refused() -> None:
+    with pytest.raises(InputError, match=r"ranges must give \(low, high\) for each argument"):
+        Coupled(Phi4Hopping, {"kappa": 0.2})
+    with pytest.raises(InputError, match="low must be below high"):
+        Tempered(Gaussian(mean=[0.0], covariance=1.0), 2.0, 1.0)
+    with pytest.raises(InputError, match="declares a support"):
+        Tempered(FunctionTarget(lambda x: -x.sum(-1), 2, support=(0, math.inf)))
+    with pytest.raises(InputError, match="same dimension"):
+        Scalarised([Gaussian(mean=[0.0], covariance=1.0), Gaussian(mean=[0.0, 0.0], covariance=1.0)])
+    with pytest.raises(InputError, match="simulate must return data"):
+        Amortised(Independent(Normal(torch.zeros(2), 1.0), 1), lambda x: x.sum(), lambda x, data: x.sum(-1))
+    with pytest.raises(InputError, match="given is for samplers of a Family"):
+        Sampler(Gaussian(mean=[0.0], covariance=1.0)).given(1.0)
+    with pytest.raises(InputError, match="thermodynamics is for samplers of Tempered"):
+        thermodynamics(Sampler(Shifted()), [1.0])
+
+
+@pytest.mark.slow
+def test_one_training_gives_free_energy_energy_and_heat_capacity() -> None:
+    """Four double wells; exact by quadrature of one, times four."""
+    target = FunctionTarget(lambda x: -(x**4 - 3 * x**2 + 0.5 * x).sum(-1), 4)
+    sampler = Sampler(Tempered(target, 0.1, 2.0))
+    fit(sampler, max_steps=1000, seed=0, enable_progress_bar=False)
+    betas = [0.1, 0.3, 0.5, 1.0, 1.5, 2.0]
+    found = thermodynamics(sampler, betas, 20_000, seed=1)
+    x = torch.linspace(-6, 6, 60_001, dtype=torch.float64)
+    energy = x**4 - 3 * x**2 + 0.5 * x
+    for k, beta in enumerate(betas):
+        log_z = float((-beta * energy).logsumexp(0)) + math.log(float(x[1] - x[0]))
+        weight = (-beta * energy).softmax(0)
+        mean = float(weight @ energy)
+        capacity = beta**2 * float(weight @ (energy - mean).square())
+        estimate = found.curve.estimates[k]
+        error = (estimate.high - estimate.low) / 3.92
+        assert estimate.ess > 0.5 and found.curve.grades[k] == "trustworthy"
+        # Eighteen figures, 1e-4 together.
+        assert abs(estimate.log_z - 4 * log_z) < Z_BOUND * error
+        assert abs(float(found.energy[k]) - 4 * mean) < Z_BOUND * float(found.energy_error[k])
+        assert abs(float(found.heat_capacity[k]) - 4 * capacity) < Z_BOUND * float(found.heat_capacity_error[k])
