@@ -16,6 +16,7 @@ import yaml
 
 from diffsampler.cli.annotations import Parameters, family_of, fits, in_words, is_list, members, parameters_of
 from diffsampler.cli.given import CLASS_KEYS, read_config
+from diffsampler.families import Tempered
 from diffsampler.models import StanModel
 from diffsampler.renamed import names_meant
 from diffsampler.target import Target
@@ -183,7 +184,7 @@ def _accepted(family: type | None) -> str:
     shipped = sorted(
         subclass.__name__
         for subclass in set(_subclasses(family))
-        if (subclass.__module__.startswith(f"{package}.") and _can_be_made(subclass)) or subclass is StanModel
+        if (subclass.__module__.startswith(f"{package}.") and _can_be_made(subclass)) or subclass in FROM_FILES
     )
     example = f"my_file.My{family.__name__}"
     return f" Accepted: {', '.join(shipped)}, or the dotted path of a class of yours, such as {example}."

@@ -16,6 +16,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import check_count
 from diffsampler.families import Family, Joint
+from diffsampler.families.contexts import spread_contexts
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.streams import new_generator
@@ -128,7 +129,7 @@ class FamilyCoordinates(FoundCoordinates):
         max_evaluations: int | None,
     ) -> tuple[Tensor, Tensor, Replicates]:
         """Draws of many contexts, with shapes (n, D) and (n, C), and what was found at the last one searched."""
-        searched = self.spread_contexts(NUM_SEARCHES, generator)
+        searched = spread_contexts(self.family, NUM_SEARCHES, generator, NUM_CANDIDATES).to(self.points)
         found: list[Replicates] = []
         for k, context in enumerate(searched):
             one = CountedTarget(CheckedTarget(self.family.given(context)))
@@ -153,16 +154,6 @@ class FamilyCoordinates(FoundCoordinates):
         self._unseen = max(one.estimate.unseen for one in found)
         x, context = self._between(counter, learned, searched, generator)
         return x, context, found[-1]
-
-    def spread_contexts(self, n: int, generator: torch.Generator) -> Tensor:
-        """n contexts that are far from each other among those trained on, with shape (n, C)."""
-        contexts = self.family.sample_contexts(NUM_CANDIDATES, generator).to(self.context_loc)
-        ranks = contexts.argsort(0).argsort(0).double()  # a unit of its own for each coordinate
-        chosen = [int((ranks - ranks.mean(0)).norm(dim=-1).argmin())]
-        while len(chosen) < n:
-            distance = torch.cdist(ranks, ranks[chosen]).amin(1)
-            chosen.append(int(distance.argmax()))
-        return contexts[chosen]
 
     def _nearest(self, found: list[Replicates], searched: Tensor, context: Tensor) -> Proposal | None:
         if not found:

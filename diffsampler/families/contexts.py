@@ -44,3 +44,16 @@ def log_mean_of_group(log_weight: Tensor, group: Tensor) -> Tensor:
     highest = torch.full_like(log_weight, -torch.inf).scatter_reduce(0, group, log_weight, "amax")
     highest = torch.where(highest.isfinite(), highest, 0.0)[group]
     return mean_of_group((log_weight - highest).exp(), group).log() + highest
+
+
+def spread_contexts(family: Family, n: int, generator: torch.Generator, num_candidates: int = 4096) -> Tensor:
+    """n contexts that are far from each other among those trained on, float64, with shape (n, C).
+
+    Each is as far as can be from those before, in ranks: every number of a context has its own unit.
+    """
+    contexts = family.sample_contexts(num_candidates, generator).double()
+    ranks = contexts.argsort(0).argsort(0).double()
+    chosen = [int((ranks - ranks.mean(0)).norm(dim=-1).argmin())]
+    while len(chosen) < n:
+        chosen.append(int(torch.cdist(ranks, ranks[chosen]).amin(1).argmax()))
+    return contexts[chosen]

@@ -27,6 +27,7 @@ from diffsampler.report.metrics import wasserstein2
 from diffsampler.sampler import Sampler
 from diffsampler.spaces import Euclidean
 from diffsampler.target import Target, space_of
+from diffsampler.training.family_report import write_family_report
 from diffsampler.training.module import SamplerModule
 
 LAST_EVALUATIONS = 5
@@ -101,6 +102,8 @@ class Report(L.Callback):
             that: some 100 000 to 500 000 further evaluations of the target.
         observables: names of observables, each one of the target's own or of its kind of space, such as "energy", or
             the dotted path of a function of yours, such as "my_file.f"; by default all that the target offers.
+        contexts: of a family, where to estimate log Z, each a list of its numbers; by default nine that are far from
+            each other among those trained on.
     """
 
     def __init__(
@@ -109,11 +112,13 @@ class Report(L.Callback):
         coordinates: tuple[int, int] | None = None,
         reference: bool = False,
         observables: list[str] | None = None,
+        contexts: list[list[float]] | None = None,
     ) -> None:
         self.figures = figures
         self.coordinates = coordinates
         self.reference = reference
         self.observables = observables
+        self.contexts = contexts
         self.folder: Path | None = None
 
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
@@ -131,6 +136,9 @@ class Report(L.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         sampler, n = module.sampler, trainer.datamodule.num_test_samples
+        if sampler.family is not None:
+            self._write_family(module, n)
+            return
         before = sampler.num_target_evaluations, sampler.num_network_evaluations
         x, log_weight = sampler.sample(n, return_log_weights=True, generator=module.new_generator("test"))
         evaluated += sampler.num_target_evaluations - before[0]
@@ -149,8 +157,18 @@ class Report(L.Callback):
     def on_test_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         if trainer.is_global_zero:
             self.folder = self.folder / "test"
+            if module.sampler.family is not None:
+                self._write_family(module, trainer.datamodule.num_test_samples)
+                return
             found = module.test_samples, module.test_log_weight, module.test_estimate
             self._write(trainer, module, *found, module.test_network_evaluations)
+
+    def _write_family(self, module: SamplerModule, n: int) -> None:
+        if module.ended:
+            print(f"  Training ended: {module.ended}.")
+        write_family_report(
+            self.folder, module.sampler, n, module.seed, self.contexts, self.figures, module.trained_steps
+        )
 
     def _write(
         self,

@@ -1,0 +1,50 @@
+"""What a run of a family leaves behind: log Z at several contexts, and the figure of that curve."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from diffsampler.curves import LogZCurve, log_z_curve
+from diffsampler.families.contexts import spread_contexts
+from diffsampler.files import write_atomically
+from diffsampler.report.axes import save_all
+from diffsampler.sampler import Sampler
+from diffsampler.streams import new_generator
+
+NUM_CONTEXTS = 9
+
+
+def write_family_report(
+    folder: Path, sampler: Sampler, n: int, seed: int, contexts: list[list[float]] | None, figures: bool, step: int
+) -> LogZCurve:
+    """Print the curve, and write `results.json` and `log_z_curve.png`.
+
+    Arguments:
+        folder: where to.
+        sampler: of the family.
+        n: draws at each context.
+        seed: of the run.
+        contexts: where; by default far from each other among those trained on.
+        figures: whether to draw.
+        step: how far it was trained.
+    """
+    generator = new_generator("metrics", seed, device=sampler.device)
+    chosen = spread_contexts(sampler.family, NUM_CONTEXTS, generator) if contexts is None else torch.tensor(contexts)
+    chosen = chosen[chosen[:, 0].argsort()]
+    curve = log_z_curve(sampler, chosen.tolist(), n, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {
+        "target": type(sampler.target).__name__,
+        "num_target_evaluations": sampler.num_target_evaluations,
+        "num_network_evaluations": sampler.num_network_evaluations,
+        "step": step,
+        "curve": curve.to_dict(),
+    }
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
+    print(curve)
+    print(f"Results: {folder / 'results.json'}")
+    if figures:
+        print(f"Figures: {', '.join(map(str, save_all(folder, {'log_z_curve': curve.plot})))}")
+    return curve
