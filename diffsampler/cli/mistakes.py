@@ -21,6 +21,8 @@ from diffsampler.models import StanModel
 from diffsampler.renamed import names_meant
 from diffsampler.target import Target
 
+MADE_FROM_FILES = {StanModel, Tempered}  # the library's own targets that a command line can give what they need
+
 
 def find_mistake(key: str, values: Any, parameters: Parameters, complete: bool) -> str | None:
     """The first value that no parameter takes, in a sentence; None where all are taken.
@@ -184,7 +186,7 @@ def _accepted(family: type | None) -> str:
     shipped = sorted(
         subclass.__name__
         for subclass in set(_subclasses(family))
-        if (subclass.__module__.startswith(f"{package}.") and _can_be_made(subclass)) or subclass in FROM_FILES
+        if (subclass.__module__.startswith(f"{package}.") and _can_be_made(subclass)) or subclass in MADE_FROM_FILES
     )
     example = f"my_file.My{family.__name__}"
     return f" Accepted: {', '.join(shipped)}, or the dotted path of a class of yours, such as {example}."
