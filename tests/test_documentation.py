@@ -63,6 +63,7 @@ MARKS = {
     "docs/first_log_z.md": [pytest.mark.slow],
     "docs/particles.md": [pytest.mark.slow],
     "docs/posteriors.md": [pytest.mark.slow],
+    "docs/families.md": [pytest.mark.slow],
     "docs/lattices_and_angles.md": [pytest.mark.slow],
     "docs/without_learning.md": [pytest.mark.slow],
     "docs/external_energies.md": [pytest.mark.slow],

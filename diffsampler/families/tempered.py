@@ -22,8 +22,8 @@ class Tempered(Family):
     Example:
         >>> from targets import Gaussian
         >>> family = Tempered(Gaussian(mean=[0.0], covariance=1.0))
-        >>> float(family.given(math.log(2.0)).log_prob(torch.ones(1, 1)))
-        -1.0
+        >>> round(float(family.given(math.log(2.0)).log_prob(torch.ones(1, 1))), 4)
+        -2.8379
     """
 
     context_names = ("log beta",)
