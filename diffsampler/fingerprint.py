@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution
+from torch.distributions.transforms import _InverseTransform
 from torch.distributions.utils import lazy_property
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
@@ -31,6 +32,8 @@ def describe(part: Any) -> str:
     if isinstance(part, Distribution):
         kept = _of_distribution(part)
         return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
+    if isinstance(part, _InverseTransform):  # which has a name of its own, and keeps nothing under it
+        return f"inverse of {describe(part.inv)}"
     if isinstance(part, type | Callable) and hasattr(part, "__qualname__"):
         return part.__qualname__
     if hasattr(part, "fingerprint"):

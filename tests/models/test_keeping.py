@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from torch.distributions import Beta, Categorical, HalfNormal, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Beta, Categorical, Gumbel, HalfNormal, MixtureSameFamily, MultivariateNormal, Normal
 
 from diffsampler import InputError, Sampler, fit
 from diffsampler.cli import main
@@ -61,6 +61,7 @@ def test_priors_are_told_apart_and_know_themselves_again(tmp_path: Path) -> None
         prior = {
             "share": MixtureSameFamily(Categorical(logits=torch.tensor([0.0, 1.0])), components),
             "mu": MultivariateNormal(torch.zeros(2), torch.eye(2)),
+            "high": Gumbel(0.0, 1.0),
         }
         if is_used:
             assert prior["share"].mean > 0 and prior["mu"].precision_matrix.shape == (2, 2)
@@ -70,6 +71,7 @@ def test_priors_are_told_apart_and_know_themselves_again(tmp_path: Path) -> None
     parts = sampler.describe()
     sampler.save(file)
     said = "MixtureSameFamily(mixture_distribution=Categorical(logits=[-1.3132"
+    assert "transforms=[inverse of ExpTransform()" in parts["target"]
     assert said in parts["target"] and "component_distribution=Beta(concentration1=[1.0, 2.0]" in parts["target"]
     Sampler.load(file, target(is_used=True), grid=3)
     with pytest.raises(InputError, match=r"made otherwise: target was .*3\.0.*, and is .*4\.0"):

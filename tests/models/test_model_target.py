@@ -1,5 +1,6 @@
 """Models as targets: log joints and priors, data, and what is said where they do not fit together."""
 
+import copy
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from torch.distributions import (
     Dirichlet,
     Distribution,
     Gamma,
+    GeneralizedPareto,
+    Gumbel,
     HalfCauchy,
     Independent,
     LKJCholesky,
@@ -22,10 +25,13 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     Poisson,
+    TransformedDistribution,
     Uniform,
+    VonMises,
     Wishart,
     constraints,
 )
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from diffsampler import InputError, Sampler, Target, reference
 from diffsampler.models import ModelTarget, bounded, covariance, positive, real, unit_interval
@@ -176,6 +182,34 @@ def test_parameters_that_are_given_say_where_priors_are() -> None:
     torch.testing.assert_close(target.log_prob(x) - log_det, density, check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gumbel(0.0, 1.0),
+        lambda: TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv, AffineTransform(1.0, 2.0)]),
+        lambda: GeneralizedPareto(0.0, 1.0, 0.2),
+    ],
+    ids=["Gumbel", "logistic", "Pareto"],
+)
+def test_priors_by_inverse_transforms_and_on_half_lines(
+    make: Callable[[], Distribution], generator: torch.Generator
+) -> None:
+    prior = make()
+    target, value = ModelTarget(prior={"a": prior}), torch.tensor([0.1, 2.0])
+    x = target.free({"a": value})
+    log_det = target.declared["a"].constrain(x)[1]
+    torch.testing.assert_close(target.log_prob(x) - log_det, prior.log_prob(value))
+    copied = copy.deepcopy(target)  # as calibrate and fits that go on make them
+    assert torch.equal(copied.log_prob(x), target.log_prob(x))
+    assert copied.starting_points(20, generator).shape == (20, 1)
+
+
+def test_an_angle_has_one_period() -> None:
+    target = ModelTarget(prior={"a": VonMises(0.0, 2.0)}, parameters={"a": bounded(-math.pi, math.pi)})
+    x = torch.linspace(-40, 40, 4001).unsqueeze(-1)
+    assert float(torch.trapezoid(target.log_prob(x).exp(), x[:, 0])) == pytest.approx(1.0, abs=1e-5)
+
+
 def misspelled(p: dict[str, Tensor]) -> Tensor:
     return -p["mew"].square()
 
@@ -201,6 +235,10 @@ REFUSED = {
     "a mixture of pieces with edges": (
         lambda: ModelTarget(prior={"x": mixture_of(Uniform(torch.tensor([0.0, 1.0]), 3.0))}),
         r"Parameter x: components .* different supports, with bounds \[0.0, 1.0\]: give parameters too",
+    ),
+    "an angle that repeats": (
+        lambda: ModelTarget(prior={"a": VonMises(0.0, 2.0)}),
+        r"Parameter a: VonMises repeats .*give parameters too, with bounded\(-math.pi, math.pi\)",
     ),
     "a mixture of counts": (lambda: ModelTarget(prior={"x": mixture_of(Poisson(torch.ones(2)))}), "discrete"),
     "a discrete prior of a parameter": (
