@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -218,6 +219,23 @@ def mixes(p: dict[str, Tensor]) -> Tensor:
     return -p["mu"].square() - p["mu"].mean().square()
 
 
+def of_mean(log_likelihood: Callable[..., Tensor], data: object = (1.0, 2.0)) -> ModelTarget:
+    return ModelTarget(prior={"mu": Normal(0.0, 1.0)}, log_likelihood=log_likelihood, data=data)
+
+
+def normal(p: dict[str, Tensor], y: Tensor) -> Tensor:
+    return Normal(p["mu"][:, None], 1.0).log_prob(y)
+
+
+class Frame:
+    """What tells a data frame of pandas."""
+
+    columns = ("a", "b")
+
+    def to_numpy(self) -> np.ndarray:
+        return np.ones((2, 2))
+
+
 REFUSED = {
     "a name that log_joint does not know": (lambda: ModelTarget(misspelled, {"mu": real()}), "'mew'.*mu"),
     "a parameter that is never read": (
@@ -261,6 +279,39 @@ REFUSED = {
     "neither": (lambda: ModelTarget(), "either log_joint"),
     "no parameters": (lambda: ModelTarget(misspelled, {}), "needs parameters"),
     "not a tensor": (lambda: ModelTarget(lambda p: 3.0, {"mu": real()}), "must return a tensor"),
+    "nothing of a likelihood": (
+        lambda: of_mean(lambda p, y: None),
+        "log_likelihood of ModelTarget must return a tensor, got NoneType",
+    ),
+    "a prior without names": (
+        lambda: ModelTarget(prior=Normal(0.0, 1.0)),
+        'prior must be a dictionary by name, such as {"mu": Normal',
+    ),
+    "parameters without names": (
+        lambda: ModelTarget(misspelled, [real()]),
+        'parameters must be a dictionary by name, such as {"mu": real',
+    ),
+    "an attribute for a key": (
+        lambda: of_mean(lambda p, y: normal({"mu": p.mu}, y)),
+        r"log_likelihood of ModelTarget fails .* write p\['mu'\] where it says p.mu",
+    ),
+    "a name of Python's that is not there": (
+        lambda: of_mean(lambda p, y: nope(p["mu"])),  # noqa: F821
+        "log_likelihood of ModelTarget fails .*: NameError: name 'nope' is not defined",
+    ),
+    "a division by zero": (
+        lambda: ModelTarget(lambda p: p["mu"] / (1 // 0), {"mu": real()}),
+        "log_joint of ModelTarget fails .*: ZeroDivisionError",
+    ),
+    "a data frame": (lambda: of_mean(normal, Frame()), r"data are a Frame, .* give a dictionary .*\.to_numpy\(\)"),
+    "data that are infinite": (
+        lambda: of_mean(normal, [1.0, math.inf, 2.0]),
+        r"^data is infinite at \[1\] \(1 of 3 numbers\), and log_likelihood of ModelTarget is not finite",
+    ),
+    "infinite counts": (
+        lambda: of_mean(lambda p, y: Poisson(p["mu"].exp()[:, None]).log_prob(y), [1.0, math.inf]),
+        r"^data is infinite at \[1\] .* and log_likelihood of ModelTarget fails",
+    ),
     "a density outside of its support": (
         lambda: ModelTarget(lambda p: Dirichlet(torch.ones(3)).log_prob(p["w"]), {"w": unit_interval(3)}),
         "Simplex",
@@ -326,6 +377,30 @@ def test_refuses(name: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_infinite_data_that_do_no_harm_are_kept() -> None:
+    """Bounds of what is censored; and a density that is zero near the origin for another reason."""
+
+    def below(shift: float) -> ModelTarget:
+        def log_joint(p: dict[str, Tensor], bounds: Tensor) -> Tensor:
+            return torch.where((p["mu"][:, None] + shift < bounds).all(-1), -p["mu"].square(), -math.inf)
+
+        return ModelTarget(log_joint, {"mu": real()}, [math.inf, 1.0])
+
+    x = torch.tensor([[0.1]])
+    assert float(below(0.0).log_prob(x)) == pytest.approx(-0.01) and float(below(100.0).log_prob(x)) == -math.inf
+
+
+def test_a_parameter_with_a_prior_that_no_likelihood_reads_is_named() -> None:
+    prior = {"mu": Normal(0.0, 1.0), "nu": Normal(0.0, 1.0)}
+    with pytest.warns(UserWarning, match="log_likelihood of ModelTarget never reads nu") as caught:
+        ModelTarget(prior=prior, log_likelihood=normal, data=[1.0, 2.0])
+    assert caught[0].filename == __file__ and len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ModelTarget(prior=prior, log_likelihood=lambda p, y: normal({"mu": p["mu"] + p["nu"]}, y), data=[1.0, 2.0])
+        ModelTarget(prior=prior)
 
 
 def test_data_are_exact_copies() -> None:
