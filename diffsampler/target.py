@@ -45,6 +45,8 @@ class Target(nn.Module, ABC):
             `diffsampler.support.declared.ordered_vector`.
         space: None, which is R^D, or where x lives and under what `log_prob` stays the same: one of
             `diffsampler.spaces`, such as `Circle(D)` for angles, `Particles(n, d)`, `Lattice((8, 8))`.
+        limits: None, or between which coordinates, each with shape (D), numbers tell points apart: beyond, `log_prob`
+            is -inf, and a search asks how much of the mass may be there.
         coordinates: None, or what makes those of `diffsampler.coordinates` that it is best sampled in from the target,
             such as `functools.partial(InternalCoordinates, z_matrix=..., reference=...)`. log Z is then what they say.
     """
@@ -53,6 +55,7 @@ class Target(nn.Module, ABC):
     support: Constraint | tuple[Any, Any] | None = None
     space: Space | None = None
     coordinates: Callable[["Target"], nn.Module] | None = None
+    limits: tuple[Tensor, Tensor] | None = None
     log_z: float | None = None
     plot_range: tuple[float, float] | None = None
     plot_coordinates: tuple[int, int] = (0, 1)

@@ -1,6 +1,7 @@
 """Quasi-Newton paths side by side, each of which leaves the Gaussian of its best evidence lower bound."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents, cholesky
 from diffsampler.baseline.moves import Particles
+from diffsampler.baseline.propriety import check_proper
 from diffsampler.baseline.search import check_bounded, check_resolved
 from diffsampler.baseline.walkers import spread_out
 from diffsampler.counted import CountedTarget
@@ -26,7 +28,7 @@ MAX_REFINED = 40
 NOT_SEEN = -1e6  # the ELBO, in nats, of a Gaussian all of whose draws have zero density
 MOSTLY_INSIDE = 0.8  # share of a Gaussian's draws inside the support, below which walkers say how wide a mode is
 OFFER_EVERY = 4
-FORGETTABLE = 25.0  # nats
+FORGETTABLE, LOWEST = 25.0, -sys.float_info.max  # nats
 # Nats: ELBOs of a dozen draws flatter the best of many; curvature at the end of a path is no matter of luck.
 REFINED_MARGIN = 1.0
 RESOLVED = 3e-6  # of a standard deviation, given the other coordinates
@@ -74,7 +76,7 @@ def follow_gradients(target: CountedTarget, x: Tensor, generator: torch.Generato
     check_bounded(target, here.x, here.log_prob)
     check_resolved(target, here.log_prob)
     # Where many paths have met, one of them goes on.
-    rows = climbing = torch.tensor(best.distinct(range(len(here.x)))[:MAX_REFINED], device=x.device)
+    rows = climbing = torch.tensor(_ends(target, best, here, range(len(here.x)))[:MAX_REFINED], device=x.device)
     for iteration in range(MAX_NEWTON):
         inverse[climbing] = _inverse_hessian(target, here.x[climbing], inverse[climbing])
         best.offer(climbing, here.x[climbing], inverse[climbing], REFINED_MARGIN)
@@ -92,7 +94,23 @@ def follow_gradients(target: CountedTarget, x: Tensor, generator: torch.Generato
         walked = spread_out(target, here.x[cut], best.factor[cut], generator)
         best.elbo[cut] = -math.inf  # whatever they had
         best.offer(cut, *walked)
-    return best.components(best.distinct(rows.tolist()))
+    return best.components(_ends(target, best, here, rows.tolist()))
+
+
+def _ends(target: CountedTarget, best: "_Best", here: Particles, rows: Sequence[int]) -> list[int]:
+    """The paths that have come to different modes, best first.
+
+    Raises:
+        InputError: if no Gaussian anywhere says anything of the density, as where it has no integral.
+    """
+    found = best.distinct(rows)
+    if not found:
+        check_proper(target, here.x)
+        raise InputError(
+            f"{target.name}.log_prob falls away, or is no number, around every point that the search has come to: "
+            "is it finite on a region of any width, and does it have an integral?"
+        )
+    return found
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -201,7 +219,7 @@ class _Best:
         share = inside.double().mean(-1)
         elbo = torch.where(inside, log_ratio, 0.0).sum(-1) / inside.sum(-1).clamp(min=1) + share.log()
         elbo = torch.where(share > 0, elbo, NOT_SEEN)
-        better = usable & (elbo > self.elbo[rows] - margin)
+        better = usable & elbo.isfinite() & (elbo > self.elbo[rows] - margin)
         rows = rows[better]
         self.loc[rows], self.factor[rows] = x[better], factor[better]
         self.elbo[rows], self.share[rows] = elbo[better], share[better].to(x)
@@ -209,7 +227,7 @@ class _Best:
     def distinct(self, rows: Sequence[int]) -> list[int]:
         """Those paths that ended neither far below the best nor in a mode where a better one did, best first."""
         order = sorted(rows, key=lambda row: -float(self.elbo[row]))
-        order = [row for row in order if self.elbo[row] > self.elbo[order[0]] - FORGETTABLE]
+        order = [row for row in order if self.elbo[row] >= max(self.elbo[order[0]] - FORGETTABLE, LOWEST)]
         ends = GaussianComponents(self.loc[order], self.factor[order])
         height = or_zero_density(self.target.log_prob(ends.loc))
         same = ends.accounts_for(ends, height, height).tolist()

@@ -32,7 +32,8 @@ class Parts:
         if len(found) == 1:
             return found[0]
         (log_prob, score), (other, other_score) = found
-        return torch.logaddexp(log_prob, other), torch.lerp(score, other_score, (other - log_prob).sigmoid()[:, None])
+        share = (other - log_prob).sigmoid().nan_to_num(0.0).unsqueeze(-1)  # where neither reaches, both scores are 0
+        return torch.logaddexp(log_prob, other), torch.lerp(score, other_score, share)
 
 
 class AffineParts:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from diffsampler.baseline.agreement import DISAGREE, Replicates
+from diffsampler.baseline.limits import share_beyond
 from diffsampler.baseline.moves import default_move
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_ESS, USEFUL_KHAT, Round, refine, weigh
@@ -89,9 +90,14 @@ def reference(
         warm = None if known is None else searched_from(target, known, generator, lambda done: tell(0.8 * done))
         rounds, unseen = searched(target, generator, tell, max_evaluations) if warm is None else warm
         found = _weighed(target, rounds, num_particles, generator, tell)
-        estimate = replace(found.estimate, num_target_evaluations=target.num_evaluations)
+        beyond, told = share_beyond(target.density.user_target, found.x, found.log_weight)
+        estimate = replace(
+            found.estimate,
+            num_target_evaluations=target.num_evaluations,
+            warnings=[*found.estimate.warnings, *told],
+        )
         found = replace(found, estimate=estimate, is_warm=warm is not None).with_spread(
-            rounds, min(unseen + estimate.unseen, 1.0)
+            rounds, min(unseen + estimate.unseen + beyond, 1.0)
         )
         return found.in_x(onto)
 

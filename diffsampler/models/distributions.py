@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,24 +11,27 @@ from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
 from torch.distributions.transforms import Transform, _InverseTransform
 
+from diffsampler.models.edges import zero_outside
+
 _defaults = threading.RLock()  # what is changed is torch's own, of all threads
 
 
 @contextmanager
 def in_float64(validates: bool = False) -> Iterator[None]:
-    """Within, what is made of plain numbers is float64, and distributions do not check what they are given.
+    """Within, what is made of plain numbers is float64, and distributions are zero outside of their support.
 
-    In rounding a value may come to lie on an edge. That is a density of zero, and no reason to give up a whole batch.
+    That a value comes to lie there, in rounding or by what another one is, is no reason to give up a whole batch.
 
     Arguments:
-        validates: whether they check it after all: a point inside is no reason for a complaint.
+        validates: whether they complain instead.
     """
     with _defaults:
         before = torch.get_default_dtype(), Distribution._validate_args
         torch.set_default_dtype(torch.float64)
         Distribution.set_default_validate_args(validates)
         try:
-            yield
+            with nullcontext() if validates else zero_outside():
+                yield
         finally:
             torch.set_default_dtype(before[0])
             Distribution.set_default_validate_args(before[1])

@@ -11,7 +11,7 @@ from torch.distributions.transforms import Transform
 from torch.nn.functional import logsigmoid
 
 from diffsampler.models.transforms import BY_VECTOR
-from diffsampler.support.bijections import Above, Below, Everywhere, Piece, Support
+from diffsampler.support.bijections import Above, Below, Everywhere, Piece, Support, spacing
 
 
 class Map(ABC):
@@ -31,6 +31,10 @@ class Map(ABC):
     def inverse(self, value: Tensor) -> Tensor:
         """The free numbers, with shape (*, d), of values with shape (*, shape)."""
 
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Between which free numbers values move as these do, float64, each with shape (d)."""
+        return Everywhere().limits(torch.zeros(self.num_free, dtype=torch.float64, device="cpu"))
+
 
 class Entrywise(Map):
     """Each number by itself.
@@ -49,6 +53,9 @@ class Entrywise(Map):
 
     def inverse(self, value: Tensor) -> Tensor:
         return self.piece.inverse(value.reshape(*value.shape[: value.ndim - len(self.shape)], self.num_free))
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        return self.piece.limits(torch.zeros(self.num_free, dtype=torch.float64, device="cpu"))
 
 
 class Jointly(Map):
@@ -96,6 +103,10 @@ class Logistic(Piece):
         low, high = self.bounds(x)
         return x.maximum(low.nextafter(high)).minimum(high.nextafter(low))
 
+    def limits(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.bounds(y)
+        return (spacing(low, 1) / (high - low)).log(), -(spacing(high, -1) / (high - low)).log()
+
 
 class Several(Piece):
     """Some numbers by one piece, some by another."""
@@ -109,6 +120,12 @@ class Several(Piece):
 
     def inverse(self, x: Tensor) -> Tensor:
         return self.support.inverse(x)
+
+    def limits(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = torch.empty_like(y), torch.empty_like(y)
+        for columns, piece in self.support.pieces:
+            low[columns], high[columns] = piece.limits(y[columns])
+        return low, high
 
 
 # By whether there is a lower and an upper end.

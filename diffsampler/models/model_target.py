@@ -19,6 +19,8 @@ from diffsampler.models.parameters import Parameter
 from diffsampler.models.read_values import ReadValues
 from diffsampler.target import check_log_z
 
+NUM_TRIED = 500
+
 
 class ModelTarget(NamedTarget):
     """The density of a model's parameters, whose integral is the evidence p(data).
@@ -83,6 +85,7 @@ class ModelTarget(NamedTarget):
         for name, parameter in found.items():
             self.columns[name] = slice(start, start + parameter.num_free)
             start += parameter.num_free
+        self.limits = tuple(map(torch.cat, zip(*(parameter.limits() for parameter in found.values()), strict=True)))
         self.log_joint, self.log_likelihood = log_joint, log_likelihood
         self.prior = None if prior is None else {name: in_double(each) for name, each in prior.items()}
         self.batched = check_flag("batched", batched)
@@ -169,7 +172,10 @@ class ModelTarget(NamedTarget):
 
     def _log_prob_of(self, x: Tensor) -> Tensor:
         """Of draws with shape (n, D); NaN where a matrix cannot be factorised, for which torch gives up all draws."""
-        values, log_det = self._constrained(x)
+        low, high = (end.to(x) for end in self.limits)
+        beyond = ((x < low) | (x > high)).any(-1)
+        values, log_det = self._constrained(x.clamp(low, high))
+        log_det = torch.where(beyond, -torch.inf, log_det)
         for name, parameter in self.declared.items():
             is_regular = parameter.can_be_factorised(values[name])
             if is_regular is not None:
@@ -261,6 +267,13 @@ class ModelTarget(NamedTarget):
     def _tried(self, function: str, values: Values) -> Tensor:
         return self._asked_once(function, lambda: self._log_joint(values), values)
 
+    def _is_positive_somewhere(self) -> bool:
+        """Whether any of many points, far and near and from the prior, has a density."""
+        generator = torch.Generator().manual_seed(0)
+        wide = 3 * torch.randn(NUM_TRIED, self.dim, generator=generator, dtype=torch.float64, device="cpu")
+        known = self.starting_points(NUM_TRIED, generator)
+        return bool(self._log_prob_of(wide if known is None else torch.cat([wide, known])).isfinite().any())
+
     def _asked_once(self, function: str, ask: Callable[[], Tensor], values: Values) -> Tensor:
         try:
             with in_float64(validates=True):
@@ -273,6 +286,9 @@ class ModelTarget(NamedTarget):
         except InputError:
             raise
         except Exception as error:  # of the user's own function, which this says
+            if "within the support" in str(error) and self._is_positive_somewhere():
+                with in_float64():  # data that not all parameters allow, as an unknown bound does
+                    return ask()
             if "invalid values" in str(error):
                 self._refuse_missing(f"{function} of {type(self).__name__} fails", error)
                 self._refuse_infinite(f"{function} of {type(self).__name__} fails", ask, error)

@@ -64,6 +64,10 @@ class Parameter:
         """What a distribution is a distribution of."""
         return cls(support_of(prior), prior.batch_shape + prior.event_shape)
 
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Between which free numbers values move as these do, float64, each with shape (num_free)."""
+        return self._map.limits()
+
     def constrain(self, free: Tensor) -> tuple[Tensor, Tensor]:
         """Values, with shape (*, shape), and the log of the Jacobian, with shape (*), for shape (*, num_free)."""
         return self._map.forward(free)

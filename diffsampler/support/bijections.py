@@ -16,6 +16,11 @@ from torch.distributions.transforms import Transform
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI
 
 
+def spacing(x: Tensor, sign: int) -> Tensor:
+    """How far the next number is, above or below; at 0, the smallest of full precision."""
+    return (x.nextafter(torch.full_like(x, sign * torch.inf)) - x).abs().clamp(min=torch.finfo(x.dtype).tiny)
+
+
 def score_through(forward: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, score: Tensor) -> Tensor:
     """The gradient in y, where forward gives x and log |det dx/dy|, of a density of which `score` is that in x."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -52,6 +57,10 @@ class Piece(ABC):
         """x, unless rounding has moved it onto an edge: then the nearest number within."""
         return x
 
+    def limits(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Between which y, for every coordinate of one with shape (d), x moves as y does: beyond, numbers end."""
+        return torch.full_like(y, -torch.inf), torch.full_like(y, torch.inf)
+
     def contains(self, x: Tensor) -> Tensor:
         """Whether points are within, with shape (*)."""
         return (self.inside(x) == x).all(-1)
@@ -82,6 +91,10 @@ class Above(Piece):
         (bound,) = self.bounds(x)
         nearest = bound.nextafter(torch.full_like(bound, self.sign * torch.inf))
         return x.maximum(nearest) if self.sign > 0 else x.minimum(nearest)
+
+    def limits(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        (bound,) = self.bounds(y)
+        return spacing(bound, self.sign).log(), torch.full_like(bound, torch.finfo(y.dtype).max).log()
 
 
 class Below(Above):
