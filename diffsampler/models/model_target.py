@@ -14,6 +14,7 @@ from diffsampler.models.data import Data, as_data
 from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.names import names_of_free
 from diffsampler.models.observations import dims_of_terms
 from diffsampler.models.parameters import Parameter
 from diffsampler.models.read_values import ReadValues
@@ -137,6 +138,13 @@ class ModelTarget(NamedTarget):
         with in_float64():
             found = self._asked(self.log_likelihood, self._constrained(x.double())[0])
         return found.reshape(len(x), -1) if found.ndim < 2 else found
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        found = []
+        for name, each in self.declared.items():
+            found += names_of_free(name, each.free_shape, each.is_free)
+        return found
 
     def dims_of_terms(self, shape: tuple[int, ...]) -> list[str] | None:
         return dims_of_terms(shape, {} if self.data is None else self.data.shapes, self.dims, self.coords)

@@ -21,6 +21,7 @@ from diffsampler.models.foreign_model import (
     values_like,
 )
 from diffsampler.models.named_target import Values
+from diffsampler.models.names import names_of_free
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.optional import import_extra
 
@@ -80,6 +81,11 @@ class NumPyroTarget(ForeignModel):
         return values_like(x, found) if found else None
 
     @property
+    def coordinate_names(self) -> list[str]:
+        reals = self.fn.energy.reals
+        return [one for name, shape in self.sites.items() for one in names_of_free(name, shape, name in reals)]
+
+    @property
     def observed_data(self) -> dict[str, np.ndarray]:
         return self.fn.energy.observed
 
@@ -98,6 +104,7 @@ class _Density(EnergyOfMany):
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         import jax
         from numpyro import handlers
+        from numpyro.distributions import constraints
         from numpyro.infer import init_to_uniform
         from numpyro.infer.util import unconstrain_fn
 
@@ -114,7 +121,9 @@ class _Density(EnergyOfMany):
             free = unconstrain_fn(tried, self.args, self.kwargs, values)
         self.shapes = {name: tuple(np.shape(free[name])) for name in latent}
         self.num_free = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.simplexes = [name for name, site in latent.items() if _is_simplex(site["fn"].support)]
+        supports = {name: _of_vectors(site["fn"].support) for name, site in latent.items()}
+        self.simplexes = [name for name, support in supports.items() if support is constraints.simplex]
+        self.reals = [name for name, support in supports.items() if support is constraints.real]
         self.observed = {name: np.asarray(site["value"]) for name, site in sites.items() if site["is_observed"]}
         self.deterministics = [name for name, site in trace.items() if site["type"] == "deterministic"]
         self.dims = dims_of_plates(
@@ -203,12 +212,13 @@ class _Density(EnergyOfMany):
         return found
 
 
-def _is_simplex(support: Any) -> bool:
+def _of_vectors(support: Any) -> Any:
+    """Of single numbers, or of vectors and matrices that are more than so many numbers."""
     from numpyro.distributions import constraints
 
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.simplex
+    return support
 
 
 def _beyond_rounding(free: Any) -> Any:

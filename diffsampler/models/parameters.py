@@ -9,8 +9,9 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.models.maps import Map, map_onto
+from diffsampler.models.maps import Entrywise, Map, map_onto
 from diffsampler.models.supports import support_of
+from diffsampler.support.bijections import Everywhere
 from diffsampler.support.declared import ordered_vector
 
 DEPENDENT = 1e-10  # share of a variable's variance, that others do not explain
@@ -67,6 +68,16 @@ class Parameter:
     def limits(self) -> tuple[Tensor, Tensor]:
         """Between which free numbers values move as these do, float64, each with shape (num_free)."""
         return self._map.limits()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether its free numbers are its values, which may be any."""
+        return isinstance(self._map, Entrywise) and isinstance(self._map.piece, Everywhere)
+
+    @property
+    def free_shape(self) -> tuple[int, ...]:
+        """That of its values where each has a free number of its own; else all in a row."""
+        return self.shape if isinstance(self._map, Entrywise) else (self.num_free,)
 
     def constrain(self, free: Tensor) -> tuple[Tensor, Tensor]:
         """Values, with shape (*, shape), and the log of the Jacobian, with shape (*), for shape (*, num_free)."""

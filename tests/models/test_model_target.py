@@ -35,7 +35,9 @@ from torch.distributions import (
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from diffsampler import InputError, Sampler, Target, reference
-from diffsampler.models import ModelTarget, bounded, covariance, positive, real, unit_interval
+from diffsampler.baseline.propriety import check_proper
+from diffsampler.counted import CountedTarget
+from diffsampler.models import ModelTarget, bounded, covariance, ordered, positive, real, unit_interval
 from examples.models import CONJUGATE, LinearRegression, NormalInverseWishart
 
 Y, S = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -424,6 +426,36 @@ def test_missing_numbers_that_are_left_out_are_no_mistake() -> None:
     # What fails for another reason says so.
     with pytest.raises(InputError, match="^log_joint of ModelTarget fails at values of shapes mu .*size"):
         ModelTarget(lambda p, data: log_joint(p, data) + torch.zeros(3), {"mu": real()}, {"y": [1.0, math.nan]})
+
+
+IMPROPER = {
+    "single numbers": (
+        lambda p: -p["a"].square() - p["c"].square().sum(-1) + torch.zeros_like(p["b"]).sum(-1),
+        r"stays at .* along b\[0\] and b\[1\], however far",
+    ),
+    "numbers within": (
+        lambda p: -p["a"].square() - p["b"].square().sum(-1) - p["c"][:, 0].square(),
+        r"rises without bound as the free number of c\[1\] goes to infinity",
+    ),
+    "a difference": (
+        lambda p: -(p["a"] - p["b"][:, 0]).square() - p["b"][:, 1].square() - p["c"].square().sum(-1),
+        r"along the direction with a: -?1, b\[0\]: -?1, however far",
+    ),
+    "an angle": (
+        lambda p: p["a"].cos() - p["b"].square().sum(-1) - p["c"].square().sum(-1),
+        r": a has period 6.283; .* let its parameter live in one period, as in bounded\(-math.pi, math.pi\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPROPER)
+def test_what_has_no_integral_is_said_of_parameters(name: str) -> None:
+    log_joint, said = IMPROPER[name]
+    target = ModelTarget(log_joint, {"a": real(), "b": real(2), "c": ordered(2)})
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=said) as caught:
+        check_proper(CountedTarget(target), x)
+    assert "x[" not in str(caught.value) and "particles" not in str(caught.value)
 
 
 def test_values_that_are_not_within_are_refused() -> None:

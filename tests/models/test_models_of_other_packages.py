@@ -141,6 +141,13 @@ def test_a_sampler_takes_it(make: Callable[..., NamedTarget]) -> None:
     assert posterior.values["eta"].shape == (20, 8) and sampler.counter.num_evaluations >= 100
 
 
+@pytest.mark.parametrize("make", PACKAGES)
+def test_free_numbers_have_names_for_messages(make: Callable[..., NamedTarget]) -> None:
+    names = made(make).coordinate_names
+    tau = {by_pymc: "tau_log__", by_stan: "tau"}.get(make, "the free number of tau")
+    assert len(names) == 10 and {"mu", tau, "eta.3" if make is by_stan else "eta[3]"} <= {*names}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", PACKAGES)
