@@ -96,7 +96,7 @@ def calibrate(
     made_of = {
         **{"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed},
         **{"max_steps": max_steps, "options": describe(options), "is_exact": log_evidence is not None},
-        "first": first_of(model, prior, seed),
+        "first data set": first_of(model, prior, seed),
     }
     finished, start = ([], None) if file is None else read_fits(Path(file), made_of)
     fits_before = WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})

@@ -44,6 +44,13 @@ class Narrower(Normal):
         return self.loc + 2 * (super().sample(shape) - self.loc)
 
 
+class Backwards(Normal):
+    """The same numbers, in another order."""
+
+    def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
+        return super().sample(shape).flip(-1)
+
+
 def test_bands_hold_as_often_as_they_say() -> None:
     generator = np.random.default_rng(1)
     points, low, high = band(60, 99, 0.99)
@@ -206,8 +213,13 @@ def test_another_model_is_another_calibration(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "_judged", lambda *_: one_fit(3))
     monkeypatch.setattr(FIT, lambda *_, **__: [])
     calibrate(five_numbers, PRIOR, n=2, file=file, **SHORT)
-    for model, more in ((lambda p: Normal(five_numbers(p).loc, 1.5), {}), (five_numbers, {"log_evidence": evidence})):
-        with pytest.raises(InputError, match="is of another calibration"):
+    wider, backwards = (lambda p: Normal(five_numbers(p).loc, 1.5)), lambda p: Backwards(five_numbers(p).loc, 1.0)
+    for model, more, what in (
+        (wider, {}, "first data set"),
+        (backwards, {}, "first data set"),
+        (five_numbers, {"log_evidence": evidence}, "is_exact"),
+    ):
+        with pytest.raises(InputError, match=f"is of another calibration: {what} was .*, and is .*another file"):
             calibrate(model, PRIOR, n=2, file=file, **more, **SHORT)
 
 
