@@ -71,11 +71,23 @@ def _as_tensor(called: str, value: Any) -> Tensor:
             "tensor it would have them back: give those that are there, as in .compressed()."
         )
     try:
-        # By NumPy, which makes float64 of plain numbers; a copy, which the caller does not write into.
-        value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+        # Always a copy, which the caller does not write into.
+        tensor = value.detach().clone() if isinstance(value, Tensor) else torch.from_numpy(_native(np.asarray(value)))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{called} must be numbers, an array or a tensor, got {_first_of_others(value)}.") from error
-    return value.double() if value.is_floating_point() else value
+    if tensor.dtype == torch.uint64 and (tensor.view(torch.int64) < 0).any():
+        raise InputError(f"{called} has whole numbers above 2^63 - 1: give them as float64, which rounds them.")
+    # Whole numbers in one dtype: in others they overflow where they are computed with, or torch does not compute.
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    dtype = torch.int64 if is_whole else torch.float64 if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(dtype).contiguous()
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """A copy in memory as torch takes it: in its order of bytes, one number after the other, of float64 at most."""
+    if array.dtype.kind == "f":
+        return np.array(array, dtype=np.float64, order="C")
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _first_of_others(value: Any) -> str:
