@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, in_one_line
 
+NATIVE = {"i": np.int64, "u": np.uint64, "f": np.float64, "c": np.complex128}  # by the kind of a dtype
+
 
 class Data(nn.Module):
     """Tensors by name, or a single one, that follow the target to its device.
@@ -84,10 +86,11 @@ def _as_tensor(called: str, value: Any) -> Tensor:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """A copy in memory as torch takes it: in its order of bytes, one number after the other, of float64 at most."""
-    if array.dtype.kind == "f":
-        return np.array(array, dtype=np.float64, order="C")
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    """A copy in memory as torch takes it: of one dtype for each kind, in its order of bytes, one after the other."""
+    # Not astype, which leaves NumPy's second integers of 64 bits as they are: torch does not know the unsigned ones.
+    native = np.empty(array.shape, NATIVE.get(array.dtype.kind, array.dtype))
+    native[...] = array
+    return native
 
 
 def _first_of_others(value: Any) -> str:

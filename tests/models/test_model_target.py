@@ -52,7 +52,7 @@ def eight_schools_of(y: object) -> ModelTarget:
 @pytest.mark.parametrize(
     "given",
     [
-        *(np.array([4, 0, 7], kind) for kind in ("u1", "u2", "u4", "u8", "i1", ">i4", "f2", ">f8", "g")),
+        *(np.array([4, 0, 7], kind) for kind in ("u1", "u2", "u4", "u8", "Q", "i1", ">i4", "q", "f2", ">f8", "g")),
         *(np.array([7, 0, 4], kind)[::-1] for kind in ("i8", "f8", ">u2")),
         *(torch.tensor([4, 0, 7]).to(dtype) for dtype in (torch.uint8, torch.uint16, torch.int32, torch.bfloat16)),
         torch.tensor([[4.0, 4.0], [0.0, 0.0], [7.0, 7.0]])[:, 0],
