@@ -39,6 +39,12 @@ class Comparison:
                 raise InputError(f"there is no model {name!r}; there are {', '.join(self.log_z)}.")
         return difference(self.log_z[first], self.log_z[second])
 
+    def plot(self) -> Any:
+        """A figure of matplotlib: log Bayes factors to the best model, posterior probabilities, and their intervals."""
+        from diffsampler.report.comparison_figure import plot_comparison  # as late as matplotlib is needed
+
+        return plot_comparison(self.log_z, self.probability)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; ends of intervals that are not there become None."""
         best = next(iter(self.log_z))
@@ -113,6 +119,9 @@ def compare_log_z(
 def _log_prior(names: list[str], prior: Mapping[str, float] | None) -> dict[str, float]:
     if prior is None:
         return dict.fromkeys(names, 0.0)
+    if not isinstance(prior, Mapping):
+        example = ", ".join(f'"{name}": {1 / len(names):.2g}' for name in names)
+        raise InputError(f"prior must be of each model by its name, such as {{{example}}}, got {prior!r:.80}.")
     if prior.keys() != set(names):
         raise InputError(f"prior must be of {', '.join(names)}, got one of {', '.join(map(str, prior))}.")
     for name, value in prior.items():

@@ -9,10 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution
+from torch.distributions.transforms import _InverseTransform
 from torch.distributions.utils import lazy_property
 
+from diffsampler.described_parts import MISSING, unlike_entries
+
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
+<<<<<<< HEAD
 NUM_SHOWN, NUM_DIGITS = 16, 9
+=======
+NUM_SHOWN, MOST_NAMED = 16, 4
+>>>>>>> 1352dba15317a9a66aff3d7e057905643061b7a8
 NUM_OF_TEXT, NUM_BEFORE = 200, 60  # letters shown of a long text, and of them before the first difference
 # What says nothing about a density, or is another object in every script.
 LEFT_OUT = {"log_z", "plot_range", "plot_coordinates", "fn"}
@@ -32,6 +39,8 @@ def describe(part: Any) -> str:
     if isinstance(part, Distribution):
         kept = _of_distribution(part)
         return f"{type(part).__name__}({', '.join(f'{name}={describe(value)}' for name, value in kept.items())})"
+    if isinstance(part, _InverseTransform):  # which has a name of its own, and keeps nothing under it
+        return f"inverse of {describe(part.inv)}"
     if isinstance(part, type | Callable) and hasattr(part, "__qualname__"):
         return part.__qualname__
     if hasattr(part, "fingerprint"):
@@ -86,8 +95,16 @@ def _in_digits(terms: Tensor) -> str:
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Which parts differ, in words; "" where none do."""
-    names = [name for name in then if then[name] != now.get(name)]
-    return "; ".join(f"{name} was {_unlike(then[name], now.get(name, 'not there'))}" for name in names)
+    found = []
+    for name in [name for name in then if then[name] != now.get(name)]:
+        was, is_now = then[name], now.get(name, MISSING)
+        entries = unlike_entries(was, is_now) if name == "target" else None
+        if entries is None:
+            found.append(f"{name} was {_unlike(was, is_now)}")
+        else:
+            found += [f"{name}'s {entry} was {_unlike(*pair)}" for entry, pair in [*entries.items()][:MOST_NAMED]]
+            found += [f"and {len(entries) - MOST_NAMED} more"] * (len(entries) > MOST_NAMED)
+    return "; ".join(found)
 
 
 def _unlike(then: str, now: str) -> str:

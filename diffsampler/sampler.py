@@ -15,7 +15,7 @@ from diffsampler.coordinates import Coordinates, FoundCoordinates, SupportCoordi
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
-from diffsampler.files import write_atomically
+from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
 from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
@@ -415,7 +415,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, "path")
         if strict and (found := differences(checkpoint["parts"], self.describe())):
             raise InputError(f"{path} is of a sampler made otherwise: {found}.")
         state = {
@@ -433,7 +433,12 @@ class Sampler(nn.Module):
         self.was_trained = was_trained(checkpoint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code."""
+        """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code.
+
+        Raises:
+            InputError: if the path is no place for a file.
+        """
+        check_file("path", path)
         content = {
             "state_dict": {f"sampler.{key}": value for key, value in self.state_dict().items()},
             "parts": self.describe(),

@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+<<<<<<< HEAD
 from diffsampler.errors import InputError
 from diffsampler.fingerprint import sums_of
+=======
+from diffsampler.errors import InputError, in_one_line
+>>>>>>> 1352dba15317a9a66aff3d7e057905643061b7a8
 from diffsampler.models import ModelTarget
 from diffsampler.models.distributions import in_float64
 from diffsampler.models.named_target import Values
@@ -42,9 +46,16 @@ def simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int
                 raise InputError(
                     f"model must return the distribution of the data, of torch.distributions, got {type(one).__name__}."
                 )
-        if isinstance(found, Mapping):
-            return truth, {name: each.sample()[0] for name, each in found.items()}
-        return truth, found.sample()[0]
+        try:
+            if isinstance(found, Mapping):
+                return truth, {name: each.sample()[0] for name, each in found.items()}
+            return truth, found.sample()[0]
+        except RuntimeError as error:
+            drawn = ", ".join(f"{name} {in_one_line(value[0].tolist()):.60}" for name, value in truth.items())
+            raise InputError(
+                f"model makes a distribution of the data that has no draws, at {drawn} of the prior: "
+                f"{' '.join(str(error).split()):.200}. Does the prior allow values that the model does not?"
+            ) from error
 
 
 def likelihood_of(model: Model) -> Callable[[Values, Any], Tensor]:

@@ -1,6 +1,6 @@
 """Data of a model, as its functions see them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any
 
@@ -22,6 +22,11 @@ class Data(nn.Module):
 
     def __init__(self, given: Any) -> None:
         super().__init__()
+        if hasattr(given, "columns") and hasattr(given, "to_numpy"):
+            raise InputError(
+                f"data are a {type(given).__name__}, whose columns a tensor cannot name: give a dictionary of them, as "
+                "in {name: frame[name] for name in frame.columns}, or one matrix, .to_numpy()."
+            )
         self.is_single = not isinstance(given, Mapping)
         self.names = ["data"] if self.is_single else list(given)
         values = [given] if self.is_single else given.values()
@@ -46,8 +51,25 @@ class Data(nn.Module):
     @property
     def missing(self) -> str:
         """Which of the numbers are NaN, in words; "" where none are."""
-        found = zip(self.called, (value.isnan() for value in self.given.values()), strict=True)
-        return "; ".join(_places(called, isnan) for called, isnan in found if isnan.any())
+        return self._where(torch.isnan, "NaN")
+
+    @property
+    def infinite(self) -> str:
+        """Which are infinite, in words; "" where none are."""
+        return self._where(torch.isinf, "infinite")
+
+    def with_others_for_infinite(self) -> "Data":
+        """The same with the median of all finite numbers in the place of those that are not, 1 where there are none."""
+        changed = dict(self.given)
+        for name, value in self.given.items():
+            if value.isinf().any():
+                finite = value[value.isfinite()]
+                changed[name] = torch.where(value.isinf(), finite.median() if len(finite) else 1.0, value)
+        return Data(changed["data"] if self.is_single else changed)
+
+    def _where(self, is_so: Callable[[Tensor], Tensor], word: str) -> str:
+        found = zip(self.called, map(is_so, self.given.values()), strict=True)
+        return "; ".join(_places(called, which, word) for called, which in found if which.any())
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.given.items())
@@ -58,12 +80,12 @@ def as_data(given: Any) -> Data | None:
     return None if given is None else Data(given)
 
 
-def _places(called: str, isnan: Tensor) -> str:
-    """Where a tensor is NaN, in words."""
-    if not isnan.ndim:
-        return f"{called} is NaN"
-    first = ", ".join(map(str, isnan.nonzero()[0].tolist()))
-    return f"{called} is NaN at [{first}] ({int(isnan.sum())} of {isnan.numel()} numbers)"
+def _places(called: str, which: Tensor, word: str) -> str:
+    """Where a tensor is NaN or infinite, in words."""
+    if not which.ndim:
+        return f"{called} is {word}"
+    first = ", ".join(map(str, which.nonzero()[0].tolist()))
+    return f"{called} is {word} at [{first}] ({int(which.sum())} of {which.numel()} numbers)"
 
 
 def _as_tensor(called: str, value: Any) -> Tensor:

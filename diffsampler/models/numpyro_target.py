@@ -10,7 +10,16 @@ from torch import Tensor
 from diffsampler.energies import EnergyOfMany
 from diffsampler.energies.many import BATCH_SIZE
 from diffsampler.errors import check_flag
-from diffsampler.models.foreign_model import ForeignModel, check_function, check_latent, rows_of, seed_of, values_like
+from diffsampler.models.foreign_model import (
+    ForeignModel,
+    check_call,
+    check_function,
+    check_latent,
+    check_observed,
+    rows_of,
+    seed_of,
+    values_like,
+)
 from diffsampler.models.named_target import Values
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.optional import import_extra
@@ -57,6 +66,7 @@ class NumPyroTarget(ForeignModel):
     ) -> None:
         import_extra("numpyro", type(self).__name__, "numpyro")
         check_function(type(self).__name__, model)
+        check_call(type(self).__name__, model, args, kwargs)
         gives_deterministics = check_flag("deterministics", deterministics)
         density = _Density(model, tuple(args), dict(kwargs or {}))
         super().__init__(density, density.num_free, 0, {**density.dims, **(dims or {})}, coords, log_z)
@@ -99,6 +109,7 @@ class _Density(EnergyOfMany):
             sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
             check_latent("NumPyroTarget", latent, "numpyro.distributions.MixtureSameFamily")
+            check_observed("NumPyroTarget", {name: site for name, site in sites.items() if site["is_observed"]})
             values = {name: site["value"] for name, site in latent.items()}
             free = unconstrain_fn(tried, self.args, self.kwargs, values)
         self.shapes = {name: tuple(np.shape(free[name])) for name in latent}

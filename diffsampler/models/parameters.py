@@ -1,5 +1,6 @@
 """Parameters of a model: where their values may lie, and how all of R^d is mapped there."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -116,19 +117,26 @@ def unit_interval(*shape: int) -> Parameter:
 
 def bounded(low: float, high: float, *shape: int) -> Parameter:
     """Between two numbers."""
-    if not low < high:
+    if not low < high or low == math.inf or high == -math.inf:
         raise InputError(f"bounded needs low below high, got {low!r} and {high!r}.")
     return Parameter(constraints.interval(float(low), float(high)), shape)
 
 
 def greater_than(low: float, *shape: int) -> Parameter:
     """Above a number."""
+    _check_bound("greater_than", low)
     return Parameter(constraints.greater_than(float(low)), shape)
 
 
 def less_than(high: float, *shape: int) -> Parameter:
     """Below a number."""
+    _check_bound("less_than", high)
     return Parameter(constraints.less_than(float(high)), shape)
+
+
+def _check_bound(name: str, bound: float) -> None:
+    if not math.isfinite(bound):
+        raise InputError(f"{name} needs a finite number, got {bound!r}: parameters without a bound are real().")
 
 
 def ordered(*shape: int) -> Parameter:

@@ -15,7 +15,7 @@ from torch.distributions.transforms import Transform
 from diffsampler.energies import TorchBoltzmannWeight
 from diffsampler.errors import check_flag
 from diffsampler.models.distributions import in_float64
-from diffsampler.models.foreign_model import check_function, check_latent, seed_of
+from diffsampler.models.foreign_model import check_call, check_function, check_latent, check_observed, seed_of
 from diffsampler.models.named_target import NamedTarget, Values
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.models.transforms import BY_VECTOR
@@ -61,11 +61,13 @@ class PyroTarget(NamedTarget):
     ) -> None:
         import_extra("pyro", type(self).__name__, "pyro")
         check_function(type(self).__name__, model)
+        check_call(type(self).__name__, model, args, kwargs)
         gives_deterministics = check_flag("deterministics", deterministics)
         args, kwargs = _doubled(tuple(args)), _doubled(dict(kwargs or {}))
         found = _start(model, args, kwargs)
         sites = {name: site for name, site in found.items() if not site["is_observed"]}
         check_latent(type(self).__name__, sites, "MixtureSameFamily")
+        check_observed(type(self).__name__, {name: site for name, site in found.items() if site["is_observed"]})
         shapes = {name: tuple(_map_onto(site["fn"].support).inv(site["value"]).shape) for name, site in sites.items()}
         super().__init__(sum(map(_size, shapes.values())), {**dims_of_plates(found), **(dims or {})}, coords)
         self.model, self.args, self.kwargs, self.sites = model, args, kwargs, shapes

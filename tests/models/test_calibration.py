@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from torch.distributions import LKJCholesky, MultivariateNormal, Normal
+from torch.distributions import LKJCholesky, MultivariateNormal, Normal, Poisson
 
 from diffsampler import InputError, Sampler, calibrate, fit
 from diffsampler.behaviours import Replay
@@ -104,6 +104,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         calibrate(lambda p: Normal(p["nu"], 1.0), PRIOR, n=2, **SHORT)
     with pytest.raises(InputError, match="got Tensor"):
         calibrate(lambda p: {"y": p["mu"]}, PRIOR, n=2, **SHORT)
+    with pytest.raises(
+        InputError, match=r"no draws, at r -\d.* of the prior: invalid Poisson rate.*Does the prior allow"
+    ):
+        calibrate(lambda p: Poisson(p["r"][:, None].expand(-1, 5)), {"r": Normal(-9.0, 1.0)}, n=2, **SHORT)
     with pytest.raises(InputError, match="log_evidence must be a function"):
         calibrate(five_numbers, PRIOR, n=2, log_evidence=-3.0, **SHORT)
     with pytest.raises(InputError, match="leave target out"):
@@ -188,6 +192,11 @@ def test_many_quantities_hide_nothing() -> None:
     assert not Calibration([one_fit(0, 300)] * 50, {}, 99, True).is_uniform
     fits = [one_fit(rank, 300) for rank in range(0, 100, 2)]
     assert Calibration(fits, {}, 99, True).is_uniform
+
+
+def test_few_fits_are_said_to_tell_nothing() -> None:
+    few, enough = (str(Calibration([one_fit(rank) for rank in range(n)], {}, 99, True)) for n in (5, 60))
+    assert "5 data sets are too few to tell" in few and "too few" not in enough
 
 
 def test_open_intervals_are_no_cover() -> None:

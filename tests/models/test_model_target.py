@@ -1,6 +1,8 @@
 """Models as targets: log joints and priors, data, and what is said where they do not fit together."""
 
+import copy
 import math
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,8 @@ from torch.distributions import (
     Dirichlet,
     Distribution,
     Gamma,
+    GeneralizedPareto,
+    Gumbel,
     HalfCauchy,
     Independent,
     LKJCholesky,
@@ -22,10 +26,13 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     Poisson,
+    TransformedDistribution,
     Uniform,
+    VonMises,
     Wishart,
     constraints,
 )
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from diffsampler import InputError, Sampler, Target, reference
 from diffsampler.models import ModelTarget, bounded, covariance, positive, real, unit_interval
@@ -203,12 +210,57 @@ def test_parameters_that_are_given_say_where_priors_are() -> None:
     torch.testing.assert_close(target.log_prob(x) - log_det, density, check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gumbel(0.0, 1.0),
+        lambda: TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv, AffineTransform(1.0, 2.0)]),
+        lambda: GeneralizedPareto(0.0, 1.0, 0.2),
+    ],
+    ids=["Gumbel", "logistic", "Pareto"],
+)
+def test_priors_by_inverse_transforms_and_on_half_lines(
+    make: Callable[[], Distribution], generator: torch.Generator
+) -> None:
+    prior = make()
+    target, value = ModelTarget(prior={"a": prior}), torch.tensor([0.1, 2.0])
+    x = target.free({"a": value})
+    log_det = target.declared["a"].constrain(x)[1]
+    torch.testing.assert_close(target.log_prob(x) - log_det, prior.log_prob(value))
+    copied = copy.deepcopy(target)  # as calibrate and fits that go on make them
+    assert torch.equal(copied.log_prob(x), target.log_prob(x))
+    assert copied.starting_points(20, generator).shape == (20, 1)
+
+
+def test_an_angle_has_one_period() -> None:
+    target = ModelTarget(prior={"a": VonMises(0.0, 2.0)}, parameters={"a": bounded(-math.pi, math.pi)})
+    x = torch.linspace(-40, 40, 4001).unsqueeze(-1)
+    assert float(torch.trapezoid(target.log_prob(x).exp(), x[:, 0])) == pytest.approx(1.0, abs=1e-5)
+
+
 def misspelled(p: dict[str, Tensor]) -> Tensor:
     return -p["mew"].square()
 
 
 def mixes(p: dict[str, Tensor]) -> Tensor:
     return -p["mu"].square() - p["mu"].mean().square()
+
+
+def of_mean(log_likelihood: Callable[..., Tensor], data: object = (1.0, 2.0)) -> ModelTarget:
+    return ModelTarget(prior={"mu": Normal(0.0, 1.0)}, log_likelihood=log_likelihood, data=data)
+
+
+def normal(p: dict[str, Tensor], y: Tensor) -> Tensor:
+    return Normal(p["mu"][:, None], 1.0).log_prob(y)
+
+
+class Frame:
+    """What tells a data frame of pandas."""
+
+    columns = ("a", "b")
+
+    def to_numpy(self) -> np.ndarray:
+        return np.ones((2, 2))
 
 
 REFUSED = {
@@ -228,6 +280,10 @@ REFUSED = {
     "a mixture of pieces with edges": (
         lambda: ModelTarget(prior={"x": mixture_of(Uniform(torch.tensor([0.0, 1.0]), 3.0))}),
         r"Parameter x: components .* different supports, with bounds \[0.0, 1.0\]: give parameters too",
+    ),
+    "an angle that repeats": (
+        lambda: ModelTarget(prior={"a": VonMises(0.0, 2.0)}),
+        r"Parameter a: VonMises repeats .*give parameters too, with bounded\(-math.pi, math.pi\)",
     ),
     "a mixture of counts": (lambda: ModelTarget(prior={"x": mixture_of(Poisson(torch.ones(2)))}), "discrete"),
     "a discrete prior of a parameter": (
@@ -250,6 +306,39 @@ REFUSED = {
     "neither": (lambda: ModelTarget(), "either log_joint"),
     "no parameters": (lambda: ModelTarget(misspelled, {}), "needs parameters"),
     "not a tensor": (lambda: ModelTarget(lambda p: 3.0, {"mu": real()}), "must return a tensor"),
+    "nothing of a likelihood": (
+        lambda: of_mean(lambda p, y: None),
+        "log_likelihood of ModelTarget must return a tensor, got NoneType",
+    ),
+    "a prior without names": (
+        lambda: ModelTarget(prior=Normal(0.0, 1.0)),
+        'prior must be a dictionary by name, such as {"mu": Normal',
+    ),
+    "parameters without names": (
+        lambda: ModelTarget(misspelled, [real()]),
+        'parameters must be a dictionary by name, such as {"mu": real',
+    ),
+    "an attribute for a key": (
+        lambda: of_mean(lambda p, y: normal({"mu": p.mu}, y)),
+        r"log_likelihood of ModelTarget fails .* write p\['mu'\] where it says p.mu",
+    ),
+    "a name of Python's that is not there": (
+        lambda: of_mean(lambda p, y: nope(p["mu"])),  # noqa: F821
+        "log_likelihood of ModelTarget fails .*: NameError: name 'nope' is not defined",
+    ),
+    "a division by zero": (
+        lambda: ModelTarget(lambda p: p["mu"] / (1 // 0), {"mu": real()}),
+        "log_joint of ModelTarget fails .*: ZeroDivisionError",
+    ),
+    "a data frame": (lambda: of_mean(normal, Frame()), r"data are a Frame, .* give a dictionary .*\.to_numpy\(\)"),
+    "data that are infinite": (
+        lambda: of_mean(normal, [1.0, math.inf, 2.0]),
+        r"^data is infinite at \[1\] \(1 of 3 numbers\), and log_likelihood of ModelTarget is not finite",
+    ),
+    "infinite counts": (
+        lambda: of_mean(lambda p, y: Poisson(p["mu"].exp()[:, None]).log_prob(y), [1.0, math.inf]),
+        r"^data is infinite at \[1\] .* and log_likelihood of ModelTarget fails",
+    ),
     "a density outside of its support": (
         lambda: ModelTarget(lambda p: Dirichlet(torch.ones(3)).log_prob(p["w"]), {"w": unit_interval(3)}),
         "Simplex",
@@ -319,6 +408,30 @@ def test_refuses(name: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_infinite_data_that_do_no_harm_are_kept() -> None:
+    """Bounds of what is censored; and a density that is zero near the origin for another reason."""
+
+    def below(shift: float) -> ModelTarget:
+        def log_joint(p: dict[str, Tensor], bounds: Tensor) -> Tensor:
+            return torch.where((p["mu"][:, None] + shift < bounds).all(-1), -p["mu"].square(), -math.inf)
+
+        return ModelTarget(log_joint, {"mu": real()}, [math.inf, 1.0])
+
+    x = torch.tensor([[0.1]])
+    assert float(below(0.0).log_prob(x)) == pytest.approx(-0.01) and float(below(100.0).log_prob(x)) == -math.inf
+
+
+def test_a_parameter_with_a_prior_that_no_likelihood_reads_is_named() -> None:
+    prior = {"mu": Normal(0.0, 1.0), "nu": Normal(0.0, 1.0)}
+    with pytest.warns(UserWarning, match="log_likelihood of ModelTarget never reads nu") as caught:
+        ModelTarget(prior=prior, log_likelihood=normal, data=[1.0, 2.0])
+    assert caught[0].filename == __file__ and len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ModelTarget(prior=prior, log_likelihood=lambda p, y: normal({"mu": p["mu"] + p["nu"]}, y), data=[1.0, 2.0])
+        ModelTarget(prior=prior)
 
 
 def test_data_are_exact_copies() -> None:
