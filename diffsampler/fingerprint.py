@@ -15,11 +15,7 @@ from torch.distributions.utils import lazy_property
 from diffsampler.described_parts import MISSING, unlike_entries
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
-<<<<<<< HEAD
-NUM_SHOWN, NUM_DIGITS = 16, 9
-=======
-NUM_SHOWN, MOST_NAMED = 16, 4
->>>>>>> 1352dba15317a9a66aff3d7e057905643061b7a8
+NUM_SHOWN, NUM_DIGITS, MOST_NAMED = 16, 9, 4
 NUM_OF_TEXT, NUM_BEFORE = 200, 60  # letters shown of a long text, and of them before the first difference
 # What says nothing about a density, or is another object in every script.
 LEFT_OUT = {"log_z", "plot_range", "plot_coordinates", "fn"}

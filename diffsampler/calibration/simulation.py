@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-<<<<<<< HEAD
-from diffsampler.errors import InputError
-from diffsampler.fingerprint import sums_of
-=======
 from diffsampler.errors import InputError, in_one_line
->>>>>>> 1352dba15317a9a66aff3d7e057905643061b7a8
+from diffsampler.fingerprint import sums_of
 from diffsampler.models import ModelTarget
 from diffsampler.models.distributions import in_float64
 from diffsampler.models.named_target import Values

@@ -97,17 +97,13 @@ def test_a_verdict_is_no_better_than_the_worst() -> None:
         ([estimate(0, 1), estimate(0, 1)], None, "two or more"),
         ({"a": estimate(0, 1), "b": 3.0}, None, "'b'.*float"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0}, "prior must be of a, b"),
-<<<<<<< HEAD
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": 0.0}, "prior of b must be a number, positive"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": math.inf}, "prior of b"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": math.nan}, "prior of b"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": True}, "prior of b must be a number.*got True"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": np.True_}, "prior of b must be a number"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": "1"}, "prior of b must be a number.*got '1'"),
-=======
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, [0.5, 0.5], r'by its name, such as {"a": 0.5, "b": 0.5}, got \[0'),
-        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": 0.0}, "prior of b"),
->>>>>>> 1352dba15317a9a66aff3d7e057905643061b7a8
     ],
 )
 def test_refuses_in_words(models: object, prior: object, message: str) -> None:
