@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 from diffsampler.assessment import Assessment
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, in_one_line
 from diffsampler.log_z import LogZDifference, LogZEstimate, Verdict, judge
 from diffsampler.log_z.difference import difference
 from diffsampler.log_z.estimate import NORMAL_97_5
@@ -124,8 +125,8 @@ def _log_prior(names: list[str], prior: Mapping[str, float] | None) -> dict[str,
     if prior.keys() != set(names):
         raise InputError(f"prior must be of {', '.join(names)}, got one of {', '.join(map(str, prior))}.")
     for name, value in prior.items():
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise InputError(f"prior of {name} must be positive and finite, got {value!r}.")
+        if isinstance(value, bool) or not (isinstance(value, Real) and 0 < value < math.inf):
+            raise InputError(f"prior of {name} must be a number, positive and finite, got {in_one_line(value)}.")
     return {name: math.log(value) for name, value in prior.items()}
 
 

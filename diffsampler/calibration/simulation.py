@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from diffsampler.errors import InputError, in_one_line
+from diffsampler.fingerprint import sums_of
 from diffsampler.models import ModelTarget
 from diffsampler.models.distributions import in_float64
 from diffsampler.models.named_target import Values
@@ -71,13 +72,13 @@ def posterior_target(model: Model, prior: Mapping[str, Distribution], data: Any)
     return ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
 
 
-def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> list[float]:
-    """What tells models apart: the first data, and their log-likelihood.
+def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> str:
+    """What tells models apart, in words that are alike on all machines: the first data, and their log-density.
 
     Raises:
         InputError: if there are none, which is no matter of one data set among many.
     """
     truth, data = simulated(model, prior, seed, 0)
     target = posterior_target(model, prior, data)
-    total = sum(float(value.double().sum()) for value in target.observed_data.values())
-    return [total, float(target.log_prob(target.free(truth)))]
+    sums = "; ".join(f"{name} of sums {sums_of(value)}" for name, value in target.observed_data.items())
+    return f"{sums}; log-density {float(target.log_prob(target.free(truth))):.9g}"

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError, in_one_line
 
+NATIVE = {"i": np.int64, "u": np.uint64, "f": np.float64, "c": np.complex128}  # by the kind of a dtype
+
 
 class Data(nn.Module):
     """Tensors by name, or a single one, that follow the target to its device.
@@ -93,11 +95,24 @@ def _as_tensor(called: str, value: Any) -> Tensor:
             "tensor it would have them back: give those that are there, as in .compressed()."
         )
     try:
-        # By NumPy, which makes float64 of plain numbers; a copy, which the caller does not write into.
-        value = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+        # Always a copy, which the caller does not write into.
+        tensor = value.detach().clone() if isinstance(value, Tensor) else torch.from_numpy(_native(np.asarray(value)))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{called} must be numbers, an array or a tensor, got {_first_of_others(value)}.") from error
-    return value.double() if value.is_floating_point() else value
+    if tensor.dtype == torch.uint64 and (tensor.view(torch.int64) < 0).any():
+        raise InputError(f"{called} has whole numbers above 2^63 - 1: give them as float64, which rounds them.")
+    # Whole numbers in one dtype: in others they overflow where they are computed with, or torch does not compute.
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    dtype = torch.int64 if is_whole else torch.float64 if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(dtype).contiguous()
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """A copy in memory as torch takes it: of one dtype for each kind, in its order of bytes, one after the other."""
+    # Not astype, which leaves NumPy's second integers of 64 bits as they are: torch does not know the unsigned ones.
+    native = np.empty(array.shape, NATIVE.get(array.dtype.kind, array.dtype))
+    native[...] = array
+    return native
 
 
 def _first_of_others(value: Any) -> str:

@@ -35,7 +35,7 @@ class ModelTarget(NamedTarget):
             `data`, it gets those as a second argument.
         parameters: by name, of `diffsampler.models`, such as `{"mu": real(), "tau": positive(), "w": simplex(3)}`; a
             constraint of `torch.distributions.constraints` is a parameter of one number.
-        data: tensors, arrays or numbers by name, or a single one; numbers become float64, integers and flags stay.
+        data: tensors, arrays or numbers by name, or a single one; whole numbers become int64, others float64.
         prior: instead of `log_joint`, a `torch.distributions` object for each parameter; what `parameters` leaves out
             lies within its support. The search then starts from draws of it too.
         log_likelihood: beside `prior`, what the data say: with shape (B), or (B, N) or more, a term for each

@@ -58,6 +58,33 @@ def eight_schools_of(y: object) -> ModelTarget:
     return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, {"y": y, "s": S})
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(np.array([4, 0, 7], kind) for kind in ("u1", "u2", "u4", "u8", "Q", "i1", ">i4", "q", "f2", ">f8", "g")),
+        *(np.array([7, 0, 4], kind)[::-1] for kind in ("i8", "f8", ">u2")),
+        *(torch.tensor([4, 0, 7]).to(dtype) for dtype in (torch.uint8, torch.uint16, torch.int32, torch.bfloat16)),
+        torch.tensor([[4.0, 4.0], [0.0, 0.0], [7.0, 7.0]])[:, 0],
+    ],
+    ids=lambda given: f"{given.dtype}",
+)
+def test_numbers_of_all_kinds_are_data(given: np.ndarray | Tensor) -> None:
+    """Contiguous copies, of int64 or float64: a difference of counts does not wrap around."""
+    seen = []
+
+    def log_likelihood(p: dict[str, Tensor], y: Tensor) -> Tensor:
+        seen.append((y - 1).tolist())
+        return Poisson(p["rate"][:, None]).log_prob(y)
+
+    target = ModelTarget(prior={"rate": Gamma(2.0, 1.0)}, log_likelihood=log_likelihood, data=given)
+    plain = ModelTarget(prior={"rate": Gamma(2.0, 1.0)}, log_likelihood=log_likelihood, data=[4.0, 0.0, 7.0])
+    given[0] = 1  # which the target does not see
+    torch.testing.assert_close(target.log_prob(torch.zeros(2, 1)), plain.log_prob(torch.zeros(2, 1)))
+    assert seen and all(one == [3, -1, 6] for one in seen)
+    data = target.observed_data["data"]
+    assert data.is_contiguous() and data.dtype in (torch.int64, torch.float64)
+
+
 def test_a_joint_density_with_its_jacobian(generator: torch.Generator) -> None:
     target, x = eight_schools(), torch.randn(3, 5, 10, generator=generator)
     mu, tau, z = x[..., 0], x[..., 1].exp(), x[..., 2:]
@@ -325,6 +352,10 @@ REFUSED = {
             data=[1.0, 2.0],
         ),
         "Boolean",
+    ),
+    "counts beyond int64": (
+        lambda: ModelTarget(lambda p, y: -p["mu"].square(), {"mu": real()}, np.array([2**63], np.uint64)),
+        r"data has whole numbers above 2\^63 - 1: give them as float64",
     ),
     "data that are missing among others": (
         lambda: eight_schools_of([28.0, math.nan, -3, 7, -1, math.nan, 18, 12]),
