@@ -301,7 +301,7 @@ class ModelTarget(NamedTarget):
                 self._refuse_missing(f"{function} of {type(self).__name__} fails", error)
                 self._refuse_infinite(f"{function} of {type(self).__name__} fails", ask, error)
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
-            data = "" if self.data is None else f"; data {self.data}"
+            data = "" if self.data is None else f"; {'' if self.data.is_single else 'data '}{self.data}"
             is_of_shapes = self.batched and "size" in str(error)
             way = " (Values come with the draws first; for functions of one draw say batched=False.)" * is_of_shapes
             is_plain = isinstance(error, RuntimeError | ValueError | TypeError | IndexError | AttributeError)
