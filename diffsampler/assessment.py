@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsampler.baseline import Annealed
 from diffsampler.errors import InputError, check_instance, warn_of
-from diffsampler.log_z import LogZEstimate, Verdict, judge
+from diffsampler.log_z import LogZDifference, LogZEstimate, Verdict, judge
 from diffsampler.log_z.estimate import KHAT_REFUSE, in_nats
 from diffsampler.observables import ObservableEstimate, estimate_observable, find_observables
 from diffsampler.paths import rolled_back_log_weight
@@ -49,6 +49,13 @@ class Assessment:
     eubo: float | None
     num_network_evaluations: int = 0
     observables: dict[str, ObservableEstimate] = field(default_factory=dict)
+
+    def __sub__(self, other: "Assessment | LogZEstimate") -> LogZDifference:
+        """The difference of log Z with its interval, for independent estimates: of evidences, a log Bayes factor."""
+        return self.estimate - (other.estimate if isinstance(other, Assessment) else other)
+
+    def __rsub__(self, other: LogZEstimate) -> LogZDifference:
+        return other - self.estimate
 
     def __str__(self) -> str:
         reasons = "\n".join(f"    {reason}" for reason in self.verdict.reasons)

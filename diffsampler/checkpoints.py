@@ -22,29 +22,33 @@ KINDS = {
 WITHOUT_TRAINING = {"generators": [], "global_step": 0, "history": [], "behaviour": {}}
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], called: str = "ckpt_path") -> dict[str, Any]:
     """The content of a checkpoint that training wrote, on the CPU.
+
+    Arguments:
+        path: the file.
+        called: the argument that it is, for messages.
 
     Raises:
         InputError: if there is no such file, or it is damaged, or of another program.
     """
     if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
-        raise InputError(f"ckpt_path must be a checkpoint file, got {str(path)!r}, which is none.")
+        raise InputError(f"{called} must be a checkpoint file, got {str(path)!r}, which is none.")
     try:
         # Mapped, not read: most callers only look whether it is one, and a replay buffer may be large.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a reader of pickles meets in a file that is none has no common type
-        raise InputError(f"ckpt_path {str(path)!r} cannot be read: it is damaged or no checkpoint.") from error
+        raise InputError(f"{called} {str(path)!r} cannot be read: it is damaged or no checkpoint.") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "generators", "global_step"} <= checkpoint.keys():
-        raise InputError(f"ckpt_path {str(path)!r} was not written by diffsampler fit.")
+        raise InputError(f"{called} {str(path)!r} was not written by diffsampler fit.")
     if "parts" not in checkpoint:
         raise InputError(
-            f"ckpt_path {str(path)!r} was written by an earlier version of diffsampler, whose parts had other names: "
+            f"{called} {str(path)!r} was written by an earlier version of diffsampler, whose parts had other names: "
             "train again, or use that version."
         )
     for key, kind in KINDS.items():
         if not isinstance(checkpoint.get(key), kind):
-            raise InputError(f"ckpt_path {str(path)!r} is damaged: {key} is no {kind.__name__}.")
+            raise InputError(f"{called} {str(path)!r} is damaged: {key} is no {kind.__name__}.")
     return checkpoint
 
 

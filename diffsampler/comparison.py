@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 from diffsampler.assessment import Assessment
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, in_one_line
 from diffsampler.log_z import LogZDifference, LogZEstimate, Verdict, judge
 from diffsampler.log_z.difference import difference
 from diffsampler.log_z.estimate import NORMAL_97_5
@@ -37,6 +38,12 @@ class Comparison:
             if name not in self.log_z:
                 raise InputError(f"there is no model {name!r}; there are {', '.join(self.log_z)}.")
         return difference(self.log_z[first], self.log_z[second])
+
+    def plot(self) -> Any:
+        """A figure of matplotlib: log Bayes factors to the best model, posterior probabilities, and their intervals."""
+        from diffsampler.report.comparison_figure import plot_comparison  # as late as matplotlib is needed
+
+        return plot_comparison(self.log_z, self.probability)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; ends of intervals that are not there become None."""
@@ -112,11 +119,14 @@ def compare_log_z(
 def _log_prior(names: list[str], prior: Mapping[str, float] | None) -> dict[str, float]:
     if prior is None:
         return dict.fromkeys(names, 0.0)
+    if not isinstance(prior, Mapping):
+        example = ", ".join(f'"{name}": {1 / len(names):.2g}' for name in names)
+        raise InputError(f"prior must be of each model by its name, such as {{{example}}}, got {prior!r:.80}.")
     if prior.keys() != set(names):
         raise InputError(f"prior must be of {', '.join(names)}, got one of {', '.join(map(str, prior))}.")
     for name, value in prior.items():
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise InputError(f"prior of {name} must be positive and finite, got {value!r}.")
+        if isinstance(value, bool) or not (isinstance(value, Real) and 0 < value < math.inf):
+            raise InputError(f"prior of {name} must be a number, positive and finite, got {in_one_line(value)}.")
     return {name: math.log(value) for name, value in prior.items()}
 
 

@@ -5,6 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from diffsampler.errors import InputError
+
+
+def check_file(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise InputError if an argument of this name is no path that a file can be written to."""
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise InputError(f"{name} must be the path of a file, got {path!r:.80}.")
+    if Path(path).is_dir():
+        raise InputError(f"{name} must be the path of a file, got the folder {str(path)!r}.")
+
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
     """Write beside the target, on its own file system, and put it in place once it is on the disk."""

@@ -24,7 +24,7 @@ from diffsampler.errors import InputError, check_count, check_flag, check_instan
 from diffsampler.estimation import METHODS, estimate_from
 from diffsampler.families import Family, walked_on
 from diffsampler.families.contexts import log_mean_of_group
-from diffsampler.files import write_atomically
+from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
 from diffsampler.log_z import WeightSummary
 from diffsampler.log_z.estimate import LogZEstimate
@@ -476,7 +476,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if the file is no checkpoint of diffsampler, or one of other parts.
         """
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, "path")
         if strict and (found := differences(checkpoint["parts"], self.describe())):
             raise InputError(f"{path} is of a sampler made otherwise: {found}.")
         state = {
@@ -494,7 +494,12 @@ class Sampler(nn.Module):
         self.was_trained = was_trained(checkpoint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code."""
+        """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code.
+
+        Raises:
+            InputError: if the path is no place for a file.
+        """
+        check_file("path", path)
         content = {
             "state_dict": {f"sampler.{key}": value for key, value in self.state_dict().items()},
             "parts": self.describe(),

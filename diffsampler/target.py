@@ -126,6 +126,11 @@ class Target(nn.Module, ABC):
         """The means of observables that are known exactly, by name: reports then state errors."""
         return {}
 
+    @property
+    def coordinate_names(self) -> list[str] | None:
+        """What messages call the D coordinates; None for x[0], x[1], ..."""
+        return None
+
     def diagnostics(self, x: Tensor) -> dict[str, float]:
         """Figures of merit of samples x, with shape (n, D), that make sense for this target only (mode masses, say)."""
         return {}

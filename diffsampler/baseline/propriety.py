@@ -61,7 +61,9 @@ def check_proper(target: CountedTarget, x: Tensor, generator: torch.Generator | 
         num_evaluations, _ = spent()
     target.count(num_evaluations, torch.zeros((), dtype=torch.long, device=x.device))
     if reason is not None:
-        raise InputError(f"{target.name}.log_prob {reason}.")
+        names = target.density.user_target.coordinate_names
+        are_of_it = names is not None and len(names) == target.dim
+        raise InputError(f"{target.name}.log_prob {reasons.by_names(str(reason), names) if are_of_it else reason}.")
 
 
 class _Walk:
@@ -210,13 +212,16 @@ class _Walk:
         if undeclared.are_particles(self.user_target):
             return self._apart(lines, "")
         free = self._free_particles()
+        have_names = self.user_target.coordinate_names is not None
         row = reasons.row_of_blocks(lines.v, free.dimension) if free else 0
-        where = f"along {reasons.named_direction(lines.v[row])}{others}"
+        where = f"along {reasons.named_direction(lines.v[row], have_names)}{others}"
         found = reasons.along(lines.those([row]), where, self.highest)
         return found.with_way_out(free.way_out if free else "")
 
     def _free_particles(self) -> undeclared.Free | None:
-        if self.target.dim != self.user_target.dim or self.target.dim == 1:
+        # What has names is none.
+        is_named = self.user_target.coordinate_names is not None
+        if is_named or self.target.dim != self.user_target.dim or self.target.dim == 1:
             return None
         return undeclared.free_particles(self.user_target, self.log_prob, self.noise, self.target.rounding)
 

@@ -38,7 +38,8 @@ class Pursuit:
 
         Arguments:
             column: of y, which is not among the others.
-            others: whose squares are candidates too, and products, unless there are more than `MAX_PRODUCTS`.
+            others: whose squares are candidates too, and products of two, unless there are more than `MAX_PRODUCTS`;
+                products are of the first `MAX_PRODUCTS + 1` columns of y alone, whichever the others are.
             price: nats a point, of a term.
 
         Returns:

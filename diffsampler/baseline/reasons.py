@@ -1,6 +1,8 @@
 """Along which lines a density has no end, in words: ends of sentences that begin with its name."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 SLACK = 0.2  # nats: what a tail may fall, over many decades, and count as one that does not
 ROUNDING = 1e-6  # nats
 FLOOR = 10.0  # nats below the highest point: what a number that keeps a logarithm finite leaves
-MAX_NAMED = 4
+MAX_NAMED, MOST_CHANGED = 4, 6
 ONES = {"1": "c", "-1": "1 / c"}
 
 
@@ -99,11 +101,15 @@ def row_of_blocks(v: Tensor, size: int) -> int:
     return int(moved.int().argmax())
 
 
-def named_direction(v: Tensor) -> str:
-    """A direction, with shape (D), in few words."""
+def named_direction(v: Tensor, have_names: bool = False) -> str:
+    """A direction, with shape (D), in few words, or by the coordinates that change most, where these have names."""
     dim = len(v)
     if (v != 0).sum() == 1:
         return f"x[{int(v.abs().argmax())}]"
+    if have_names:
+        changed = sorted(v.abs().argsort(descending=True)[: min(int((v != 0).sum()), MOST_CHANGED)].tolist())
+        more = ", ..." if len(changed) < (v != 0).sum() else ""
+        return "the direction with " + ", ".join(f"x[{i}]: {float(v[i]):.3g}" for i in changed) + more
     if bool((v == v[0]).all()):
         return "the translation of all coordinates alike"
     is_one = v == v.sum().sign()
@@ -117,7 +123,7 @@ def named_direction(v: Tensor) -> str:
             return f"the translation of x[{first}] to x[{first + k - 1}] alike"
     entries = [f"{value:.3g}" for value in v.tolist()]
     if dim > 10:
-        largest = v.abs().argsort(descending=True)[:6].sort().values.tolist()
+        largest = v.abs().argsort(descending=True)[:MOST_CHANGED].sort().values.tolist()
         return "the direction with " + ", ".join(f"x[{i}]: {entries[i]}" for i in largest) + ", ..."
     return f"({', '.join(entries)})"
 
@@ -133,6 +139,11 @@ def named_axes(v: Tensor) -> str:
         return f"along {_listed([f'x[{index}]' for index in sides if index not in one_sided])}"
     parts = [f"x[{index}] goes to {'' if sign > 0 else '-'}infinity" for index, sign in one_sided.items()]
     return f"as {_listed(parts)}"
+
+
+def by_names(text: str, names: Sequence[str]) -> str:
+    """A sentence with x[0], x[1], ... called by names."""
+    return re.sub(r"x\[(\d+)\]", lambda one: names[int(one[1])], text)
 
 
 def _listed(names: list[str]) -> str:

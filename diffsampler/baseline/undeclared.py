@@ -91,6 +91,11 @@ def angles_declared(target: Target, which: Sequence[int], every: bool) -> str:
     if isinstance(target, FunctionTarget):
         return f"say so by {type(target).__name__}(fn, dim, periodic=True), or which they are"
     if type(space) is Euclidean and target.coordinates is None:
+        one_period = (
+            ""
+            if target.coordinate_names is None
+            else "let its parameter live in one period, as in bounded(-math.pi, math.pi), or "
+        )
         found = Circle(target.dim) if every else angles_among(which, target.dim)
-        return f"give {type(target).__name__} space = {found!r}"
+        return f"{one_period}give {type(target).__name__} space = {found!r}"
     return f"say so in the space of {type(target).__name__}"

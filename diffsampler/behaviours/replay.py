@@ -24,8 +24,8 @@ class Replay(Behaviour):
 
     With `search`, the end points of every `search_every`-th turn of fresh paths are improved, and it is the improved
     ones that replay draws from. The buffer is on the device of training and in every checkpoint. It is emptied where
-    its points are of another density than is trained on now: before a warm start, of other data, or in coordinates that
-    have been found anew since.
+    its points are of another density than is trained on now: before a warm start, of other data, of another run's
+    state, or in coordinates that have been found anew since.
 
     References:
         Improved off-policy training of diffusion samplers, Sendera et al., 2024, arXiv:2402.05098, section 4.
@@ -92,7 +92,13 @@ class Replay(Behaviour):
         if self._state:
             kept.load_state_dict(self._state, dynamics.policy.device)
             self._state = {}
-        elif len(kept) and (density is not self._density or (not self._is_current and _is_outdated(kept, dynamics))):
+            # Not counted: a run that goes on comes to the counts of one that was never cut off.
+            with dynamics.target.counting_apart():
+                is_outdated = len(kept) > 0 and _is_outdated(kept, dynamics)
+        else:
+            is_other = density is not self._density
+            is_outdated = len(kept) > 0 and (is_other or (not self._is_current and _is_outdated(kept, dynamics)))
+        if is_outdated:
             kept.clear()
             self.turn = 0
         self._density, self._is_current = density, True
@@ -136,7 +142,9 @@ class Replay(Behaviour):
 
 @torch.no_grad()
 def _is_outdated(kept: PointBuffer, dynamics: Dynamics) -> bool:
-    """Whether some of the points kept have another density now."""
+    """Whether some of the points kept have another density now, or none."""
+    if kept.x.shape[-1] != dynamics.target.dim:
+        return True
     some = slice(None, None, -(-len(kept) // NUM_ASKED))
     now = dynamics.target.log_prob(kept.x[some]).to(kept.log_prob)
     return differ(now, kept.log_prob[some], 1e-3, 1e-5)

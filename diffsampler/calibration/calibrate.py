@@ -96,21 +96,22 @@ def calibrate(
     made_of = {
         **{"prior": describe(prior), "num_draws": num_draws, "num_samples": num_samples, "seed": seed},
         **{"max_steps": max_steps, "options": describe(options), "is_exact": log_evidence is not None},
-        "first": first_of(model, prior, seed),
+        "first data set": first_of(model, prior, seed),
     }
     finished, start = ([], None) if file is None else read_fits(Path(file), made_of)
     fits_before = WarmStarts({"max_steps": max_steps, "enable_progress_bar": False, **options})
-    if start is not None and n > len(finished):
+    to_do = [k for k in range(n) if k >= len(finished) or isinstance(finished[k], str)]  # what has failed, again
+    if start is not None and to_do:
         of_start = simulated(model, prior, seed, start["number"])
         fits_before.restore(Path(file), start, posterior_target(model, prior, of_start[1]))
     with progress_of("Calibration", n, " fits", progress_bar) as tell:
         for k in range(n):
-            is_new = k >= len(finished)
-            if is_new or isinstance(finished[k], str):  # what has failed is tried again
+            if k in to_do:
                 try:
                     truth, data = simulated(model, prior, seed, k)
                     target = posterior_target(model, prior, data)
-                    sampler, history = fits_before.fit(target, seed_of(seed, k), k if is_new else None)
+                    # What has failed is no start now: fits after it have begun from others.
+                    sampler, history = fits_before.fit(target, seed_of(seed, k), k if k >= len(finished) else None)
                     exact = None if log_evidence is None else float(log_evidence(target.data.for_functions()))
                     found: OneFit | str = _judged(sampler, truth, history, exact, num_draws, num_samples, seed, k)
                 except InputError as error:
@@ -118,7 +119,7 @@ def calibrate(
                 finished[k:] = [found, *finished[k + 1 :]]
                 if file is not None:
                     fits_before.save(Path(file))
-                    write_fits(Path(file), made_of, finished, fits_before.to_dict())
+                    write_fits(Path(file), made_of, finished, fits_before.to_dict() or start)
                     fits_before.remove_others(Path(file))
             tell(k + 1)
     finished = finished[:n]

@@ -8,6 +8,7 @@ from typing import Any
 from diffsampler.calibration.result import OneFit
 from diffsampler.errors import InputError
 from diffsampler.files import write_atomically
+from diffsampler.fingerprint import differences
 
 
 def read_fits(path: Path, made_of: dict[str, Any]) -> tuple[list[OneFit | str], dict[str, Any] | None]:
@@ -21,10 +22,11 @@ def read_fits(path: Path, made_of: dict[str, Any]) -> tuple[list[OneFit | str], 
     try:
         kept = json.loads(path.read_text())
         found = [_fit_from(one) for one in kept["fits"]]
-    except (ValueError, KeyError, TypeError) as error:
+        then, now = ({name: str(value) for name, value in one.items()} for one in (kept["made_of"], made_of))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no calibration: give another file.") from error
-    if kept["made_of"] != made_of:
-        raise InputError(f"{path} is of another calibration, with {kept['made_of']}: give another file.")
+    if then != now:
+        raise InputError(f"{path} is of another calibration: {differences(then, now)}. Give another file.")
     return found, kept.get("start")
 
 

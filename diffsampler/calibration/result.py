@@ -16,6 +16,7 @@ from diffsampler.report.calibration_figure import plot_calibration
 
 LEVEL = 0.99  # of the band for all quantities together
 COVER = 0.95
+FEW = 20  # data sets, of which only the grossest mistakes leave the band
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Calibration:
         lines = [f"{n} data sets, ranks among {self.num_draws} draws", f"  {'quantity':<{width}}  p of uniform ranks"]
         for name, p in found.items():
             lines.append(f"  {name:<{width}}  {p:.4f}{'' if p > self._limit else '  outside'}")
+        if n < FEW:
+            lines.append(f"  warning: {n} data sets are too few to tell right posteriors from wrong ones: take 100.")
         if not self.is_uniform:
             lines.append(f"  warning: ranks are not uniform (p below {self._limit:.2g}): posteriors are wrong.")
         compared = "the exact one" if self.is_exact else "that of the search"

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from diffsampler.errors import InputError
+from diffsampler.errors import InputError, in_one_line
+from diffsampler.fingerprint import sums_of
 from diffsampler.models import ModelTarget
 from diffsampler.models.distributions import in_float64
 from diffsampler.models.named_target import Values
@@ -41,9 +42,16 @@ def simulated(model: Model, prior: Mapping[str, Distribution], seed: int, k: int
                 raise InputError(
                     f"model must return the distribution of the data, of torch.distributions, got {type(one).__name__}."
                 )
-        if isinstance(found, Mapping):
-            return truth, {name: each.sample()[0] for name, each in found.items()}
-        return truth, found.sample()[0]
+        try:
+            if isinstance(found, Mapping):
+                return truth, {name: each.sample()[0] for name, each in found.items()}
+            return truth, found.sample()[0]
+        except RuntimeError as error:
+            drawn = ", ".join(f"{name} {in_one_line(value[0].tolist()):.60}" for name, value in truth.items())
+            raise InputError(
+                f"model makes a distribution of the data that has no draws, at {drawn} of the prior: "
+                f"{' '.join(str(error).split()):.200}. Does the prior allow values that the model does not?"
+            ) from error
 
 
 def likelihood_of(model: Model) -> Callable[[Values, Any], Tensor]:
@@ -64,13 +72,13 @@ def posterior_target(model: Model, prior: Mapping[str, Distribution], data: Any)
     return ModelTarget(prior=prior, log_likelihood=likelihood_of(model), data=data)
 
 
-def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> list[float]:
-    """What tells models apart: the first data, and their log-likelihood.
+def first_of(model: Model, prior: Mapping[str, Distribution], seed: int) -> str:
+    """What tells models apart, in words that are alike on all machines: the first data, and their log-density.
 
     Raises:
         InputError: if there are none, which is no matter of one data set among many.
     """
     truth, data = simulated(model, prior, seed, 0)
     target = posterior_target(model, prior, data)
-    total = sum(float(value.double().sum()) for value in target.observed_data.values())
-    return [total, float(target.log_prob(target.free(truth)))]
+    sums = "; ".join(f"{name} of sums {sums_of(value)}" for name, value in target.observed_data.items())
+    return f"{sums}; log-density {float(target.log_prob(target.free(truth))):.9g}"

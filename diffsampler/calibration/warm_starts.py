@@ -60,7 +60,9 @@ class WarmStarts:
             self._number_in_file = self._number
 
     def remove_others(self, beside: Path) -> None:
-        """Remove starts that no file tells of any more."""
+        """Remove starts that no file tells of any more, once there is a newer one."""
+        if self._start is None:
+            return
         for path in beside.parent.glob(f"{escape(beside.name)}.start_*.pt"):
             if path != _path_of(beside, self._number):
                 path.unlink()

@@ -39,9 +39,7 @@ def run_compare(
         Path(output).write_text(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
         print(f"Results: {output}")
     if figure is not None:
-        from diffsampler.report.comparison_figure import plot_comparison
-
-        plot_comparison(found.log_z, found.probability).savefig(figure, dpi=150)
+        found.plot().savefig(figure, dpi=150)
         print(f"Figure: {figure}")
 
 

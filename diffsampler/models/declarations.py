@@ -15,6 +15,11 @@ def read_parameters(
     parameters: Mapping[str, Parameter | Constraint] | None, prior: Mapping[str, Distribution] | None
 ) -> dict[str, Parameter]:
     """All by name; of what a prior alone says, within its support."""
+    for called, given, example in (("prior", prior, "Normal(0.0, 1.0)"), ("parameters", parameters, "real()")):
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(
+                f'{called} must be a dictionary by name, such as {{"mu": {example}}}, got {in_one_line(given)[:80]}.'
+            )
     found: dict[str, Parameter] = {}
     for name, prior_of_it in (prior or {}).items():
         if not isinstance(prior_of_it, Distribution):

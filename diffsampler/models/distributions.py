@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import Transform, _InverseTransform
 
 from diffsampler.models.edges import zero_outside
 
@@ -42,11 +42,20 @@ def in_double(distribution: Distribution) -> Distribution:
     return _doubled(distribution)
 
 
+class _Inverse(_InverseTransform):
+    """The inverse of a transform, whose copies know of which: torch's own forget that."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+
 def _doubled(given: Any) -> Any:
     if isinstance(given, Tensor):
         return given.detach().double() if given.is_floating_point() else given
     if isinstance(given, list | tuple):
         return type(given)(map(_doubled, given)) if type(given) in (list, tuple) else given
+    if isinstance(given, _InverseTransform):
+        return _Inverse(_doubled(given.inv))
     if isinstance(given, Distribution | Transform):
         given = copy.copy(given)
         given.__dict__.update({name: _doubled(value) for name, value in vars(given).items()})

@@ -1,6 +1,7 @@
 """Models of other packages, which are asked in arrays."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,42 @@ def check_function(kind: str, model: Any) -> None:
         raise InputError(f"model of {kind} must be a function, got {model!r}.")
 
 
+def check_call(kind: str, model: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Raise InputError if a model cannot be called with these."""
+    if not isinstance(args, tuple | list):
+        raise InputError(
+            f"args of {kind} must be a tuple of what the model is called with, such as (y,), got {type(args).__name__}."
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InputError(
+            f'kwargs of {kind} must be a dictionary by name, such as {{"y": y}}, got {type(kwargs).__name__}.'
+        )
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):  # of what Python knows none
+        return
+    try:
+        signature.bind(*args, **(kwargs or {}))
+    except TypeError as error:
+        named = f" and the kwargs {', '.join(kwargs)}" if kwargs else ""
+        raise InputError(
+            f"{kind} cannot call {getattr(model, '__name__', 'the model')}{signature} with {len(args)} args{named}: "
+            f"{error}."
+        ) from error
+
+
+def check_observed(kind: str, sites: Mapping[str, Any]) -> None:
+    """Raise InputError if what is observed at sites of NumPyro or Pyro, by name, does not fit their distributions."""
+    for name, site in sites.items():
+        shape, expected = tuple(np.shape(site["value"])), tuple(site["fn"].shape())
+        try:
+            np.broadcast_shapes(shape, expected)
+        except ValueError as error:
+            raise InputError(
+                f"{kind}: what the model observes as {name} has the shape {shape}, and its distribution {expected}."
+            ) from error
+
+
 def check_latent(kind: str, latent: Mapping[str, Any], mixture: str) -> None:
     """Raise InputError if sites of NumPyro or Pyro, by name, are none, or one has discrete values.
 
@@ -66,8 +103,8 @@ def check_latent(kind: str, latent: Mapping[str, Any], mixture: str) -> None:
     """
     if discrete := [name for name, site in latent.items() if site["fn"].support.is_discrete]:
         raise InputError(
-            f"{kind} takes no discrete parameters, and {', '.join(discrete)} is discrete: sum over its values in the "
-            f"model, as {mixture} does."
+            f"{kind} takes no discrete parameters, and {', '.join(discrete)} is discrete: was obs= forgotten there? "
+            f"Else sum over its values in the model, as {mixture} does."
         )
     if not latent:
         raise InputError(f"{kind} needs a model with parameters, and this one has none.")

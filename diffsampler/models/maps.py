@@ -11,7 +11,7 @@ from torch.distributions.transforms import Transform
 from torch.nn.functional import logsigmoid
 
 from diffsampler.models.transforms import BY_VECTOR
-from diffsampler.support.bijections import Above, Below, Everywhere, Piece, spacing
+from diffsampler.support.bijections import Above, Below, Everywhere, Piece, Support, spacing
 
 
 class Map(ABC):
@@ -108,6 +108,30 @@ class Logistic(Piece):
         return (spacing(low, 1) / (high - low)).log(), -(spacing(high, -1) / (high - low)).log()
 
 
+class Several(Piece):
+    """Some numbers by one piece, some by another."""
+
+    def __init__(self, pieces: list[tuple[list[int], Piece]]) -> None:
+        super().__init__()
+        self.support = Support(pieces, [])
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.support.forward(y)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return self.support.inverse(x)
+
+    def limits(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = torch.empty_like(y), torch.empty_like(y)
+        for columns, piece in self.support.pieces:
+            low[columns], high[columns] = piece.limits(y[columns])
+        return low, high
+
+
+# By whether there is a lower and an upper end.
+PIECES = {(False, False): Everywhere, (True, False): Above, (False, True): Below, (True, True): Logistic}
+
+
 def map_onto(constraint: Constraint, shape: tuple[int, ...]) -> Map:
     """The map of R^d onto values of a shape within a constraint.
 
@@ -125,8 +149,22 @@ def map_onto(constraint: Constraint, shape: tuple[int, ...]) -> Map:
     if kind is constraints.less_than:
         return Entrywise(Below(_flat(constraint.upper_bound, shape)), shape)
     if kind in (constraints.interval, constraints.half_open_interval):
-        return Entrywise(Logistic(_flat(constraint.lower_bound, shape), _flat(constraint.upper_bound, shape)), shape)
+        return Entrywise(_between(_flat(constraint.lower_bound, shape), _flat(constraint.upper_bound, shape)), shape)
     return Jointly(BY_VECTOR[kind]() if kind in BY_VECTOR else biject_to(constraint), shape)
+
+
+def _between(low: Tensor, high: Tensor) -> Piece:
+    """The map onto intervals, some of which may have one end or none."""
+    if low.isfinite().all() and high.isfinite().all():
+        return Logistic(low, high)
+    by_ends: dict[tuple[bool, bool], list[int]] = {}
+    for k, ends in enumerate(zip(low.isfinite().tolist(), high.isfinite().tolist(), strict=True)):
+        by_ends.setdefault(ends, []).append(k)
+    pieces = []
+    for (has_low, has_high), columns in by_ends.items():
+        bounds = [end[columns] for end, is_known in ((low, has_low), (high, has_high)) if is_known]
+        pieces.append((columns, PIECES[has_low, has_high](*bounds)))
+    return pieces[0][1] if len(pieces) == 1 else Several(pieces)
 
 
 def _flat(bound: float | Tensor, shape: tuple[int, ...]) -> Tensor:

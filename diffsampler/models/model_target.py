@@ -1,6 +1,7 @@
 """The posterior of a model as a target: named parameters, each within its constraint."""
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from diffsampler.models.data import Data, as_data
 from diffsampler.models.declarations import check_labels, read_parameters
 from diffsampler.models.distributions import in_double, in_float64
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.names import names_of_free
 from diffsampler.models.observations import dims_of_terms
 from diffsampler.models.parameters import Parameter
+from diffsampler.models.read_values import ReadValues
 from diffsampler.target import check_log_z
 
 NUM_TRIED = 500
@@ -32,7 +35,7 @@ class ModelTarget(NamedTarget):
             `data`, it gets those as a second argument.
         parameters: by name, of `diffsampler.models`, such as `{"mu": real(), "tau": positive(), "w": simplex(3)}`; a
             constraint of `torch.distributions.constraints` is a parameter of one number.
-        data: tensors, arrays or numbers by name, or a single one; numbers become float64, integers and flags stay.
+        data: tensors, arrays or numbers by name, or a single one; whole numbers become int64, others float64.
         prior: instead of `log_joint`, a `torch.distributions` object for each parameter; what `parameters` leaves out
             lies within its support. The search then starts from draws of it too.
         log_likelihood: beside `prior`, what the data say: with shape (B), or (B, N) or more, a term for each
@@ -136,6 +139,13 @@ class ModelTarget(NamedTarget):
             found = self._asked(self.log_likelihood, self._constrained(x.double())[0])
         return found.reshape(len(x), -1) if found.ndim < 2 else found
 
+    @property
+    def coordinate_names(self) -> list[str]:
+        found = []
+        for name, each in self.declared.items():
+            found += names_of_free(name, each.free_shape, each.is_free)
+        return found
+
     def dims_of_terms(self, shape: tuple[int, ...]) -> list[str] | None:
         return dims_of_terms(shape, {} if self.data is None else self.data.shapes, self.dims, self.coords)
 
@@ -195,7 +205,7 @@ class ModelTarget(NamedTarget):
     def _log_joint(self, values: Values) -> Tensor:
         if self.log_joint is not None:
             return self._asked(self.log_joint, values)
-        terms = [_summed(prior.log_prob(values[name])) for name, prior in self.prior.items()]
+        terms = [_summed(prior.log_prob(dict.__getitem__(values, name))) for name, prior in self.prior.items()]
         if self.log_likelihood is not None:
             terms.append(_summed(self._asked(self.log_likelihood, values)))
         return sum(terms)
@@ -203,10 +213,16 @@ class ModelTarget(NamedTarget):
     def _asked(self, function: Callable[..., Tensor], values: Values) -> Tensor:
         data = [] if self.data is None else [self.data.for_functions()]
         if self.batched:
-            return function(values, *data)
-        keys_read = values.keys_read if isinstance(values, _Read) else set()
+            found = function(values, *data)
+            if not isinstance(found, Tensor):
+                function = "log_joint" if function is self.log_joint else "log_likelihood"
+                raise InputError(
+                    f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}."
+                )
+            return found
+        keys_read = values.keys_read if isinstance(values, ReadValues) else set()
         unread = {name: dict.__getitem__(values, name) for name in dict.keys(values)}
-        return torch.vmap(lambda one: function(_Read(one, keys_read), *data))(unread)
+        return torch.vmap(lambda one: function(ReadValues(one, keys_read), *data))(unread)
 
     def _try(self) -> None:
         """What is wrong with functions, data and names shows at two points, in their own words."""
@@ -216,7 +232,7 @@ class ModelTarget(NamedTarget):
         )
         function = "log_joint" if self.log_joint is not None else "log_likelihood"
         values, _ = self._constrained(x)
-        read = _Read(values, set())
+        read = ReadValues(values, set())
         found = self._tried(function, read)
         if found.shape != (2,):
             raise InputError(
@@ -226,8 +242,9 @@ class ModelTarget(NamedTarget):
             )
         if found.isnan().all():
             self._refuse_missing(f"{function} of {name} is NaN")
-        if unread := [key for key in self.declared if key not in read.keys_read and self.prior is None]:
-            raise InputError(f"log_joint of {name} never reads {', '.join(unread)}: is a name misspelled?")
+        if not found.isfinite().any():
+            self._refuse_infinite(f"{function} of {name} is not finite", lambda: self._log_joint(values))
+        self._check_read(read)
         alone = self._tried(function, {key: value[:1] for key, value in values.items()})
         mixed = f"{function} of {name} mixes draws, which come first: "
         way = "Give other dimensions their place, as in p['mu'][:, None], sum over these only, or say batched=False."
@@ -243,6 +260,18 @@ class ModelTarget(NamedTarget):
             if terms.isnan().any():
                 self._refuse_missing(f"log_likelihood of {name} is NaN")
 
+    def _check_read(self, read: ReadValues) -> None:
+        """Refuse parameters that no density has, and warn of those that have a prior and nothing else."""
+        unread = ", ".join(key for key in self.declared if key not in read.keys_read)
+        if unread and self.prior is None:
+            raise InputError(f"log_joint of {type(self).__name__} never reads {unread}: is a name misspelled?")
+        if unread and self.log_likelihood is not None:
+            warnings.warn(
+                f"log_likelihood of {type(self).__name__} never reads {unread}, of which the data then say nothing: is "
+                "a name misspelled?",
+                stacklevel=4,
+            )
+
     def _tried(self, function: str, values: Values) -> Tensor:
         return self._asked_once(function, lambda: self._log_joint(values), values)
 
@@ -256,29 +285,31 @@ class ModelTarget(NamedTarget):
     def _asked_once(self, function: str, ask: Callable[[], Tensor], values: Values) -> Tensor:
         try:
             with in_float64(validates=True):
-                found = ask()
+                return ask()
         except KeyError as error:
             raise InputError(
                 f"{function} of {type(self).__name__} asks for {error}, which is neither a parameter "
                 f"({', '.join(self.declared)}) nor among the data."
             ) from error
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # of the user's own function, which this says
             if "within the support" in str(error) and self._is_positive_somewhere():
                 with in_float64():  # data that not all parameters allow, as an unknown bound does
                     return ask()
             if "invalid values" in str(error):
                 self._refuse_missing(f"{function} of {type(self).__name__} fails", error)
+                self._refuse_infinite(f"{function} of {type(self).__name__} fails", ask, error)
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in values.items())
-            data = "" if self.data is None else f"; data {self.data}"
+            data = "" if self.data is None else f"; {'' if self.data.is_single else 'data '}{self.data}"
             is_of_shapes = self.batched and "size" in str(error)
             way = " (Values come with the draws first; for functions of one draw say batched=False.)" * is_of_shapes
+            is_plain = isinstance(error, RuntimeError | ValueError | TypeError | IndexError | AttributeError)
+            kind = "" if is_plain else f"{type(error).__name__}: "
             raise InputError(
                 f"{function} of {type(self).__name__} fails at values of shapes {shapes}{data}: "
-                f"{' '.join(str(error).split())[:300]}{way}"
+                f"{kind}{' '.join(str(error).split())[:300]}{way}"
             ) from error
-        if not isinstance(found, Tensor):
-            raise InputError(f"{function} of {type(self).__name__} must return a tensor, got {type(found).__name__}.")
-        return found
 
     def _refuse_missing(self, what: str, error: Exception | None = None) -> None:
         """Raise InputError where data are NaN, which functions that fail have not left out."""
@@ -288,29 +319,20 @@ class ModelTarget(NamedTarget):
                 "in y[~y.isnan()], or give each a parameter."
             ) from error
 
-
-class _Read(dict[str, Tensor]):
-    """Values that remember which of them were asked for."""
-
-    def __init__(self, values: Values, keys_read: set[str]) -> None:
-        super().__init__(values)
-        self.keys_read = keys_read
-
-    def __getitem__(self, key: str) -> Tensor:
-        self.keys_read.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(super().keys()))
-
-    def values(self) -> list[Tensor]:
-        return [self[key] for key in self]
-
-    def items(self) -> list[tuple[str, Tensor]]:
-        return [(key, self[key]) for key in self]
+    def _refuse_infinite(self, what: str, ask: Callable[[], Tensor], error: Exception | None = None) -> None:
+        """The same where data are infinite, and with other numbers in their place all were well."""
+        if self.data is None or not (infinite := self.data.infinite):
+            return
+        given, self.data = self.data, self.data.with_others_for_infinite()
+        try:
+            with in_float64(validates=True):
+                is_well = bool(ask().isfinite().all())
+        except Exception:
+            is_well = False
+        finally:
+            self.data = given
+        if is_well:
+            raise InputError(f"{infinite}, and {what}: data must be finite where they are read.") from error
 
 
 def _summed(terms: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class NamedTarget(Target):
 
     Arguments:
         dim: the dimension D.
-        dims: the names of a parameter's dimensions, by its name.
+        dims: the names of a parameter's dimensions, by its name; a string is one name.
         coords: the labels along a dimension, by its name.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from diffsampler.models.named_target import NamedTarget, Values
-from diffsampler.models.summary import HDI_PROB, Summary, summarise
+from diffsampler.models.summary import HDI_PROB, Summary, entries, summarise
 from diffsampler.target import Target
 
 
@@ -20,6 +20,18 @@ def labels_of(target: Target) -> Mapping[str, list[list[Any]]]:
     if not isinstance(target, NamedTarget):
         return {}
     return {name: [target.coords.get(dim, []) for dim in dims] for name, dims in target.dims.items()}
+
+
+def names_of_free(name: str, shape: tuple[int, ...], is_value: bool) -> list[str]:
+    """What the free numbers of a parameter are called.
+
+    Arguments:
+        name: of the parameter.
+        shape: of the free numbers.
+        is_value: whether they are its values, or the name is their own.
+    """
+    labels = list(entries(name, shape, []))
+    return labels if is_value else [f"the free number of {label}" for label in labels]
 
 
 def summary_of(target: Target, x: Tensor, log_weight: Tensor) -> Summary | None:

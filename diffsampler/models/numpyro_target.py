@@ -10,8 +10,18 @@ from torch import Tensor
 from diffsampler.energies import EnergyOfMany
 from diffsampler.energies.many import BATCH_SIZE
 from diffsampler.errors import check_flag
-from diffsampler.models.foreign_model import ForeignModel, check_function, check_latent, rows_of, seed_of, values_like
+from diffsampler.models.foreign_model import (
+    ForeignModel,
+    check_call,
+    check_function,
+    check_latent,
+    check_observed,
+    rows_of,
+    seed_of,
+    values_like,
+)
 from diffsampler.models.named_target import Values
+from diffsampler.models.names import names_of_free
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.optional import import_extra
 
@@ -57,6 +67,7 @@ class NumPyroTarget(ForeignModel):
     ) -> None:
         import_extra("numpyro", type(self).__name__, "numpyro")
         check_function(type(self).__name__, model)
+        check_call(type(self).__name__, model, args, kwargs)
         gives_deterministics = check_flag("deterministics", deterministics)
         density = _Density(model, tuple(args), dict(kwargs or {}))
         super().__init__(density, density.num_free, 0, {**density.dims, **(dims or {})}, coords, log_z)
@@ -68,6 +79,11 @@ class NumPyroTarget(ForeignModel):
     def log_likelihoods(self, x: Tensor) -> Values | None:
         found = self.fn.energy.log_likelihoods(rows_of(x))
         return values_like(x, found) if found else None
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        reals = self.fn.energy.reals
+        return [one for name, shape in self.sites.items() for one in names_of_free(name, shape, name in reals)]
 
     @property
     def observed_data(self) -> dict[str, np.ndarray]:
@@ -88,6 +104,7 @@ class _Density(EnergyOfMany):
     def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         import jax
         from numpyro import handlers
+        from numpyro.distributions import constraints
         from numpyro.infer import init_to_uniform
         from numpyro.infer.util import unconstrain_fn
 
@@ -99,11 +116,14 @@ class _Density(EnergyOfMany):
             sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
             check_latent("NumPyroTarget", latent, "numpyro.distributions.MixtureSameFamily")
+            check_observed("NumPyroTarget", {name: site for name, site in sites.items() if site["is_observed"]})
             values = {name: site["value"] for name, site in latent.items()}
             free = unconstrain_fn(tried, self.args, self.kwargs, values)
         self.shapes = {name: tuple(np.shape(free[name])) for name in latent}
         self.num_free = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.simplexes = [name for name, site in latent.items() if _is_simplex(site["fn"].support)]
+        supports = {name: _of_vectors(site["fn"].support) for name, site in latent.items()}
+        self.simplexes = [name for name, support in supports.items() if support is constraints.simplex]
+        self.reals = [name for name, support in supports.items() if support is constraints.real]
         self.observed = {name: np.asarray(site["value"]) for name, site in sites.items() if site["is_observed"]}
         self.deterministics = [name for name, site in trace.items() if site["type"] == "deterministic"]
         self.dims = dims_of_plates(
@@ -192,12 +212,13 @@ class _Density(EnergyOfMany):
         return found
 
 
-def _is_simplex(support: Any) -> bool:
+def _of_vectors(support: Any) -> Any:
+    """Of single numbers, or of vectors and matrices that are more than so many numbers."""
     from numpyro.distributions import constraints
 
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.simplex
+    return support
 
 
 def _beyond_rounding(free: Any) -> Any:

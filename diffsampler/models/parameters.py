@@ -1,5 +1,6 @@
 """Parameters of a model: where their values may lie, and how all of R^d is mapped there."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,8 +9,9 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.models.maps import Map, map_onto
+from diffsampler.models.maps import Entrywise, Map, map_onto
 from diffsampler.models.supports import support_of
+from diffsampler.support.bijections import Everywhere
 from diffsampler.support.declared import ordered_vector
 
 DEPENDENT = 1e-10  # share of a variable's variance, that others do not explain
@@ -67,6 +69,16 @@ class Parameter:
         """Between which free numbers values move as these do, float64, each with shape (num_free)."""
         return self._map.limits()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether its free numbers are its values, which may be any."""
+        return isinstance(self._map, Entrywise) and isinstance(self._map.piece, Everywhere)
+
+    @property
+    def free_shape(self) -> tuple[int, ...]:
+        """That of its values where each has a free number of its own; else all in a row."""
+        return self.shape if isinstance(self._map, Entrywise) else (self.num_free,)
+
     def constrain(self, free: Tensor) -> tuple[Tensor, Tensor]:
         """Values, with shape (*, shape), and the log of the Jacobian, with shape (*), for shape (*, num_free)."""
         return self._map.forward(free)
@@ -116,19 +128,26 @@ def unit_interval(*shape: int) -> Parameter:
 
 def bounded(low: float, high: float, *shape: int) -> Parameter:
     """Between two numbers."""
-    if not low < high:
+    if not low < high or low == math.inf or high == -math.inf:
         raise InputError(f"bounded needs low below high, got {low!r} and {high!r}.")
     return Parameter(constraints.interval(float(low), float(high)), shape)
 
 
 def greater_than(low: float, *shape: int) -> Parameter:
     """Above a number."""
+    _check_bound("greater_than", low)
     return Parameter(constraints.greater_than(float(low)), shape)
 
 
 def less_than(high: float, *shape: int) -> Parameter:
     """Below a number."""
+    _check_bound("less_than", high)
     return Parameter(constraints.less_than(float(high)), shape)
+
+
+def _check_bound(name: str, bound: float) -> None:
+    if not math.isfinite(bound):
+        raise InputError(f"{name} needs a finite number, got {bound!r}: parameters without a bound are real().")
 
 
 def ordered(*shape: int) -> Parameter:

@@ -54,7 +54,12 @@ class Posterior:
             name, f = f, _entries_of(f, self.values)
         else:
             name = getattr(f, "__name__", "f")
-        return estimate_observable(name, lambda x: f(values_of(self.target, x)), self.x, self.log_weight)
+        if not callable(f):
+            raise InputError(f"f must be a function of values by name, or a parameter's name, got {f!r:.80}.")
+        try:
+            return estimate_observable(name, lambda x: f(values_of(self.target, x)), self.x, self.log_weight)
+        except KeyError as error:
+            raise InputError(f"{name} asks for {error}; there are {', '.join(self.values)}.") from error
 
     def summary(self, hdi_prob: float = HDI_PROB) -> Summary:
         """Mean, standard deviation, highest-density interval, effective draws and Monte Carlo error of each parameter.

@@ -12,6 +12,7 @@ from diffsampler.energies import EnergyOfMany, EnergyOfOne
 from diffsampler.errors import InputError, check_flag
 from diffsampler.models.foreign_model import ForeignModel, rows_of, seed_of, values_like
 from diffsampler.models.named_target import Values
+from diffsampler.models.names import names_of_free
 from diffsampler.optional import import_extra
 
 UNVECTORISABLE = (NotImplementedError, ValueError, TypeError)
@@ -87,6 +88,12 @@ class PyMCTarget(ForeignModel):
             self._log_likelihoods = _function(self.model, self.model.logp(observed, sum=False, jacobian=False))
         values = self._log_likelihoods(rows_of(x))
         return values_like(x, {variable.name: value for variable, value in zip(observed, values, strict=True)})
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        start = self.model.initial_point()
+        free = [variable.name for variable in self.model.value_vars]
+        return [one for name in free for one in names_of_free(name, np.shape(start[name]), True)]
 
     @property
     def observed_data(self) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ from torch.distributions.transforms import Transform
 from diffsampler.energies import TorchBoltzmannWeight
 from diffsampler.errors import check_flag
 from diffsampler.models.distributions import in_float64
-from diffsampler.models.foreign_model import check_function, check_latent, seed_of
+from diffsampler.models.foreign_model import check_call, check_function, check_latent, check_observed, seed_of
 from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.names import names_of_free
 from diffsampler.models.plates import dims_of_plates
 from diffsampler.models.transforms import BY_VECTOR
 from diffsampler.optional import import_extra
@@ -61,15 +62,18 @@ class PyroTarget(NamedTarget):
     ) -> None:
         import_extra("pyro", type(self).__name__, "pyro")
         check_function(type(self).__name__, model)
+        check_call(type(self).__name__, model, args, kwargs)
         gives_deterministics = check_flag("deterministics", deterministics)
         args, kwargs = _doubled(tuple(args)), _doubled(dict(kwargs or {}))
         found = _start(model, args, kwargs)
         sites = {name: site for name, site in found.items() if not site["is_observed"]}
         check_latent(type(self).__name__, sites, "MixtureSameFamily")
+        check_observed(type(self).__name__, {name: site for name, site in found.items() if site["is_observed"]})
         shapes = {name: tuple(_map_onto(site["fn"].support).inv(site["value"]).shape) for name, site in sites.items()}
         super().__init__(sum(map(_size, shapes.values())), {**dims_of_plates(found), **(dims or {})}, coords)
         self.model, self.args, self.kwargs, self.sites = model, args, kwargs, shapes
         self.deterministics = gives_deterministics
+        self._reals = [name for name, site in sites.items() if _of_vectors(site["fn"].support) is constraints.real]
         self.log_z = check_log_z(type(self).__name__, log_z)
         self._is_vectorised = self._can_vectorise()
         self._weight = _Weight(self._minus_log_joint, batched=self._is_vectorised)
@@ -96,6 +100,10 @@ class PyroTarget(NamedTarget):
             return {name: site["fn"].log_prob(site["value"]) for name, site in observed.items()}
 
         return self._of_all(terms, x) or None
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        return [one for name, shape in self.sites.items() for one in names_of_free(name, shape, name in self._reals)]
 
     @property
     def observed_data(self) -> Values:
@@ -186,9 +194,15 @@ class PyroTarget(NamedTarget):
 
 def _map_onto(support: Constraint) -> Transform:
     """Pyro's own map, or one that does not stop where rounding does."""
+    support = _of_vectors(support)
+    return BY_VECTOR[type(support)]() if type(support) in BY_VECTOR else biject_to(support)
+
+
+def _of_vectors(support: Constraint) -> Constraint:
+    """Of single numbers, or of vectors and matrices that are more than so many numbers."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return BY_VECTOR[type(support)]() if type(support) in BY_VECTOR else biject_to(support)
+    return support
 
 
 class _Weight(TorchBoltzmannWeight):

@@ -81,6 +81,10 @@ class StanModel(ForeignModel):
         ask = self.model.param_constrain
         return self._values(x, self.names, lambda row: ask(row, include_tp=self.transformed_parameters))
 
+    @property
+    def coordinate_names(self) -> list[str]:
+        return list(self.model.param_unc_names())
+
     def log_likelihoods(self, x: Tensor) -> Values | None:
         """The generated quantity `log_lik`, where the program has one."""
         if LOG_LIKELIHOOD not in self._all_names.shapes:

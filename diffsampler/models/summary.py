@@ -12,11 +12,12 @@ from diffsampler.errors import InputError
 from diffsampler.log_z.verdict import TOO_FEW
 
 HDI_PROB = 0.94
+ROUNDING = 1e-13  # relative: of what is 1 by a sum
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A row for each number of each parameter; print it.
+    """A row for each number of each parameter that is not the same in all draws; print it.
 
     Attributes:
         rows: by label, such as `theta[0]`, the figures by name: mean, sd, the ends of the interval, such as `hdi_3%`
@@ -67,7 +68,10 @@ def summarise(
     low_name, high_name = (f"hdi_{100 * q:.3g}%" for q in (0.5 * (1 - hdi_prob), 0.5 * (1 + hdi_prob)))
     rows: dict[str, dict[str, float]] = {}
     for name, value in values.items():
-        for label, column in columns_of(name, value[kept], labels.get(name, [])):
+        varies = varying(value).tolist()
+        for is_shown, (label, column) in zip(varies, columns_of(name, value[kept], labels.get(name, [])), strict=True):
+            if not is_shown:
+                continue
             mean = (share * column).sum()
             away = column - mean
             variance = (share * away.square()).sum()
@@ -84,6 +88,19 @@ def summarise(
                 "mcse": float(error),
             }
     return Summary(rows)
+
+
+def varying(value: Tensor) -> Tensor:
+    """Which numbers of a parameter, flat, are not the same in all draws; all where none of them vary.
+
+    Zeros of a triangular matrix are, and the ones on the diagonal of a matrix of correlations.
+
+    Arguments:
+        value: with shape (m, *shape).
+    """
+    flat = value.reshape(len(value), -1)
+    varies = ~((flat - flat[0]).abs() <= ROUNDING * flat[0].abs()).all(0)  # what is no number does
+    return varies | ~varies.any()
 
 
 def entries(name: str, shape: tuple[int, ...], labels: list[list[Any]]) -> Iterator[str]:

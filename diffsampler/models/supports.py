@@ -1,7 +1,7 @@
 """Where a distribution of `torch.distributions` may have its values, as one constraint."""
 
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, constraints
+from torch.distributions import Distribution, Independent, MixtureSameFamily, VonMises, constraints
 from torch.distributions.constraints import Constraint
 
 from diffsampler.errors import InputError
@@ -18,6 +18,11 @@ def support_of(prior: Distribution) -> Constraint:
     if isinstance(prior, Independent):
         num_dims, support = prior.reinterpreted_batch_ndims, support_of(prior.base_dist)
         return constraints.independent(support, num_dims) if num_dims else support
+    if isinstance(prior, VonMises):
+        raise InputError(
+            "VonMises repeats for ever on its support, which is all numbers: give parameters too, with "
+            "bounded(-math.pi, math.pi) for it, one period."
+        )
     try:
         support = prior.support
     except NotImplementedError:

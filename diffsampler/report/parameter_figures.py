@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsampler.models.names import values_of
-from diffsampler.models.summary import Summary
+from diffsampler.models.summary import Summary, varying
 from diffsampler.report import style
 from diffsampler.report.axes import draw_histogram, finish, interval, new_figure, save_all, to_numpy, weights
 from diffsampler.target import Target
@@ -26,7 +26,9 @@ def plot_parameters(values: Mapping[str, Tensor], log_weight: Tensor, summary: S
         summary: of the same draws, by labels.
     """
     weight = weights(log_weight)
-    columns = [column for value in values.values() for column in to_numpy(value.reshape(len(value), -1)).T]
+    columns = [
+        column for value in values.values() for column in to_numpy(value.reshape(len(value), -1)[:, varying(value)]).T
+    ]
     labels = list(summary.rows)
     count = min(len(columns), MAX_PARAMETERS)
     across = min(count, 4)

@@ -1,5 +1,6 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import was_trained
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
 from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.log_z.estimate import KHAT_WARN
 from diffsampler.losses import Objective
 from diffsampler.parts import check_initialised
 from diffsampler.sampler import Sampler
@@ -112,6 +114,7 @@ class SamplerModule(L.LightningModule):
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
+        self._at_start: tuple[float, dict[str, Tensor]] | None = None
         self._frozen: list[torch.nn.Parameter] = []
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -183,6 +186,8 @@ class SamplerModule(L.LightningModule):
         self._end_if_ready(estimate)
         if self.trainer.should_stop:
             self.history.append({"step": 0, **estimate.to_dict()})
+        elif estimate.khat <= KHAT_WARN:
+            self._at_start = estimate.ess, copy.deepcopy(self.sampler.policy.state_dict())
 
     def _end_if_ready(self, estimate: LogZEstimate) -> None:
         """Stop training where fresh draws are good enough; on every rank alike."""
@@ -197,6 +202,18 @@ class SamplerModule(L.LightningModule):
     def on_train_end(self) -> None:
         spent = not self.budget.allows_step(self.trainer, 0)
         self.ended = self.ended or why_ended(self.trainer, self.budget.limit if spent else None)
+        self._keep_the_start_if_better()
+
+    def _keep_the_start_if_better(self) -> None:
+        """Take back a training that has made worse what a search had begun: too short a one, or too noisy."""
+        if self._at_start is None or not self.history:
+            return
+        (before, weights), after = self._at_start, self.history[-1]["ess"]
+        if before > after:
+            self.sampler.policy.load_state_dict(weights)
+            self.ended += (
+                f"; the sampler is the one before training, whose ESS was {before:.1%}, and {after:.1%} after it"
+            )
 
     def on_fit_end(self) -> None:
         # Lightning leaves out `on_train_end` where training does not begin, and all checkpoints: none to go on with.

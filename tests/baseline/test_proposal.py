@@ -11,7 +11,7 @@ from diffsampler import FunctionTarget
 from diffsampler.baseline import GaussianComponents
 from diffsampler.baseline.curved import CurvedMap, fit_map
 from diffsampler.baseline.moves import AnnealedPath, PriorMove, Rung
-from diffsampler.baseline.part import Part, gaussian_parts
+from diffsampler.baseline.part import Part, fit_part, gaussian_parts
 from diffsampler.baseline.proposal import Proposal, fit_proposal
 from diffsampler.counted import CountedTarget
 
@@ -188,3 +188,16 @@ def test_a_covariance_from_few_points_is_no_better_than_the_one_known() -> None:
     found = fit_proposal(x, torch.ones(400), label, spare)
     exact = torch.distributions.Normal(loc, 1.0).log_prob(fresh.unsqueeze(1)).sum(-1).logsumexp(-1) - math.log(2)
     assert float((exact - found.log_prob(fresh)).mean()) < 0.5
+
+
+@pytest.mark.parametrize(("degrees", "expected"), [(3.0, {3.0}), (10.0, {10.0}), (math.inf, {1000.0})])
+def test_parts_have_the_tails_of_their_points(degrees: float, expected: set[float], generator: torch.Generator) -> None:
+    z = torch.randn(N, 3, generator=generator)
+    if degrees < math.inf:
+        half = torch.full((N, 1), 0.5 * degrees)
+        z = z * (torch._standard_gamma(half, generator=generator) / half).rsqrt()
+    wrong = torch.randn(N, 3, generator=generator) * torch.randn(N, 1, generator=generator).exp()
+    factor = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.5, 0.0], [-1.0, 0.3, 4.0]])
+    known = CurvedMap.affine(torch.tensor([1.0, 2.0, 3.0]), factor)
+    points, weight = known.forward(torch.cat([z, wrong]))[0], torch.cat([torch.ones(N), torch.zeros(N)])
+    assert fit_part(points, weight, known).degrees in expected

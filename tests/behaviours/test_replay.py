@@ -31,6 +31,7 @@ from diffsampler.coordinates import AffineCoordinates
 from diffsampler.losses import TrajectoryBalance
 from diffsampler.networks import FourierMLP
 from diffsampler.paths import back_and_forth, evaluate, rollout
+from diffsampler.processes import PinnedBrownian
 from diffsampler.training.module import SamplerModule
 
 
@@ -122,6 +123,27 @@ def test_replay_resumes_as_it_was(generator: torch.Generator) -> None:
     other.load_state_dict(replay.state_dict())
     first, second = (b.paths(sampler.dynamics, 20, torch.Generator().manual_seed(2), 0.0).x for b in (replay, other))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_points_of_a_state_are_those_of_its_density(dim: int, generator: torch.Generator) -> None:
+    sampler, replay = random_sampler(grid=3), Replay()
+    other = Sampler(FunctionTarget(lambda x: -(x - 1).square().sum(-1), dim), process=PinnedBrownian, grid=3)
+    for _ in range(3):
+        replay.paths(sampler.dynamics, 20, generator, 0.0)
+    again, new = Replay(), Replay()
+    again.load_state_dict(states_of(replay))
+    first, second = (b.paths(other.dynamics, 20, torch.Generator().manual_seed(2), 0.0).x for b in (again, new))
+    assert torch.equal(first, second) and torch.equal(again.buffer.x, new.buffer.x), "as if nothing had been loaded"
+
+
+def test_a_state_costs_no_evaluations(generator: torch.Generator) -> None:
+    sampler, replay, again = random_sampler(grid=3), Replay(), Replay()
+    replay.paths(sampler.dynamics, 20, generator, 0.0)
+    again.load_state_dict(states_of(replay))
+    before = sampler.num_target_evaluations
+    again.end_points(sampler.dynamics, 20, generator, 0.0)
+    assert sampler.num_target_evaluations == before and len(again.buffer) == 20
 
 
 def test_search_moves_points_uphill_and_counts(generator: torch.Generator) -> None:

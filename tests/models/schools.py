@@ -127,6 +127,9 @@ class LikeBridgeStan:
     def param_unc_num(self) -> int:
         return 10
 
+    def param_unc_names(self) -> list[str]:
+        return self.param_names()
+
     def param_names(self, *, include_tp: bool = False, include_gq: bool = False) -> list[str]:
         is_centred = self.form == "centred"
         later = [] if is_centred else ["theta"] * include_tp + ["log_lik"] * include_gq

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from torch.distributions import LKJCholesky, MultivariateNormal, Normal
+from torch.distributions import LKJCholesky, MultivariateNormal, Normal, Poisson
 
-from diffsampler import InputError, calibrate, fit
+from diffsampler import InputError, Sampler, calibrate, fit
 from diffsampler.behaviours import Replay
 from diffsampler.calibration import Calibration
 from diffsampler.calibration.result import OneFit
 from diffsampler.calibration.uniform import band, p_value
 from diffsampler.losses import TrajectoryBalance
+from diffsampler.models import ModelTarget
 
 FIT = "diffsampler.calibration.warm_starts.fit"
 PRIOR = {"mu": Normal(0.0, 2.0)}
 SHORT = {"max_steps": 20, "num_samples": 2000, "accelerator": "cpu", "progress_bar": False}
+QUICK = {**SHORT, "num_draws": 9, "num_samples": 90}
 
 
 def five_numbers(p: dict) -> Normal:
@@ -40,6 +42,13 @@ class Narrower(Normal):
 
     def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
         return self.loc + 2 * (super().sample(shape) - self.loc)
+
+
+class Backwards(Normal):
+    """The same numbers, in another order."""
+
+    def sample(self, shape: tuple[int, ...] = ()) -> torch.Tensor:
+        return super().sample(shape).flip(-1)
 
 
 def test_bands_hold_as_often_as_they_say() -> None:
@@ -95,6 +104,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         calibrate(lambda p: Normal(p["nu"], 1.0), PRIOR, n=2, **SHORT)
     with pytest.raises(InputError, match="got Tensor"):
         calibrate(lambda p: {"y": p["mu"]}, PRIOR, n=2, **SHORT)
+    with pytest.raises(
+        InputError, match=r"no draws, at r -\d.* of the prior: invalid Poisson rate.*Does the prior allow"
+    ):
+        calibrate(lambda p: Poisson(p["r"][:, None].expand(-1, 5)), {"r": Normal(-9.0, 1.0)}, n=2, **SHORT)
     with pytest.raises(InputError, match="log_evidence must be a function"):
         calibrate(five_numbers, PRIOR, n=2, log_evidence=-3.0, **SHORT)
     with pytest.raises(InputError, match="leave target out"):
@@ -117,6 +130,59 @@ def test_fits_that_fail_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         calibrate(five_numbers, PRIOR, n=3, **SHORT)
 
 
+def quick_fit(sampler: Sampler, seed: int, target: ModelTarget | None = None, **_: object) -> list[dict]:
+    """No search, no training: what is reused is said to be the first number of the data that the start was made for."""
+    mark = next(sampler.policy.parameters()).data.flatten()
+    reused = "" if target is None else f"that of {float(mark[0]):.6f}"
+    if target is not None:
+        sampler.move_to(target)
+        sampler.coordinates.is_warm = True
+    mark[0] = float(sampler.target.data.for_functions()[0])
+    return [{"reused": reused, "log_z": None, "low": None, "high": None}]
+
+
+class FailingOnce:
+    """The evidence, but at one of the calls an error."""
+
+    def __init__(self, call: int) -> None:
+        self.left = call
+
+    def __call__(self, y: torch.Tensor) -> float:
+        self.left -= 1
+        if self.left == 0:
+            raise InputError("no evidence today.")
+        return evidence(y)
+
+
+@pytest.mark.parametrize("stops", [(3, 3, 4), (3, 4)], ids=["tried again alone", "with a new one"])
+def test_a_fit_tried_again_leaves_the_next_what_it_begins_from(
+    stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FIT, quick_fit)
+    file, exact = tmp_path / "calibration.json", FailingOnce(2)
+    found = [calibrate(five_numbers, PRIOR, n=n, log_evidence=exact, file=file, **QUICK) for n in stops]
+    assert [list(one.failed) for one in found] == [[1], *([] for _ in stops[1:])]
+    whole = calibrate(five_numbers, PRIOR, n=4, log_evidence=evidence, **QUICK)
+    assert [one.reused for one in found[-1].fits][2:] == [one.reused for one in whole.fits][2:]
+    assert found[-1].fits[2:] == whole.fits[2:] and len({one.reused for one in whole.fits}) == 4
+    assert found[-1].fits[1].reused, "what is tried again begins from the latest start"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration.json", "calibration.json.start_3.pt"]
+
+
+def test_a_start_that_is_gone_is_warned_of_until_there_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FIT, quick_fit)
+    file, exact = tmp_path / "calibration.json", FailingOnce(2)
+    calibrate(five_numbers, PRIOR, n=3, log_evidence=exact, file=file, **QUICK)
+    (tmp_path / "calibration.json.start_2.pt").unlink()
+    for n in (3, 4):  # what is tried again is none
+        with pytest.warns(UserWarning, match="next fit of the calibration begins from nothing"):
+            calibrate(five_numbers, PRIOR, n=n, log_evidence=exact, file=file, **QUICK)
+    found = calibrate(five_numbers, PRIOR, n=5, log_evidence=exact, file=file, **QUICK)
+    assert not found.failed and [bool(one.reused) for one in found.fits[3:]] == [False, True]
+
+
 def one_fit(rank: int, num_quantities: int = 1) -> OneFit:
     ranks = {f"q{k}": rank for k in range(num_quantities)}
     return OneFit(ranks, (0.0, -0.1, 0.1), (0.0, -0.1, 0.1), 0.0, "trustworthy", 1, "")
@@ -126,6 +192,11 @@ def test_many_quantities_hide_nothing() -> None:
     assert not Calibration([one_fit(0, 300)] * 50, {}, 99, True).is_uniform
     fits = [one_fit(rank, 300) for rank in range(0, 100, 2)]
     assert Calibration(fits, {}, 99, True).is_uniform
+
+
+def test_few_fits_are_said_to_tell_nothing() -> None:
+    few, enough = (str(Calibration([one_fit(rank) for rank in range(n)], {}, 99, True)) for n in (5, 60))
+    assert "5 data sets are too few to tell" in few and "too few" not in enough
 
 
 def test_open_intervals_are_no_cover() -> None:
@@ -151,8 +222,13 @@ def test_another_model_is_another_calibration(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "_judged", lambda *_: one_fit(3))
     monkeypatch.setattr(FIT, lambda *_, **__: [])
     calibrate(five_numbers, PRIOR, n=2, file=file, **SHORT)
-    for model, more in ((lambda p: Normal(five_numbers(p).loc, 1.5), {}), (five_numbers, {"log_evidence": evidence})):
-        with pytest.raises(InputError, match="is of another calibration"):
+    wider, backwards = (lambda p: Normal(five_numbers(p).loc, 1.5)), lambda p: Backwards(five_numbers(p).loc, 1.0)
+    for model, more, what in (
+        (wider, {}, "first data set"),
+        (backwards, {}, "first data set"),
+        (five_numbers, {"log_evidence": evidence}, "is_exact"),
+    ):
+        with pytest.raises(InputError, match=f"is of another calibration: {what} was .*, and is .*another file"):
             calibrate(model, PRIOR, n=2, file=file, **more, **SHORT)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,13 @@ def test_differences_have_intervals_in_quadrature() -> None:
         estimate(-3.0, 0.03) - 3.0
 
 
+def test_each_half_width_is_the_other_ones_of_the_other() -> None:
+    """What lets one estimate be higher, and the other lower, lets their difference be higher."""
+    found = estimate(-3.0, 0.3, -2.6) - estimate(-5.0, 1.2, -4.5)  # half-widths 0.3 and 0.4, 1.2 and 0.5
+    assert found.low == pytest.approx(2.0 - math.hypot(0.3, 0.5))
+    assert found.high == pytest.approx(2.0 + math.hypot(0.4, 1.2))
+
+
 def test_an_end_that_is_not_there_is_not_made_up() -> None:
     open_above = estimate(-3.0, 3.0, math.inf)
     found = open_above - estimate(-5.0, 0.04)
@@ -47,10 +55,17 @@ def test_probabilities_are_by_bayes_rule() -> None:
     # Of two models, a log odds of 1 +- 0.02 sqrt 2.
     assert (low, high) == pytest.approx([1 / (1 + math.exp(-1 + e)) for e in (0.0283, -0.0283)], abs=1e-5)
     assert list(found.log_z) == ["a", "b", "c"] and found.log_bayes_factor("b", "a").value == -1.0
-    prior = compare({"a": estimate(-3.0, 0.02), "b": estimate(-4.0, 0.02)}, prior={"a": 1, "b": 3})
-    assert prior.probability["b"][0] == pytest.approx(3 / (3 + odds))
+    for given in ({"a": 1, "b": 3}, {"a": np.float32(1), "b": np.int64(3)}):
+        prior = compare({"a": estimate(-3.0, 0.02), "b": estimate(-4.0, 0.02)}, prior=given)
+        assert prior.probability["b"][0] == pytest.approx(3 / (3 + odds))
     assert json.loads(json.dumps(found.to_dict()))["best"] == "a"
     assert "a" in str(found) and "verdict" in str(found)
+
+
+def test_a_comparison_has_a_figure(tmp_path: Path) -> None:
+    found = compare({"a": estimate(-3.0, 0.5), "b": estimate(-4.0, 0.4), "c": estimate(-5.0, 1.0, math.inf)})
+    found.plot().savefig(tmp_path / "found.png")
+    assert (tmp_path / "found.png").stat().st_size > 5000
 
 
 def test_intervals_of_probabilities_cover() -> None:
@@ -68,6 +83,9 @@ def test_a_verdict_is_no_better_than_the_worst() -> None:
     sampler = Sampler(Gaussian(mean=[1.0, -1.0]), grid=5)
     bad = assess(sampler, num_samples=200)
     good = estimate_log_z(torch.zeros(5000))
+    assert bad - bad == bad.estimate - bad.estimate and -(good - bad) == bad - good == bad.estimate - good
+    with pytest.raises(TypeError):
+        bad - 3.0
     assert compare({"good": good, "bad": bad}).verdict.grade in ("doubtful", "not to be trusted")
     assert any(reason.startswith("bad: ") for reason in compare({"good": good, "bad": bad}).verdict.reasons)
 
@@ -79,7 +97,13 @@ def test_a_verdict_is_no_better_than_the_worst() -> None:
         ([estimate(0, 1), estimate(0, 1)], None, "two or more"),
         ({"a": estimate(0, 1), "b": 3.0}, None, "'b'.*float"),
         ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0}, "prior must be of a, b"),
-        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": 0.0}, "prior of b"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": 0.0}, "prior of b must be a number, positive"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": math.inf}, "prior of b"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": math.nan}, "prior of b"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": True}, "prior of b must be a number.*got True"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": np.True_}, "prior of b must be a number"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, {"a": 1.0, "b": "1"}, "prior of b must be a number.*got '1'"),
+        ({"a": estimate(0, 1), "b": estimate(0, 1)}, [0.5, 0.5], r'by its name, such as {"a": 0.5, "b": 0.5}, got \[0'),
     ],
 )
 def test_refuses_in_words(models: object, prior: object, message: str) -> None:

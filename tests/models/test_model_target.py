@@ -1,6 +1,8 @@
 """Models as targets: log joints and priors, data, and what is said where they do not fit together."""
 
+import copy
 import math
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,8 @@ from torch.distributions import (
     Dirichlet,
     Distribution,
     Gamma,
+    GeneralizedPareto,
+    Gumbel,
     HalfCauchy,
     Independent,
     LKJCholesky,
@@ -22,13 +26,18 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     Poisson,
+    TransformedDistribution,
     Uniform,
+    VonMises,
     Wishart,
     constraints,
 )
+from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from diffsampler import InputError, Sampler, Target, reference
-from diffsampler.models import ModelTarget, bounded, covariance, positive, real, unit_interval
+from diffsampler.baseline.propriety import check_proper
+from diffsampler.counted import CountedTarget
+from diffsampler.models import ModelTarget, bounded, covariance, ordered, positive, real, unit_interval
 from examples.models import CONJUGATE, LinearRegression, NormalInverseWishart
 
 Y, S = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
@@ -47,6 +56,33 @@ def eight_schools(**options: object) -> ModelTarget:
 
 def eight_schools_of(y: object) -> ModelTarget:
     return ModelTarget(non_centred, {"mu": real(), "tau": positive(), "z": real(8)}, {"y": y, "s": S})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(np.array([4, 0, 7], kind) for kind in ("u1", "u2", "u4", "u8", "Q", "i1", ">i4", "q", "f2", ">f8", "g")),
+        *(np.array([7, 0, 4], kind)[::-1] for kind in ("i8", "f8", ">u2")),
+        *(torch.tensor([4, 0, 7]).to(dtype) for dtype in (torch.uint8, torch.uint16, torch.int32, torch.bfloat16)),
+        torch.tensor([[4.0, 4.0], [0.0, 0.0], [7.0, 7.0]])[:, 0],
+    ],
+    ids=lambda given: f"{given.dtype}",
+)
+def test_numbers_of_all_kinds_are_data(given: np.ndarray | Tensor) -> None:
+    """Contiguous copies, of int64 or float64: a difference of counts does not wrap around."""
+    seen = []
+
+    def log_likelihood(p: dict[str, Tensor], y: Tensor) -> Tensor:
+        seen.append((y - 1).tolist())
+        return Poisson(p["rate"][:, None]).log_prob(y)
+
+    target = ModelTarget(prior={"rate": Gamma(2.0, 1.0)}, log_likelihood=log_likelihood, data=given)
+    plain = ModelTarget(prior={"rate": Gamma(2.0, 1.0)}, log_likelihood=log_likelihood, data=[4.0, 0.0, 7.0])
+    given[0] = 1  # which the target does not see
+    torch.testing.assert_close(target.log_prob(torch.zeros(2, 1)), plain.log_prob(torch.zeros(2, 1)))
+    assert seen and all(one == [3, -1, 6] for one in seen)
+    data = target.observed_data["data"]
+    assert data.is_contiguous() and data.dtype in (torch.int64, torch.float64)
 
 
 def test_a_joint_density_with_its_jacobian(generator: torch.Generator) -> None:
@@ -176,12 +212,57 @@ def test_parameters_that_are_given_say_where_priors_are() -> None:
     torch.testing.assert_close(target.log_prob(x) - log_det, density, check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gumbel(0.0, 1.0),
+        lambda: TransformedDistribution(Uniform(0.0, 1.0), [SigmoidTransform().inv, AffineTransform(1.0, 2.0)]),
+        lambda: GeneralizedPareto(0.0, 1.0, 0.2),
+    ],
+    ids=["Gumbel", "logistic", "Pareto"],
+)
+def test_priors_by_inverse_transforms_and_on_half_lines(
+    make: Callable[[], Distribution], generator: torch.Generator
+) -> None:
+    prior = make()
+    target, value = ModelTarget(prior={"a": prior}), torch.tensor([0.1, 2.0])
+    x = target.free({"a": value})
+    log_det = target.declared["a"].constrain(x)[1]
+    torch.testing.assert_close(target.log_prob(x) - log_det, prior.log_prob(value))
+    copied = copy.deepcopy(target)  # as calibrate and fits that go on make them
+    assert torch.equal(copied.log_prob(x), target.log_prob(x))
+    assert copied.starting_points(20, generator).shape == (20, 1)
+
+
+def test_an_angle_has_one_period() -> None:
+    target = ModelTarget(prior={"a": VonMises(0.0, 2.0)}, parameters={"a": bounded(-math.pi, math.pi)})
+    x = torch.linspace(-40, 40, 4001).unsqueeze(-1)
+    assert float(torch.trapezoid(target.log_prob(x).exp(), x[:, 0])) == pytest.approx(1.0, abs=1e-5)
+
+
 def misspelled(p: dict[str, Tensor]) -> Tensor:
     return -p["mew"].square()
 
 
 def mixes(p: dict[str, Tensor]) -> Tensor:
     return -p["mu"].square() - p["mu"].mean().square()
+
+
+def of_mean(log_likelihood: Callable[..., Tensor], data: object = (1.0, 2.0)) -> ModelTarget:
+    return ModelTarget(prior={"mu": Normal(0.0, 1.0)}, log_likelihood=log_likelihood, data=data)
+
+
+def normal(p: dict[str, Tensor], y: Tensor) -> Tensor:
+    return Normal(p["mu"][:, None], 1.0).log_prob(y)
+
+
+class Frame:
+    """What tells a data frame of pandas."""
+
+    columns = ("a", "b")
+
+    def to_numpy(self) -> np.ndarray:
+        return np.ones((2, 2))
 
 
 REFUSED = {
@@ -201,6 +282,10 @@ REFUSED = {
     "a mixture of pieces with edges": (
         lambda: ModelTarget(prior={"x": mixture_of(Uniform(torch.tensor([0.0, 1.0]), 3.0))}),
         r"Parameter x: components .* different supports, with bounds \[0.0, 1.0\]: give parameters too",
+    ),
+    "an angle that repeats": (
+        lambda: ModelTarget(prior={"a": VonMises(0.0, 2.0)}),
+        r"Parameter a: VonMises repeats .*give parameters too, with bounded\(-math.pi, math.pi\)",
     ),
     "a mixture of counts": (lambda: ModelTarget(prior={"x": mixture_of(Poisson(torch.ones(2)))}), "discrete"),
     "a discrete prior of a parameter": (
@@ -223,6 +308,39 @@ REFUSED = {
     "neither": (lambda: ModelTarget(), "either log_joint"),
     "no parameters": (lambda: ModelTarget(misspelled, {}), "needs parameters"),
     "not a tensor": (lambda: ModelTarget(lambda p: 3.0, {"mu": real()}), "must return a tensor"),
+    "nothing of a likelihood": (
+        lambda: of_mean(lambda p, y: None),
+        "log_likelihood of ModelTarget must return a tensor, got NoneType",
+    ),
+    "a prior without names": (
+        lambda: ModelTarget(prior=Normal(0.0, 1.0)),
+        'prior must be a dictionary by name, such as {"mu": Normal',
+    ),
+    "parameters without names": (
+        lambda: ModelTarget(misspelled, [real()]),
+        'parameters must be a dictionary by name, such as {"mu": real',
+    ),
+    "an attribute for a key": (
+        lambda: of_mean(lambda p, y: normal({"mu": p.mu}, y)),
+        r"log_likelihood of ModelTarget fails .* write p\['mu'\] where it says p.mu",
+    ),
+    "a name of Python's that is not there": (
+        lambda: of_mean(lambda p, y: nope(p["mu"])),  # noqa: F821
+        "log_likelihood of ModelTarget fails .*: NameError: name 'nope' is not defined",
+    ),
+    "a division by zero": (
+        lambda: ModelTarget(lambda p: p["mu"] / (1 // 0), {"mu": real()}),
+        "log_joint of ModelTarget fails .*: ZeroDivisionError",
+    ),
+    "a data frame": (lambda: of_mean(normal, Frame()), r"data are a Frame, .* give a dictionary .*\.to_numpy\(\)"),
+    "data that are infinite": (
+        lambda: of_mean(normal, [1.0, math.inf, 2.0]),
+        r"^data is infinite at \[1\] \(1 of 3 numbers\), and log_likelihood of ModelTarget is not finite",
+    ),
+    "infinite counts": (
+        lambda: of_mean(lambda p, y: Poisson(p["mu"].exp()[:, None]).log_prob(y), [1.0, math.inf]),
+        r"^data is infinite at \[1\] .* and log_likelihood of ModelTarget fails",
+    ),
     "a density outside of its support": (
         lambda: ModelTarget(lambda p: Dirichlet(torch.ones(3)).log_prob(p["w"]), {"w": unit_interval(3)}),
         "Simplex",
@@ -234,6 +352,10 @@ REFUSED = {
             data=[1.0, 2.0],
         ),
         "Boolean",
+    ),
+    "counts beyond int64": (
+        lambda: ModelTarget(lambda p, y: -p["mu"].square(), {"mu": real()}, np.array([2**63], np.uint64)),
+        r"data has whole numbers above 2\^63 - 1: give them as float64",
     ),
     "data that are missing among others": (
         lambda: eight_schools_of([28.0, math.nan, -3, 7, -1, math.nan, 18, 12]),
@@ -290,6 +412,30 @@ def test_refuses(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_infinite_data_that_do_no_harm_are_kept() -> None:
+    """Bounds of what is censored; and a density that is zero near the origin for another reason."""
+
+    def below(shift: float) -> ModelTarget:
+        def log_joint(p: dict[str, Tensor], bounds: Tensor) -> Tensor:
+            return torch.where((p["mu"][:, None] + shift < bounds).all(-1), -p["mu"].square(), -math.inf)
+
+        return ModelTarget(log_joint, {"mu": real()}, [math.inf, 1.0])
+
+    x = torch.tensor([[0.1]])
+    assert float(below(0.0).log_prob(x)) == pytest.approx(-0.01) and float(below(100.0).log_prob(x)) == -math.inf
+
+
+def test_a_parameter_with_a_prior_that_no_likelihood_reads_is_named() -> None:
+    prior = {"mu": Normal(0.0, 1.0), "nu": Normal(0.0, 1.0)}
+    with pytest.warns(UserWarning, match="log_likelihood of ModelTarget never reads nu") as caught:
+        ModelTarget(prior=prior, log_likelihood=normal, data=[1.0, 2.0])
+    assert caught[0].filename == __file__ and len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ModelTarget(prior=prior, log_likelihood=lambda p, y: normal({"mu": p["mu"] + p["nu"]}, y), data=[1.0, 2.0])
+        ModelTarget(prior=prior)
+
+
 def test_data_are_exact_copies() -> None:
     array = np.ones(2)
     data = {"time": [1700000001.0, 0.1], "n": [3, 4], "a.b": 1.0, "a_b": 2.0, "array": array}
@@ -311,6 +457,36 @@ def test_missing_numbers_that_are_left_out_are_no_mistake() -> None:
     # What fails for another reason says so.
     with pytest.raises(InputError, match="^log_joint of ModelTarget fails at values of shapes mu .*size"):
         ModelTarget(lambda p, data: log_joint(p, data) + torch.zeros(3), {"mu": real()}, {"y": [1.0, math.nan]})
+
+
+IMPROPER = {
+    "single numbers": (
+        lambda p: -p["a"].square() - p["c"].square().sum(-1) + torch.zeros_like(p["b"]).sum(-1),
+        r"stays at .* along b\[0\] and b\[1\], however far",
+    ),
+    "numbers within": (
+        lambda p: -p["a"].square() - p["b"].square().sum(-1) - p["c"][:, 0].square(),
+        r"rises without bound as the free number of c\[1\] goes to infinity",
+    ),
+    "a difference": (
+        lambda p: -(p["a"] - p["b"][:, 0]).square() - p["b"][:, 1].square() - p["c"].square().sum(-1),
+        r"along the direction with a: -?1, b\[0\]: -?1, however far",
+    ),
+    "an angle": (
+        lambda p: p["a"].cos() - p["b"].square().sum(-1) - p["c"].square().sum(-1),
+        r": a has period 6.283; .* let its parameter live in one period, as in bounded\(-math.pi, math.pi\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPROPER)
+def test_what_has_no_integral_is_said_of_parameters(name: str) -> None:
+    log_joint, said = IMPROPER[name]
+    target = ModelTarget(log_joint, {"a": real(), "b": real(2), "c": ordered(2)})
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=said) as caught:
+        check_proper(CountedTarget(target), x)
+    assert "x[" not in str(caught.value) and "particles" not in str(caught.value)
 
 
 def test_values_that_are_not_within_are_refused() -> None:

@@ -141,6 +141,13 @@ def test_a_sampler_takes_it(make: Callable[..., NamedTarget]) -> None:
     assert posterior.values["eta"].shape == (20, 8) and sampler.counter.num_evaluations >= 100
 
 
+@pytest.mark.parametrize("make", PACKAGES)
+def test_free_numbers_have_names_for_messages(make: Callable[..., NamedTarget]) -> None:
+    names = made(make).coordinate_names
+    tau = {by_pymc: "tau_log__", by_stan: "tau"}.get(make, "the free number of tau")
+    assert len(names) == 10 and {"mu", tau, "eta.3" if make is by_stan else "eta[3]"} <= {*names}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", PACKAGES)
@@ -190,8 +197,37 @@ def test_a_discrete_site_is_named() -> None:
         (NumPyroTarget, lambda: numpyro.sample("z", distributions.Bernoulli(0.3))),
         (PyroTarget, lambda: pyro.sample("z", distributions_of_pyro.Bernoulli(0.3))),
     ):
-        with pytest.raises(InputError, match=rf"^{kind.__name__} takes no discrete parameters, and z is discrete"):
+        said = rf"^{kind.__name__} takes no discrete parameters, and z is discrete: was obs= forgotten there\?"
+        with pytest.raises(InputError, match=said):
             kind(model)
+
+
+@pytest.mark.adapters
+def test_what_a_model_cannot_be_called_with_or_observe_is_said() -> None:
+    numpyro, pyro = pytest.importorskip("numpyro"), pytest.importorskip("pyro")
+    from numpyro import distributions
+    from pyro import distributions as distributions_of_pyro
+
+    def in_numpyro(y: Any) -> None:
+        mu = numpyro.sample("mu", distributions.Normal(0, 1))
+        numpyro.sample("y", distributions.Normal(mu * np.ones(5), 1.0), obs=y)
+
+    def in_pyro(y: Any) -> None:
+        mu = pyro.sample("mu", distributions_of_pyro.Normal(0, 1))
+        with pyro.plate("n", 5):
+            pyro.sample("y", distributions_of_pyro.Normal(mu, 1.0), obs=y)
+
+    for kind, model, array in ((NumPyroTarget, in_numpyro, np.ones), (PyroTarget, in_pyro, torch.ones)):
+        name = kind.__name__
+        for given, said in (
+            ({"args": (array(4),)}, rf"^{name}: what the model observes as y has the shape \(4,\), .* \(5,\)\.$"),
+            ({"args": array(5)}, rf"^args of {name} must be a tuple .* such as \(y,\)"),
+            ({"args": (array(5), 1.0)}, rf"^{name} cannot call in_.*with 2 args: too many"),
+            ({"kwargs": {"x": array(5)}}, rf"^{name} cannot call in_.*the kwargs x: missing a required argument: 'y'"),
+            ({"kwargs": [array(5)]}, f"^kwargs of {name} must be a dictionary"),
+        ):
+            with pytest.raises(InputError, match=said):
+                kind(model, **given)
 
 
 @pytest.mark.adapters

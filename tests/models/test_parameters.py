@@ -1,5 +1,7 @@
 """Parameters within constraints: maps of R^d, their inverses and their Jacobians."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from diffsampler.models import (
     unit_interval,
 )
 
+INF = math.inf
 KINDS = {
     "real": (real(), 1),
     "real matrix": (real(2, 3), 6),
@@ -37,6 +40,12 @@ KINDS = {
     "covariance": (covariance(3), 6),
     "one variance": (covariance(1), 1),
     "two covariances": (covariance(2, 2), 6),
+    "bounded above by nothing": (bounded(0.0, math.inf, 2), 2),
+    "bounded by nothing": (bounded(-math.inf, math.inf), 1),
+    "intervals of all kinds": (
+        Parameter(constraints.interval(*torch.tensor([[0.0, -INF, -INF, 0.0], [INF, INF, 3.0, 1.0]])), (4,)),
+        4,
+    ),
     "a constraint": (Parameter(constraints.independent(constraints.interval(0.0, 2.0), 1), (3,)), 3),
 }
 every_kind = pytest.mark.parametrize(("parameter", "num_free"), KINDS.values(), ids=KINDS)
@@ -103,6 +112,8 @@ def test_far_out_values_stay_within_and_densities_fall(parameter: Parameter) -> 
         (lambda: simplex(), "shape"),
         (lambda: simplex(1), "nothing free"),
         (lambda: bounded(3.0, 1.0), "low below high"),
+        (lambda: bounded(math.inf, math.inf), "low below high"),
+        (lambda: greater_than(-math.inf), "greater_than needs a finite number.* real"),
         (lambda: real(-1), "shape"),
         (lambda: Parameter(constraints.positive_definite, (2, 3)), "square"),
     ],

@@ -7,12 +7,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import LKJCholesky, Normal
 
 from diffsampler import InputError, Sampler
 from diffsampler.log_z import estimate_log_z
 from diffsampler.models import ModelTarget, Posterior, positive, real
 from diffsampler.models.posterior import posterior_of
+from diffsampler.models.summary import summarise
+from diffsampler.report.parameter_figures import plot_parameters
 from targets import Gaussian
 
 NUM_DRAWS = 40_000
@@ -70,6 +72,10 @@ def test_expectations_have_errors_that_hold(posterior: Posterior) -> None:
         assert ((found.value - exact).abs() < 4.5 * found.standard_error).all() and (found.standard_error < 0.03).all()
     with pytest.raises(InputError, match="'sigma'.*mu, tau, z"):
         posterior.expectation("sigma")
+    with pytest.raises(InputError, match="asks for 'sigma'; there are mu, tau, z"):
+        posterior.expectation(lambda v: v["sigma"])
+    with pytest.raises(InputError, match="f must be a function"):
+        posterior.expectation(3)
 
 
 def test_a_summary_of_named_rows(posterior: Posterior) -> None:
@@ -93,6 +99,20 @@ def test_a_summary_of_named_rows(posterior: Posterior) -> None:
         posterior.summary(94)
     with pytest.raises(InputError, match="z\\[A\\]"):
         summary["z"]
+
+
+def test_numbers_that_never_vary_have_no_row(tmp_path: Path) -> None:
+    """The zeros of a triangular matrix, and the one on its diagonal; a parameter that never varies as a whole has."""
+    target = ModelTarget(prior={"L": LKJCholesky(2, 2.0), "mu": Normal(0.0, 1.0)})
+    x = torch.randn(50, 2)
+    posterior = posterior_of(target, x, torch.zeros(50), estimate_log_z(torch.zeros(50)), 20, None)
+    summary = posterior.summary()
+    assert list(summary.rows) == ["L[1, 0]", "L[1, 1]", "mu"]
+    figure = plot_parameters(target.constrain(x), torch.zeros(50), summary)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["L[1, 0]", "L[1, 1]", "mu"]
+    lowest = {ax.get_xlabel(): ax.get_xlim()[0] for ax in figure.axes}
+    assert lowest["L[1, 1]"] > 0 > lowest["L[1, 0]"]  # each has its own numbers
+    assert list(summarise({"one": torch.ones(5, 2)}, torch.zeros(5), 0.9, {}).rows) == ["one[0]", "one[1]"]
 
 
 def test_one_weight_that_is_all_there_is_has_no_small_error() -> None:
