@@ -22,7 +22,7 @@ from diffsampler.coordinates import (
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
-from diffsampler.families import Family, walked_on
+from diffsampler.families import Family, Member, walked_on
 from diffsampler.families.contexts import log_mean_of_group
 from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
@@ -161,6 +161,8 @@ class Sampler(nn.Module):
             InputError: if the target lives in another space, or lacks what the parts need.
         """
         check_target(target)
+        if self.family is not None or isinstance(self.target, Member) or isinstance(target, Family):
+            raise InputError("A sampler of a family stays with that: make another Sampler for another family.")
         old, new = describe(space_of(self.target)), describe(space_of(target))
         if old != new:
             raise InputError(

@@ -16,7 +16,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import check_count
 from diffsampler.families import Family, Joint
-from diffsampler.families.contexts import spread_contexts
+from diffsampler.families.contexts import draw_contexts, spread_contexts
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.streams import new_generator
@@ -57,7 +57,7 @@ class FamilyCoordinates(FoundCoordinates):
         self.register_buffer(
             "points", torch.zeros(check_count("num_points", num_points, minimum=2), joint.dim).double()
         )
-        contexts = self.family.sample_contexts(NUM_CANDIDATES, torch.Generator().manual_seed(0)).double()
+        contexts = draw_contexts(self.family, NUM_CANDIDATES, torch.Generator().manual_seed(0)).double()
         spread = contexts.std(0)
         self.register_buffer("context_loc", contexts.mean(0))
         self.register_buffer("context_scale", torch.where(spread > 0, spread, 1.0))
@@ -180,7 +180,7 @@ class FamilyCoordinates(FoundCoordinates):
     ) -> tuple[Tensor, Tensor]:
         """Draws of the searched contexts, and of others for which these are near enough: (n, D) and (n, C)."""
         pool, num = self._pool(counter, found, searched, generator), len(self.points)
-        others = self.family.sample_contexts(NUM_REWEIGHTED, generator).to(pool.x)
+        others = draw_contexts(self.family, NUM_REWEIGHTED, generator).to(pool.x)
         known = [(context, one.resampled) for context, one in zip(searched, found, strict=True)]
         for context in others:
             weight = (self._log_prob(counter, pool.x, context) - pool.log_mixture).softmax(0)

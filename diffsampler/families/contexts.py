@@ -5,9 +5,32 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.families.family import Family
 
 REPEATS = 128  # of one context: few contexts with many draws each tell more of each log Z than many with few
+
+
+def draw_contexts(family: Family, n: int, generator: torch.Generator | None) -> Tensor:
+    """n contexts to train on, float64 or float32, with shape (n, C), on the generator's device.
+
+    Families draw them on a CPU, as those of a user's own will.
+
+    Raises:
+        InputError: if `sample_contexts` returns something else.
+    """
+    on_cpu = generator
+    if generator is not None and generator.device.type != "cpu":
+        seed = torch.randint(1 << 62, (), generator=generator, device=generator.device)
+        on_cpu = torch.Generator().manual_seed(int(seed))
+    found = family.sample_contexts(n, on_cpu)
+    if not isinstance(found, Tensor) or found.shape != (n, family.context_dim) or not found.isfinite().all():
+        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"{type(family).__name__}.sample_contexts must return finite contexts with shape "
+            f"(n, {family.context_dim}), here n = {n}, got {shown}."
+        )
+    return found if generator is None else found.to(generator.device)
 
 
 class GroupedContexts:
@@ -27,7 +50,7 @@ class GroupedContexts:
     def __call__(self, n: int, generator: torch.Generator | None) -> Tensor:
         """With shape (n, C)."""
         num_groups = max(1, n // self.repeats)
-        contexts = self.in_units(self.family.sample_contexts(num_groups, generator))
+        contexts = self.in_units(draw_contexts(self.family, num_groups, generator))
         group = torch.arange(n, device=contexts.device) * num_groups // max(n, 1)
         return contexts[group]
 
@@ -51,7 +74,7 @@ def spread_contexts(family: Family, n: int, generator: torch.Generator, num_cand
 
     Each is as far as can be from those before, in ranks: every number of a context has its own unit.
     """
-    contexts = family.sample_contexts(num_candidates, generator).double()
+    contexts = draw_contexts(family, num_candidates, generator).double()
     ranks = contexts.argsort(0).argsort(0).double()
     chosen = [int((ranks - ranks.mean(0)).norm(dim=-1).argmin())]
     while len(chosen) < n:

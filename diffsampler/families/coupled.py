@@ -59,8 +59,7 @@ class Coupled(Family):
 
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         low, high = torch.tensor(list(self.ranges.values()), dtype=torch.float64).unbind(-1)
-        device = None if generator is None else generator.device
-        uniform = torch.rand(n, self.context_dim, generator=generator, device=device, dtype=torch.float64)
+        uniform = torch.rand(n, self.context_dim, generator=generator, dtype=torch.float64)
         return low.to(uniform) + (high - low).to(uniform) * uniform
 
     def log_z_at(self, context: Tensor) -> float | None:

@@ -66,7 +66,6 @@ class Scalarised(Family):
         return KINDS[self.kind](self.log_rewards(x), context.clamp(min=0)) / self.temperature
 
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = None if generator is None else generator.device
-        shape = torch.full((n, self.context_dim), self.concentration, dtype=torch.float64, device=device)
+        shape = torch.full((n, self.context_dim), self.concentration, dtype=torch.float64)
         drawn = torch._standard_gamma(shape, generator=generator)
         return drawn / drawn.sum(-1, keepdim=True)

@@ -47,7 +47,7 @@ class Tempered(Family):
         return _times(beta, log_prob), beta.unsqueeze(-1) * score
 
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(n, 1, generator=generator, device=None if generator is None else generator.device)
+        uniform = torch.rand(n, 1, generator=generator)
         return math.log(self.low) + (math.log(self.high) - math.log(self.low)) * uniform
 
     def log_z_at(self, context: Tensor) -> float | None:

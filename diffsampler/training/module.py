@@ -15,6 +15,7 @@ from torch import Tensor
 from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import was_trained
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
+from diffsampler.families import Member
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.estimate import KHAT_WARN
 from diffsampler.losses import Objective
@@ -88,6 +89,8 @@ class SamplerModule(L.LightningModule):
         tolerance: float | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(sampler.target, Member):
+            raise InputError("One member of a family is not trained by itself: train the sampler that gave it.")
         self.sampler = sampler
         usual = sampler.recipe.training()
         loss = usual.loss if loss is None else loss

@@ -255,6 +255,22 @@ def test_a_context_that_is_none_is_refused(fitted: Sampler, context: object, mes
         fitted.given(context)
 
 
+def test_a_member_is_neither_trained_nor_moved_by_itself(fitted: Sampler) -> None:
+    with pytest.raises(InputError, match="train the sampler that gave it"):
+        fit(fitted.given([0.0, 0.0]), 1)
+    with pytest.raises(InputError, match="make another Sampler for another family"):
+        fit(fitted, 1, target=linear_model(noise=0.3))
+
+
+def test_contexts_of_another_shape_are_refused() -> None:
+    class Wrong(Shifted):
+        def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+            return torch.rand(n, generator=generator)
+
+    with pytest.raises(InputError, match=r"Wrong.sample_contexts must return finite contexts with shape \(n, 2\)"):
+        Sampler(Wrong())
+
+
 def test_what_cannot_be_a_family_is_refused() -> None:
     with pytest.raises(InputError, match=r"ranges must give \(low, high\) for each argument"):
         Coupled(Phi4Hopping, {"kappa": 0.2})
