@@ -204,8 +204,9 @@ class SamplerModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         spent = not self.budget.allows_step(self.trainer, 0)
-        self.ended = self.ended or why_ended(self.trainer, self.budget.limit if spent else None)
-        self._keep_the_start_if_better()
+        if not self.ended:  # by what is good enough
+            self.ended = why_ended(self.trainer, self.budget.limit if spent else None)
+            self._keep_the_start_if_better()
 
     def _keep_the_start_if_better(self) -> None:
         """Take back a training that has made worse what a search had begun: too short a one, or too noisy."""
