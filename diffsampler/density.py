@@ -75,7 +75,7 @@ class Density(nn.Module, ABC):
     @property
     def name(self) -> str:
         """Of the user's class."""
-        return type(self.user_target).__name__
+        return self.user_target.known_as
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), float64, with shape (*), for x with shape (*, D)."""

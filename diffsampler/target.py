@@ -68,6 +68,11 @@ class Target(nn.Module, ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """log R(x), with shape (*), for x with shape (*, D), a copy. -inf where the density is zero."""
 
+    @property
+    def known_as(self) -> str:
+        """What messages call it: the name of its class."""
+        return type(self).__name__
+
     def score(self, x: Tensor) -> Tensor:
         """The gradient of `log_prob`, with shape (*, D)."""
         return self.log_prob_and_score(x)[1]

@@ -2,8 +2,9 @@
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.behaviours.combinations import Alternation, Mixture, Succession
-from diffsampler.behaviours.known_points import ExpertSamples, SearchedMembers, SearchedPoints
+from diffsampler.behaviours.known_points import ExpertSamples, SearchedPoints
 from diffsampler.behaviours.local_search import BackAndForth, LocalSearch, MarkovChainSearch
+from diffsampler.behaviours.of_families import JointSamples, SearchedMembers
 from diffsampler.behaviours.priorities import (
     ImportancePriority,
     Priority,
@@ -22,6 +23,7 @@ __all__ = [
     "ExpertSamples",
     "Exploration",
     "ImportancePriority",
+    "JointSamples",
     "LocalSearch",
     "MarkovChainSearch",
     "Mixture",

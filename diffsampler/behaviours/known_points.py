@@ -8,8 +8,7 @@ from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
 from diffsampler.coordinates import FoundCoordinates
-from diffsampler.errors import InputError, check_count
-from diffsampler.families.contexts import REPEATS
+from diffsampler.errors import InputError
 from diffsampler.paths import Dynamics, Path, rollback
 
 
@@ -70,13 +69,14 @@ class SearchedPoints(KnownPoints):
         self._coordinates(dynamics)
 
     def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
-        coordinates = self._found(dynamics)
+        coordinates = self.found(dynamics)
         points = coordinates.points_to_learn
         rows = torch.randint(len(points), (n,), generator=generator, device=points.device)
         x = coordinates.image(points[rows], generator)
         return dynamics.states_at(x, generator)
 
-    def _found(self, dynamics: Dynamics) -> FoundCoordinates:
+    def found(self, dynamics: Dynamics) -> FoundCoordinates:
+        """The coordinates, after their search."""
         coordinates = self._coordinates(dynamics)
         if not coordinates.is_found:
             raise InputError(f"{type(self).__name__} has no points yet: call sampler.search(seed=0), as fit does.")
@@ -88,30 +88,3 @@ class SearchedPoints(KnownPoints):
             if isinstance(part, FoundCoordinates):
                 return part
         raise InputError("SearchedPoints needs coordinates=SearchedCoordinates, whose search finds the points.")
-
-
-class SearchedMembers(SearchedPoints):
-    """The same of a family, as many of one context at a time as its own rollouts are: losses compare them.
-
-    Arguments:
-        repeats: paths of one context.
-    """
-
-    def __init__(self, repeats: int = REPEATS) -> None:
-        self.repeats = check_count("repeats", repeats, minimum=2)
-
-    def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
-        points = self._found(dynamics).points_to_learn
-        first = torch.randint(len(points), (max(1, n // self.repeats),), generator=generator, device=points.device)
-        sizes = [len(part) for part in torch.arange(n).chunk(len(first))]
-        chosen = []
-        for row, size in zip(first.tolist(), sizes, strict=True):
-            same = self._rows_like(dynamics, points, row)
-            chosen.append(same[torch.randint(len(same), (size,), generator=generator, device=points.device)])
-        return dynamics.states_at(points[torch.cat(chosen)], generator)
-
-    @staticmethod
-    def _rows_like(dynamics: Dynamics, points: Tensor, row: int) -> Tensor:
-        """The points of one context."""
-        context = dynamics.policy.process.context_of(points)
-        return (context == context[row]).all(-1).nonzero().squeeze(-1)

@@ -16,7 +16,7 @@ from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import check_count
 from diffsampler.families import Family, Joint
-from diffsampler.families.contexts import draw_contexts, spread_contexts
+from diffsampler.families.contexts import draw_contexts, draw_jointly, spread_contexts
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.streams import new_generator
@@ -111,7 +111,7 @@ class FamilyCoordinates(FoundCoordinates):
         generator = new_generator("search", seed, device=self.points.device)
         family, num = self.family, len(self.points)
         if family.has_joint_samples:
-            x, context, found = *(part.to(self.points) for part in family.sample_jointly(num, generator)), None
+            x, context, found = *(part.to(self.points) for part in draw_jointly(family, num, generator)), None
         else:
             x, context, found = self._searched(counter, generator, progress or (lambda done: None), max_evaluations)
         some = torch.randperm(num, generator=generator, device=x.device)[:FITTED_TO]

@@ -19,11 +19,7 @@ def draw_contexts(family: Family, n: int, generator: torch.Generator | None) -> 
     Raises:
         InputError: if `sample_contexts` returns something else.
     """
-    on_cpu = generator
-    if generator is not None and generator.device.type != "cpu":
-        seed = torch.randint(1 << 62, (), generator=generator, device=generator.device)
-        on_cpu = torch.Generator().manual_seed(int(seed))
-    found = family.sample_contexts(n, on_cpu)
+    found = family.sample_contexts(n, _on_cpu(generator))
     if not isinstance(found, Tensor) or found.shape != (n, family.context_dim) or not found.isfinite().all():
         shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InputError(
@@ -31,6 +27,20 @@ def draw_contexts(family: Family, n: int, generator: torch.Generator | None) -> 
             f"(n, {family.context_dim}), here n = {n}, got {shown}."
         )
     return found if generator is None else found.to(generator.device)
+
+
+def draw_jointly(family: Family, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """n exact draws and their contexts, with shapes (n, D) and (n, C), on the generator's device."""
+    x, context = family.sample_jointly(n, _on_cpu(generator))
+    return x.to(generator.device), context.to(x.dtype).to(generator.device)
+
+
+def _on_cpu(generator: torch.Generator | None) -> torch.Generator | None:
+    """Noise for a CPU, from that of any device."""
+    if generator is None or generator.device.type == "cpu":
+        return generator
+    seed = torch.randint(1 << 62, (), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(int(seed))
 
 
 class GroupedContexts:

@@ -87,6 +87,10 @@ class Member(Target):
         """What it is one of."""
         return self._family[0]
 
+    @property
+    def known_as(self) -> str:
+        return self.family.known_as
+
     def log_prob(self, x: Tensor) -> Tensor:
         return self.family.log_prob(x, self._context_of(x))
 
@@ -110,6 +114,10 @@ class Joint(Target):
         super().__init__(family.dim + family.context_dim)
         self.family = family
         self.differentiable = family.differentiable
+
+    @property
+    def known_as(self) -> str:
+        return self.family.known_as
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.family.log_prob(*self._split(x))

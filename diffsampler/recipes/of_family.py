@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from diffsampler.behaviours import Alternation, OnPolicy, SearchedMembers, SearchedPoints, Succession
+from diffsampler.behaviours import Alternation, JointSamples, OnPolicy, SearchedMembers, SearchedPoints, Succession
 from diffsampler.coordinates.of_family import FamilyCoordinates
 from diffsampler.families import Joint
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
@@ -16,8 +16,15 @@ class FamilyRecipe(Recipe):
     """`SearchLearnCorrect` for all members at once: searched at a few contexts, learned across.
 
     Draws of contexts in between are those of the searched ones, weighed. Networks, which see the context, are fitted to
-    all by maximum likelihood, then sharpened by log-variance within groups of one context.
+    all by maximum likelihood, then sharpened by log-variance within groups of one context. Where a family has exact
+    joint draws, these are fresh at every step.
+
+    Arguments:
+        has_joint_samples: whether it has.
     """
+
+    def __init__(self, has_joint_samples: bool) -> None:
+        self.has_joint_samples = has_joint_samples
 
     def parts(self, target: Joint) -> Parts:
         coordinates = FamilyCoordinates(target)
@@ -25,7 +32,9 @@ class FamilyRecipe(Recipe):
         return Parts(VariancePreserving, control, None, NUM_STEPS, coordinates)
 
     def training(self) -> Training:
-        sharpening = Alternation([OnPolicy(), SearchedMembers()])
-        behaviour = Succession([SearchedPoints(), sharpening], [SHARE_FITTED, 1 - SHARE_FITTED])
+        known, sharpening = SearchedPoints(), Alternation([OnPolicy(), SearchedMembers()])
+        if self.has_joint_samples:
+            known, sharpening = JointSamples(), OnPolicy()
+        behaviour = Succession([known, sharpening], [SHARE_FITTED, 1 - SHARE_FITTED])
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
         return Training(loss, behaviour, LR, tolerance=0.0)

@@ -17,7 +17,7 @@ from diffsampler.target import Target
 def recipe_for(target: Target) -> Recipe:
     """What a target alone gets."""
     if isinstance(target, Joint):
-        return FamilyRecipe()
+        return FamilyRecipe(target.family.has_joint_samples)
     frame = frame_of(target)
     recipe = recipe_on(frame.space)
     # Declared coordinates are searched by tempered SMC, whatever their space.
