@@ -1,0 +1,42 @@
+"""Families from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffsampler.cli import main
+
+CONFIG = """
+model:
+  target:
+    class_path: Tempered
+    init_args:
+      target: {class_path: Gaussian, init_args: {mean: [0.5, -0.5], covariance: 0.5}}
+      low: 0.5
+      high: 2.0
+  process: VariancePreserving
+  control: FourierMLP
+  flow: null
+  loss: LogVariance
+  grid: 4
+data: {batch_size: 64, steps_per_epoch: 2, num_eval_samples: 64, num_test_samples: 200}
+trainer: {max_steps: 2, default_root_dir: ROOT}
+"""
+
+
+def test_a_run_of_a_family_leaves_a_curve(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = working_folder / "tempered.yaml"
+    file.write_text(CONFIG.replace("ROOT", str(working_folder)))
+    main(["fit", "--config", str(file), "--report.contexts", "[[0.0], [0.5]]"])
+    (results,) = working_folder.rglob("results.json")
+    points = json.loads(results.read_text())["curve"]["points"]
+    assert [point["context"] for point in points] == [[0.0], [0.5]]
+    assert (results.parent / "log_z_curve.png").is_file()
+    assert "log beta" in capsys.readouterr().out
+
+
+def test_a_misspelt_family_is_named(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.target=Temperd", "--trainer.max_steps=1"])
+    assert "did you mean Tempered" in capsys.readouterr().err
