@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -35,6 +36,8 @@ from diffsampler.training.checks import (
 from diffsampler.training.divergence import Divergence
 from diffsampler.training.optimisation import Optimisation, untrained
 from diffsampler.training.stopping import NUM_DECIDING, Stopping, progress_in_cycle, why_ended
+
+LAST_COMPARED = 3  # validations
 
 
 class SamplerModule(L.LightningModule):
@@ -212,7 +215,8 @@ class SamplerModule(L.LightningModule):
         """Take back a training that has made worse what a search had begun: too short a one, or too noisy."""
         if self._at_start is None or not self.history:
             return
-        (before, weights), after = self._at_start, self.history[-1]["ess"]
+        # Of the last ones: a single heavy draw says little.
+        (before, weights), after = self._at_start, median(entry["ess"] for entry in self.history[-LAST_COMPARED:])
         if before > after:
             self.sampler.policy.load_state_dict(weights)
             self.ended += (
