@@ -22,7 +22,7 @@ from diffsampler.coordinates import (
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
-from diffsampler.families import Family, Member, walked_on
+from diffsampler.families import Family, walked_on
 from diffsampler.families.contexts import log_mean_of_group
 from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
@@ -35,7 +35,7 @@ from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, roll
 from diffsampler.paths.cuda_graph import GraphedRollout
 from diffsampler.paths.evaluation import groups_of
 from diffsampler.paths.response import CompiledResponse, respond
-from diffsampler.processes import Process
+from diffsampler.processes import Conditional, Process
 from diffsampler.processes.grids import Grid
 from diffsampler.progress import in_batches
 from diffsampler.renamed import knows_old_names
@@ -161,7 +161,7 @@ class Sampler(nn.Module):
             InputError: if the target lives in another space, or lacks what the parts need.
         """
         check_target(target)
-        if self.family is not None or isinstance(self.target, Member) or isinstance(target, Family):
+        if self.family is not None or self.is_member or isinstance(target, Family):
             raise InputError("A sampler of a family stays with that: make another Sampler for another family.")
         old, new = describe(space_of(self.target)), describe(space_of(target))
         if old != new:
@@ -192,6 +192,11 @@ class Sampler(nn.Module):
     def family(self) -> Family | None:
         """What it samples, all at once, where that is no single density."""
         return self.target if isinstance(self.target, Family) else None
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is one density's of a family, by `given`: with networks that are the family's."""
+        return isinstance(self.policy.process, Conditional) and self.policy.process.context is not None
 
     def given(self, context: Tensor | Sequence[float] | float) -> "Sampler":
         """The sampler of one density of a family: it shares what has been learned, and counts on.
@@ -499,8 +504,10 @@ class Sampler(nn.Module):
         """Write weights, counts and what a search has found to a file, for `load`: tensors and words, no code.
 
         Raises:
-            InputError: if the path is no place for a file.
+            InputError: if the path is no place for a file, or this is one member of a family: that of all is kept.
         """
+        if self.is_member:
+            raise InputError("One member of a family is not kept by itself: save the sampler that gave it.")
         check_file("path", path)
         content = {
             "state_dict": {f"sampler.{key}": value for key, value in self.state_dict().items()},

@@ -216,12 +216,3 @@ def test_the_command_line_keeps_what_was_not_trained(working_folder: Path, capsy
     assert again["log_z"] == results["log_z"] and again["reference"] == results["reference"]
     main(["predict", f"--ckpt_path={run}/checkpoints/last.ckpt", *small])
     assert (run / "samples.npz").is_file()
-
-
-def test_a_training_that_makes_it_worse_is_taken_back() -> None:
-    sampler = Sampler(Gaussian(mean=[1.0, -1.0], covariance=[[1.0, 0.5], [0.5, 2.0]]))
-    history = fit(
-        sampler, 20, lr=0.3, tolerance=1e-6, steps_per_epoch=10, num_eval_samples=500, enable_progress_bar=False
-    )
-    assert history[-1]["ess"] < 0.9 and "the one before training" in history[-1]["ended"]
-    assert sampler.estimate_log_z(500, seed=1).ess > 0.95

@@ -1,12 +1,14 @@
 """How much of the mass may lie where numbers end: below 1e-308, say, or nearer to 1 than 1e-16."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.target import Target
 
-NARROWEST, WIDEST = 2.0, 0.025  # of the zone before a limit in which mass is measured: nats, and as a share of the way
+NARROWEST, WIDEST = 2.0, 0.1  # of the zone before a limit in which mass is measured: nats, and as a share of the way
 NOTICED = 1e-3  # mass in a zone; with less, what is beyond is less still, unless it has no integral in reach
 MOST = 0.1  # of the mass, beyond which nothing can be said
 
@@ -33,12 +35,17 @@ def share_beyond(target: Target, x: Tensor, log_weight: Tensor) -> tuple[float, 
         limit = limit.to(x)
         width = (WIDEST * limit.abs()).clamp(min=NARROWEST)
         to_go = sign * (limit - x)  # before the limit, where positive
-        outer, inner = (weight @ ((to_go >= k * width) & (to_go < (k + 1) * width)).to(weight) for k in (0, 1))
+        zones = [((to_go >= k * width) & (to_go < (k + 1) * width)).to(weight) for k in (0, 1)]
+        (outer, inner), squares = (weight @ zone for zone in zones), [weight.square() @ zone for zone in zones]
         for column in (outer + inner > NOTICED).nonzero().squeeze(-1).tolist():
-            ratio = float(outer[column] / inner[column]) if inner[column] > 0 else 1.0
-            beyond = float(outer[column]) * ratio / (1 - ratio) if ratio < 1 else 1.0
+            last, before = float(outer[column]), float(inner[column])
+            # Squares of relative errors: of few draws, or one heavy one, the ratio says little.
+            masses = torch.stack([outer[column], inner[column]]).clamp(min=1e-300)
+            error = float((torch.stack([square[column] for square in squares]) / masses.square()).sum().sqrt())
+            ratio = last / max(before, 1e-300)
+            beyond, at_least = _tail(last, ratio), _tail(last, ratio * math.exp(-2 * error))
             where = f"{_name(target, column)} is nearer to the edge of what it may be than double precision can tell"
-            if beyond > MOST:
+            if at_least > MOST:
                 raise InputError(
                     f"Much of the mass of {type(target).__name__} lies where {where}, or it has no integral there: "
                     "take a prior that falls towards that edge, or the logarithm for a parameter."
@@ -47,6 +54,11 @@ def share_beyond(target: Target, x: Tensor, log_weight: Tensor) -> tuple[float, 
                 told.append(f"Some {beyond:.1%} of the mass lies where {where}: log Z is without it.")
                 total += beyond
     return total, told
+
+
+def _tail(last: float, ratio: float) -> float:
+    """The mass beyond a zone, where each has `ratio` times that of the one before."""
+    return min(last * ratio / (1 - ratio), 1.0) if ratio < 1 else 1.0
 
 
 def _name(target: Target, column: int) -> str:

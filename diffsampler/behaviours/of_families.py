@@ -27,7 +27,7 @@ class SearchedMembers(SearchedPoints):
         context = dynamics.policy.process.context_of(points)
         first = torch.randint(len(points), (max(1, n // self.repeats),), generator=generator, device=points.device)
         chosen = []
-        for row, part in zip(first.tolist(), torch.arange(n).chunk(len(first)), strict=True):
+        for row, part in zip(first.tolist(), torch.arange(n).tensor_split(len(first)), strict=True):
             same = (context == context[row]).all(-1).nonzero().squeeze(-1)
             chosen.append(same[torch.randint(len(same), (len(part),), generator=generator, device=points.device)])
         return dynamics.states_at(points[torch.cat(chosen)], generator)

@@ -53,6 +53,9 @@ class Family(Target):
         """Whether `sample_jointly` is implemented."""
         return type(self).sample_jointly is not Family.sample_jointly
 
+    def check_context(self, context: Tensor) -> None:
+        """Raise InputError if a context, with shape (C), finite, is none of this family's; by default all are."""
+
     def log_z_at(self, context: Tensor) -> float | None:
         """log Z of one context, with shape (C), where it is known exactly."""
         return None
@@ -148,6 +151,7 @@ def read_context(family: Family, context: Tensor | Sequence[float] | float) -> T
         raise InputError(f"context must be {family.context_dim} numbers, got {context!r}.") from error
     if len(found) != family.context_dim or not found.isfinite().all():
         raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
+    family.check_context(found)
     return found
 
 

@@ -53,6 +53,10 @@ class Scalarised(Family):
         self.context_names = tuple(f"preference {k}" for k in range(1, len(targets) + 1))
         self.differentiable = all(target.differentiable for target in targets)
 
+    def check_context(self, context: Tensor) -> None:
+        if (context < 0).any() or abs(float(context.sum()) - 1) > 1e-6:
+            raise InputError(f"context must be preferences, at least 0 and 1 in all, got {context.tolist()}.")
+
     def fingerprint(self) -> dict[str, object]:
         """What tells it from others, for checkpoints."""
         kept = {name: getattr(self, name) for name in ("kind", "temperature", "concentration")}

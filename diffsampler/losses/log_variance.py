@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.families.contexts import mean_of_group
 from diffsampler.losses.base import TrajectoryLoss
 from diffsampler.paths import Trajectory
@@ -26,4 +27,9 @@ class LogVariance(TrajectoryLoss):
         difference = end - start
         if trajectory.group is None:
             return difference.var(correction=0)
+        if int(trajectory.group.max()) + 1 == len(trajectory.group):
+            raise InputError(
+                "LogVariance compares trajectories of the same context, and here each is of another: take OnPolicy or "
+                "SearchedMembers, or MaximumLikelihood for draws that are alone with their context."
+            )
         return (difference - mean_of_group(difference, trajectory.group)).square().mean()

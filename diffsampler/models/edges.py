@@ -7,10 +7,10 @@ from functools import wraps
 import torch
 import torch.distributions as all_distributions
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution, constraints
+from torch.distributions import Distribution, Independent, MixtureSameFamily, constraints
 
 # What these say of a value is made of what others do.
-_COMPOSED = (Independent, MixtureSameFamily, TransformedDistribution)
+_COMPOSED = (Independent, MixtureSameFamily)
 _CLASSES = tuple(
     each
     for each in map(all_distributions.__dict__.get, all_distributions.__all__)

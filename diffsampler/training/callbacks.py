@@ -18,6 +18,7 @@ from torch import Tensor
 from diffsampler.assessment import Assessment, assess_draws, estimate_observables
 from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
+from diffsampler.families import read_context
 from diffsampler.files import write_atomically
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.models.names import summary_of
@@ -124,6 +125,9 @@ class Report(L.Callback):
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         self.folder = _folder_of(trainer)
         self.check(module.sampler.target)
+        if module.sampler.family is not None:
+            for context in self.contexts or []:
+                read_context(module.sampler.family, context)
 
     def check(self, target: Target) -> None:
         """Raise InputError if an observable has no such name, or another shape: before anything is spent."""

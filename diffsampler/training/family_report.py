@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import torch
-
 from diffsampler.curves import LogZCurve, log_z_curve
 from diffsampler.families.contexts import spread_contexts
 from diffsampler.files import write_atomically
@@ -30,9 +28,10 @@ def write_family_report(
         step: how far it was trained.
     """
     generator = new_generator("metrics", seed, device=sampler.device)
-    chosen = spread_contexts(sampler.family, NUM_CONTEXTS, generator) if contexts is None else torch.tensor(contexts)
-    chosen = chosen[chosen[:, 0].argsort()]
-    curve = log_z_curve(sampler, chosen.tolist(), n, seed)
+    if contexts is None:
+        chosen = spread_contexts(sampler.family, NUM_CONTEXTS, generator)
+        contexts = chosen[chosen[:, 0].argsort()].tolist()
+    curve = log_z_curve(sampler, contexts, n, seed)
     folder.mkdir(parents=True, exist_ok=True)
     results = {
         "target": type(sampler.target).__name__,

@@ -1,9 +1,7 @@
 """The LightningModule: how a sampler is trained, evaluated and kept."""
 
-import copy
 import math
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import lightning as L
@@ -16,9 +14,7 @@ from torch import Tensor
 from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import was_trained
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
-from diffsampler.families import Member
 from diffsampler.log_z import LogZEstimate, estimate_log_z
-from diffsampler.log_z.estimate import KHAT_WARN
 from diffsampler.losses import Objective
 from diffsampler.parts import check_initialised
 from diffsampler.sampler import Sampler
@@ -36,8 +32,6 @@ from diffsampler.training.checks import (
 from diffsampler.training.divergence import Divergence
 from diffsampler.training.optimisation import Optimisation, untrained
 from diffsampler.training.stopping import NUM_DECIDING, Stopping, progress_in_cycle, why_ended
-
-LAST_COMPARED = 3  # validations
 
 
 class SamplerModule(L.LightningModule):
@@ -92,7 +86,7 @@ class SamplerModule(L.LightningModule):
         tolerance: float | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(sampler.target, Member):
+        if sampler.is_member:
             raise InputError("One member of a family is not trained by itself: train the sampler that gave it.")
         self.sampler = sampler
         usual = sampler.recipe.training()
@@ -120,7 +114,6 @@ class SamplerModule(L.LightningModule):
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
-        self._at_start: tuple[float, dict[str, Tensor]] | None = None
         self._frozen: list[torch.nn.Parameter] = []
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -192,8 +185,6 @@ class SamplerModule(L.LightningModule):
         self._end_if_ready(estimate)
         if self.trainer.should_stop:
             self.history.append({"step": 0, **estimate.to_dict()})
-        elif estimate.khat <= KHAT_WARN:
-            self._at_start = estimate.ess, copy.deepcopy(self.sampler.policy.state_dict())
 
     def _end_if_ready(self, estimate: LogZEstimate) -> None:
         """Stop training where fresh draws are good enough; on every rank alike."""
@@ -207,21 +198,7 @@ class SamplerModule(L.LightningModule):
 
     def on_train_end(self) -> None:
         spent = not self.budget.allows_step(self.trainer, 0)
-        if not self.ended:  # by what is good enough
-            self.ended = why_ended(self.trainer, self.budget.limit if spent else None)
-            self._keep_the_start_if_better()
-
-    def _keep_the_start_if_better(self) -> None:
-        """Take back a training that has made worse what a search had begun: too short a one, or too noisy."""
-        if self._at_start is None or not self.history:
-            return
-        # Of the last ones: a single heavy draw says little.
-        (before, weights), after = self._at_start, median(entry["ess"] for entry in self.history[-LAST_COMPARED:])
-        if before > after:
-            self.sampler.policy.load_state_dict(weights)
-            self.ended += (
-                f"; the sampler is the one before training, whose ESS was {before:.1%}, and {after:.1%} after it"
-            )
+        self.ended = self.ended or why_ended(self.trainer, self.budget.limit if spent else None)
 
     def on_fit_end(self) -> None:
         # Lightning leaves out `on_train_end` where training does not begin, and all checkpoints: none to go on with.
