@@ -214,7 +214,7 @@ def test_only_targets_that_a_command_line_can_make_are_offered(capsys):
 
     message = error_of(capsys, "fit", "--model.target=Funel")
     offered = message.partition("Accepted: ")[2].partition(", or the dotted path")[0].split(", ")
-    assert sorted(offered) == sorted([*targets.__all__, "StanModel"])
+    assert sorted(offered) == sorted([*targets.__all__, "StanModel", "Tempered"])
 
 
 def test_a_misspelt_key_in_a_config(capsys):
