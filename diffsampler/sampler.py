@@ -321,6 +321,7 @@ class Sampler(nn.Module):
         Raises:
             InputError: if x has another shape, or points outside of a declared support.
         """
+        self._check_is_one_density()
         x, dynamics, outside = self._checked(x), self.dynamics, self._outside(x)
         if outside.any():
             raise InputError(

@@ -14,7 +14,7 @@ from diffsampler.baseline.proposal import Proposal
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
-from diffsampler.errors import check_count
+from diffsampler.errors import InputError, check_count
 from diffsampler.families import Family, Joint
 from diffsampler.families.contexts import draw_contexts, draw_jointly, spread_contexts
 from diffsampler.log_z import LogZEstimate, estimate_log_z
@@ -135,15 +135,18 @@ class FamilyCoordinates(FoundCoordinates):
             one = CountedTarget(CheckedTarget(self.family.given(context)))
             known = self._nearest(found, searched, context)
             limit = None if max_evaluations is None else max_evaluations // NUM_SEARCHES
-            found.append(
-                reference(
-                    one,
-                    generator=generator,
-                    progress=lambda done, k=k: tell((k + done) / NUM_SEARCHES),
-                    max_evaluations=limit,
-                    known=known,
+            try:
+                found.append(
+                    reference(
+                        one,
+                        generator=generator,
+                        progress=lambda done, k=k: tell((k + done) / NUM_SEARCHES),
+                        max_evaluations=limit,
+                        known=known,
+                    )
                 )
-            )
+            except InputError as error:
+                raise InputError(f"At the context {context.tolist()}: {error}") from error
             counter.num_evaluations += one.num_evaluations
             counter.num_invalid += one.num_invalid
         learned, held_out = zip(*(one.split(LEARNED, generator) for one in found), strict=True)

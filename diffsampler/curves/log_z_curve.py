@@ -97,9 +97,9 @@ def log_z_curve(
     check_count("num_samples", num_samples)
     if not isinstance(sampler.target, Family):
         raise InputError(f"log_z_curve is for samplers of a Family; {type(sampler.target).__name__} is one density.")
+    if not isinstance(contexts, Tensor | Sequence) or not len(contexts):
+        raise InputError(f"contexts must be a list of contexts, one at least, got {contexts!r}.")
     rows = [read_context(sampler.target, context) for context in contexts]
-    if not rows:
-        raise InputError("contexts must be one at least, got none.")
     found = []
     with progress_of("Curve", len(rows), " contexts", progress_bar, progress_bar) as tell:
         for k, context in enumerate(rows):

@@ -71,6 +71,8 @@ def thermodynamics(
     check_instance("sampler", sampler, Sampler, "Sampler(Tempered(target)), after fit")
     if not isinstance(sampler.target, Tempered):
         raise InputError(f"thermodynamics is for samplers of Tempered, got one of {type(sampler.target).__name__}.")
+    if not isinstance(betas, Tensor | Sequence):
+        raise InputError(f"betas must be a list of inverse temperatures, got {betas!r}.")
     beta = torch.tensor([check_positive("betas", float(one)) for one in betas], dtype=torch.float64)
     target = sampler.target.target
 

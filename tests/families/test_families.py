@@ -241,7 +241,9 @@ def test_a_member_has_the_density_of_its_probability_flow(fitted: Sampler) -> No
 
 
 def test_a_family_by_itself_has_no_log_z(fitted: Sampler) -> None:
-    for ask in (lambda: fitted.sample(10), fitted.estimate_log_z, lambda: assess(fitted)):
+    asked = (lambda: fitted.sample(10), fitted.estimate_log_z, lambda: assess(fitted), lambda: fitted.rollback(x))
+    x = torch.zeros(3, 2)
+    for ask in asked:
         with pytest.raises(InputError, match=r"family of densities: say which one, by sampler.given\(context\)"):
             ask()
 
@@ -260,6 +262,21 @@ def test_a_member_is_neither_trained_nor_moved_by_itself(fitted: Sampler) -> Non
         fit(fitted.given([0.0, 0.0]), 1)
     with pytest.raises(InputError, match="make another Sampler for another family"):
         fit(fitted, 1, target=linear_model(noise=0.3))
+
+
+def test_a_search_names_the_context_that_it_fails_at() -> None:
+    class Broken(Shifted):
+        def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+            return super().log_prob(x, context) + torch.where(context[..., 0] > 0.3, torch.nan, 0.0)
+
+    with pytest.raises(InputError, match=r"At the context \[0\..*log_prob is NaN"):
+        Sampler(Broken()).search(seed=0)
+
+
+@pytest.mark.parametrize("contexts", [0.3, [], torch.zeros(0, 2)], ids=str)
+def test_a_curve_needs_contexts(fitted: Sampler, contexts: object) -> None:
+    with pytest.raises(InputError, match="contexts must be a list of contexts, one at least"):
+        fitted.log_z_curve(contexts)
 
 
 def test_contexts_of_another_shape_are_refused() -> None:
