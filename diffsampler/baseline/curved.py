@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.baseline.pursuit import Pursuit, features, with_one
-from diffsampler.baseline.regression import Conditionals, Fit, fit_conditional, log_scale_of
+from diffsampler.baseline.pursuit import Pursuit
+from diffsampler.baseline.regression import Conditionals, Fit, fit_conditional, fit_conditionals
 from diffsampler.baseline.tails import Tail, fit_tail
 
 EIGENBASIS_UP_TO = 16  # dimensions: beyond, trying a second basis costs more than it brings
@@ -78,27 +78,23 @@ class CurvedMap:
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x and log |det dx/dz|, with shapes (n, D) and (n), for z with shape (n, D)."""
-        before, log_det = z.new_empty(len(z), 0), self.log_det_basis.expand(len(z))
+        log_det = self.log_det_basis.expand(len(z))
         if self.tail is not None:
             z, stretched = self.tail.forward(z)
             log_det = log_det + stretched
         if not self.fits:
             return self.loc + z @ self.basis.T, log_det
-        for i, fit in enumerate(self.fits):
-            log_scale = log_scale_of(fit, before)
-            next_one = features(with_one(before), fit.pairs) @ fit.mean + log_scale.exp() * z[:, i]
-            before, log_det = torch.cat([before, next_one.unsqueeze(-1)], -1), log_det + log_scale
-        y = torch.empty_like(before)
-        y[:, list(self.order)] = before
-        return self.loc + y @ self.basis.T, log_det
+        ordered, widened = self._conditionals.forward(z, z[:, :0])
+        y = torch.empty_like(ordered)
+        y[:, list(self.order)] = ordered
+        return self.loc + y @ self.basis.T, log_det + widened
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z and log |det dx/dz|, with shapes (n, D) and (n), for x with shape (n, D)."""
         y, log_det = (x - self.loc) @ self.inverse_basis.T, self.log_det_basis.expand(len(x))
         if self.fits:
-            y = y[:, list(self.order)]
-            mean, log_scale = self._conditionals(y)
-            y, log_det = (y - mean) * (-log_scale).exp(), log_det + log_scale.sum(-1)
+            y, widened = self._conditionals.inverse(y[:, list(self.order)], y[:, :0])
+            log_det = log_det + widened
         if self.tail is None:
             return y, log_det
         z, stretched = self.tail.inverse(y)
@@ -146,13 +142,8 @@ def _fit_in(
         some = weight.topk(min(ORDERED_BY, len(weight))).indices
         order = _order(y[some], weight[some] / weight[some].sum())
     y = y[:, list(order)]
-    pursuit = Pursuit(y, weight)
-    score, fits = -float(torch.linalg.slogdet(basis).logabsdet), []
-    for i in range(len(order)):
-        gained, fit = fit_conditional(y, i, list(range(i)), weight, pursuit)
-        score += gained
-        fits.append(fit)
-    return score, CurvedMap(loc, basis, tuple(order), tuple(fits))
+    gained, fits = fit_conditionals(y, 0, weight)
+    return gained - float(torch.linalg.slogdet(basis).logabsdet), CurvedMap(loc, basis, tuple(order), fits)
 
 
 def _order(y: Tensor, weight: Tensor) -> list[int]:

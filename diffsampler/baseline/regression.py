@@ -45,14 +45,16 @@ def log_scale_of(fit: Fit, y: Tensor) -> Tensor:
 
 
 class Conditionals:
-    """Means and log-widths of the last coordinates, each given all before it, in a few products of matrices.
+    """Coordinates one after the other, each normal given what was there before and those before it.
+
+    Backwards, from coordinates to z, in a few products of matrices; forwards one by one.
 
     Arguments:
         fits: of the coordinates, first to last.
     """
 
     def __init__(self, fits: tuple[Fit, ...]) -> None:
-        dim = len(fits)
+        self.fits, dim = fits, len(fits)
         pairs, term = torch.cat([fit.pairs for fit in fits], 1).unique(dim=1, return_inverse=True)
         column = torch.cat([torch.full_like(fit.pairs[0], i) for i, fit in enumerate(fits)])
         like = fits[0].mean
@@ -65,25 +67,42 @@ class Conditionals:
             self._log_scale[[0, *(column + 1 for column in fit.columns)], i] = fit.log_scale
         self._low, self._high = like.new_tensor([fit.bounds for fit in fits]).unbind(-1)
 
-    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Both with shape (n, F) for F fits, for y with shape (n, D)."""
-        y = with_one(y)
-        log_scale = y[:, : len(self._log_scale)] @ self._log_scale
-        return features(y, self._pairs) @ self._mean, log_scale.clamp(self._low, self._high)
+    def forward(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """y and log |det dy/dz|, with shapes (n, D) and (n), for z, (n, D), and what was before, (n, C)."""
+        num_before, log_det = before.shape[1], 0.0
+        for i, fit in enumerate(self.fits):
+            log_scale = log_scale_of(fit, before)
+            next_one = features(with_one(before), fit.pairs) @ fit.mean + log_scale.exp() * z[:, i]
+            before, log_det = torch.cat([before, next_one.unsqueeze(-1)], -1), log_det + log_scale
+        return before[:, num_before:], log_det
+
+    def inverse(self, y: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """z and log |det dy/dz|, likewise, for y, (n, D)."""
+        known = with_one(torch.cat([before, y], -1))
+        log_scale = known[:, : len(self._log_scale)] @ self._log_scale
+        log_scale = log_scale.clamp(self._low, self._high)
+        mean = features(known, self._pairs) @ self._mean
+        return (y - mean) * (-log_scale).exp(), log_scale.sum(-1)
 
 
-def fit_conditional(
-    y: Tensor, column: int, others: list[int], weight: Tensor, pursuit: Pursuit | None = None
-) -> tuple[float, Fit]:
-    """A column of y, with shape (n, D), given others, for weights that sum to 1.
+def fit_conditionals(y: Tensor, first: int, weight: Tensor) -> tuple[float, tuple[Fit, ...]]:
+    """Columns of y, with shape (n, D), from the first one on, each given all before it, for weights that sum to 1.
 
-    `pursuit` is that of y, made here if it is None.
+    Returns:
+        The log-likelihood a point, as of `fit_conditional`, and the fits.
+    """
+    pursuit = Pursuit(y, weight)
+    found = [fit_conditional(y, column, list(range(column)), weight, pursuit) for column in range(first, y.shape[1])]
+    return sum(score for score, _ in found), tuple(fit for _, fit in found)
+
+
+def fit_conditional(y: Tensor, column: int, others: list[int], weight: Tensor, pursuit: Pursuit) -> tuple[float, Fit]:
+    """A column of y, with shape (n, D), given others, for weights that sum to 1 and the pursuit of y.
 
     Returns:
         The log-likelihood a point, without the constant and less the price of the parameters, and the fit.
     """
     price = _price(weight)
-    pursuit = Pursuit(y, weight) if pursuit is None else pursuit
     pairs = pursuit.pairs(column, others, price).to(y.device)
     pairs = torch.cat([pairs.new_zeros(2, 1), pairs], 1)
     y, before = y[:, column], y[:, others]
