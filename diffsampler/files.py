@@ -1,9 +1,10 @@
 """Files that are whole or not there: what a kill or a full disk interrupts leaves the old one as it was."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from diffsampler.errors import InputError
 
@@ -30,3 +31,9 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """For people too: a line for each number."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -82,25 +82,7 @@ class Target(nn.Module, ABC):
 
         Works under `torch.no_grad` and `torch.inference_mode`.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            # Outside of inference mode its tensors cannot require gradients, copies can.
-            x = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-            # A copy, which may be changed in place, as x itself may not.
-            log_prob = self.log_prob(x.clone())
-            if not isinstance(log_prob, Tensor):
-                raise InputError(
-                    f"{type(self).__name__}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in "
-                    "torch, or wrap what it returns in torch.as_tensor and say differentiable=False."
-                )
-            if not log_prob.requires_grad:
-                raise InputError(
-                    f"{type(self).__name__}.log_prob is not differentiable by autograd (was x detached or made an "
-                    "array, or is the value the same wherever it is finite?). Write it in torch, override "
-                    "log_prob_and_score, or say differentiable=False; a control of your choice is then one without "
-                    "score, such as FourierMLP."
-                )
-            (score,) = torch.autograd.grad(log_prob.sum(), x)
-        return log_prob.detach(), score
+        return by_autograd(self.known_as, self.log_prob, x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n exact samples, with shape (n, D); NotImplementedError where there are none."""
@@ -248,6 +230,33 @@ class FunctionTarget(Target):
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         known = isinstance(self.fn, BoltzmannWeight) and self.differentiable
         return self.fn.log_prob_and_score(x) if known else super().log_prob_and_score(x)
+
+
+def by_autograd(name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A log-density and its gradient at x, both detached, of a target of this name.
+
+    Raises:
+        InputError: if it is no tensor, or autograd cannot follow.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        # Outside of inference mode its tensors cannot require gradients, copies can.
+        x = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        # A copy, which may be changed in place, as x itself may not.
+        log_prob = function(x.clone())
+        if not isinstance(log_prob, Tensor):
+            raise InputError(
+                f"{name}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in "
+                "torch, or wrap what it returns in torch.as_tensor and say differentiable=False."
+            )
+        if not log_prob.requires_grad:
+            raise InputError(
+                f"{name}.log_prob is not differentiable by autograd (was x detached or made an "
+                "array, or is the value the same wherever it is finite?). Write it in torch, override "
+                "log_prob_and_score, or say differentiable=False; a control of your choice is then one without "
+                "score, such as FourierMLP."
+            )
+        (score,) = torch.autograd.grad(log_prob.sum(), x)
+    return log_prob.detach(), score
 
 
 def points_within(target: Target, n: int = 8) -> Tensor:

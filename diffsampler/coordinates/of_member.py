@@ -1,6 +1,6 @@
 """Coordinates of one member of a family."""
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -39,13 +39,7 @@ class MemberCoordinates(FoundCoordinates):
     def inverse(self, x: Tensor) -> Tensor:
         return self._of_family[0].inverse_given(x.double(), self._unit_of(x))
 
-    def search(
-        self,
-        counter: CountedTarget,
-        seed: int = 0,
-        progress: Callable[[float], None] | None = None,
-        max_evaluations: int | None = None,
-    ) -> Replicates:
+    def search(self, *_: Any, **__: Any) -> Replicates:
         raise InputError("One member of a family is not searched by itself: search that of all.")
 
     def _unit_of(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.target import Target, space_of, support_of
+from diffsampler.target import Target, by_autograd, space_of, support_of
 
 
 class Family(Target):
@@ -39,7 +39,7 @@ class Family(Target):
 
     def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """`log_prob` and its gradient in x, with shapes (*) and (*, D), by autograd unless there is a closed form."""
-        return Member(self, context).log_prob_and_score(x)
+        return by_autograd(self.known_as, lambda point: self.log_prob(point, context), x)
 
     def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n contexts and an exact draw of each one's density, with shapes (n, D) and (n, C), if there are such.
@@ -74,7 +74,7 @@ class Member(Target):
 
     Arguments:
         family: which.
-        context: with shape (C); or one for each point, (*, C).
+        context: with shape (C).
     """
 
     def __init__(self, family: Family, context: Tensor) -> None:
@@ -83,7 +83,7 @@ class Member(Target):
         self.register_buffer("context", context, persistent=False)
         self.differentiable = family.differentiable
         self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
-        self.log_z = family.log_z_at(context) if context.ndim == 1 else None
+        self.log_z = family.log_z_at(context)
 
     @property
     def family(self) -> Family:
@@ -98,8 +98,6 @@ class Member(Target):
         return self.family.log_prob(x, self._context_of(x))
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if type(self.family).log_prob_and_score is Family.log_prob_and_score:
-            return super().log_prob_and_score(x)
         return self.family.log_prob_and_score(x, self._context_of(x))
 
     def _context_of(self, x: Tensor) -> Tensor:

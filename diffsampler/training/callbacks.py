@@ -1,6 +1,5 @@
 """Callbacks: averaged weights, and what a run leaves behind in its folder: results, figures and samples."""
 
-import json
 import math
 import sys
 import time
@@ -19,7 +18,7 @@ from diffsampler.assessment import Assessment, assess_draws, estimate_observable
 from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
 from diffsampler.families import read_context
-from diffsampler.files import write_atomically
+from diffsampler.files import write_atomically, write_json
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.models.names import summary_of
 from diffsampler.observables import find_observables
@@ -222,8 +221,7 @@ class Report(L.Callback):
         parameters = summary_of(target, x, log_weight)
         if parameters is not None:
             results["parameters"] = parameters.to_dict()
-        text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-        write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
+        write_json(folder / "results.json", results)
         if module.ended:
             print(f"  Training ended: {module.ended}.")
         elif results["step"] == 0 and not module.sampler.search_cost:

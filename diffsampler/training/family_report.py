@@ -1,11 +1,10 @@
 """What a run of a family leaves behind: log Z at several contexts, and the figure of that curve."""
 
-import json
 from pathlib import Path
 
 from diffsampler.curves import LogZCurve, log_z_curve
 from diffsampler.families.contexts import spread_contexts
-from diffsampler.files import write_atomically
+from diffsampler.files import write_json
 from diffsampler.report.axes import save_all
 from diffsampler.sampler import Sampler
 from diffsampler.streams import new_generator
@@ -32,7 +31,6 @@ def write_family_report(
         chosen = spread_contexts(sampler.family, NUM_CONTEXTS, generator)
         contexts = chosen[chosen[:, 0].argsort()].tolist()
     curve = log_z_curve(sampler, contexts, n, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     results = {
         "target": type(sampler.target).__name__,
         "num_target_evaluations": sampler.num_target_evaluations,
@@ -40,8 +38,7 @@ def write_family_report(
         "step": step,
         "curve": curve.to_dict(),
     }
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    write_atomically(folder / "results.json", lambda file: file.write(text.encode()))
+    write_json(folder / "results.json", results)
     print(curve)
     print(f"Results: {folder / 'results.json'}")
     if figures:
