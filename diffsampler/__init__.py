@@ -26,10 +26,17 @@ __all__ = [
     "assess",
     "calibrate",
     "compare",
+    "fine_tune",
+    "fine_tuned",
     "fit",
     "reference",
 ]
-LATER = {"calibrate": "diffsampler.calibration", "fit": "diffsampler.training"}
+LATER = {
+    "calibrate": "diffsampler.calibration",
+    "fine_tune": "diffsampler.fine_tuning",
+    "fine_tuned": "diffsampler.fine_tuning",
+    "fit": "diffsampler.training",
+}
 __version__ = "0.1.0"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsampler.baseline import Annealed
+from diffsampler.baseline import Independent
 from diffsampler.errors import InputError, check_instance, warn_of
 from diffsampler.log_z import LogZDifference, LogZEstimate, Verdict, judge
 from diffsampler.log_z.estimate import KHAT_REFUSE, in_nats
@@ -70,7 +70,7 @@ def assess(
     num_samples: int = 10_000,
     seed: int = 0,
     history: Sequence[dict[str, Any]] = (),
-    reference: Annealed | None = None,
+    reference: Independent | None = None,
     observables: Mapping[str, Callable[[Tensor], Tensor]] | Sequence[str] | None = None,
 ) -> Assessment:
     """Draw from a trained sampler, estimate log Z and judge the estimate.
@@ -108,7 +108,7 @@ def assess_draws(
     estimate: LogZEstimate,
     generator: torch.Generator,
     history: Sequence[dict[str, Any]] = (),
-    reference: Annealed | None = None,
+    reference: Independent | None = None,
 ) -> Assessment:
     """Judge an estimate by the draws x, with shape (n, D), and log-weights, with shape (n), that it was made from.
 
@@ -119,7 +119,7 @@ def assess_draws(
         history, reference: as in `assess`.
     """
     target = sampler.target
-    if reference is not None and not isinstance(reference, Annealed):
+    if reference is not None and not isinstance(reference, Independent):
         raise InputError(f"reference must be what reference(target) returns, with its draws, got {reference!r:.80}.")
     known = sampler.reference if reference is None else reference.estimate
     if reference is None and sampler.search_is_outdated():

@@ -460,7 +460,7 @@ class Sampler(nn.Module):
         density = ProbabilityFlow(self.dynamics, num_probes, tolerance).log_prob(state, self._generator(seed, None))
         log_prob = density.log_prob
         if self.coordinates is not None:
-            log_prob = log_prob - self.coordinates(z)[1].to(log_prob)
+            log_prob = log_prob - self.coordinates.log_volume(z).to(log_prob)
         log_prob = torch.where(self._outside(x), -torch.inf, log_prob)
         return (log_prob, density.standard_error) if return_standard_error else log_prob
 

@@ -28,6 +28,7 @@ from diffsampler.behaviours import (
     RankPriority,
     Replay,
     SequentialMonteCarlo,
+    WeightedPaths,
 )
 from diffsampler.losses import (
     DetailedBalance,
@@ -265,6 +266,11 @@ def resampling() -> SequentialMonteCarlo:
     return SequentialMonteCarlo(0.1)
 
 
+def weighing() -> WeightedPaths:
+    """A few paths, drawn again by their weights."""
+    return WeightedPaths(32)
+
+
 BEHAVIOURS: list[Callable[[], Behaviour]] = [
     OnPolicy,
     Exploration,
@@ -275,6 +281,7 @@ BEHAVIOURS: list[Callable[[], Behaviour]] = [
     alternating,
     mixing,
     resampling,
+    weighing,
 ]
 GRIDS: list[tuple[str, Callable[[int], Grid]]] = [
     ("UniformGrid", UniformGrid),

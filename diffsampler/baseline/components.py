@@ -8,6 +8,7 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.spaces.kernels import HALF_LOG_TWO_PI, noise_like
 
+NEXT_TO_NOTHING = 1e-6  # of the mass
 CHUNK = 1 << 17  # numbers
 SAME = 1.0  # standard deviations
 MUCH_HIGHER, LOG_NARROWER = 3.0, math.log(3.0)  # nats; nats of width a dimension
@@ -130,6 +131,23 @@ class GaussianComponents:
             if not info:
                 break
         return cls(loc[None], widening * std.unsqueeze(-1) * factor[None])
+
+    def tilted(self, x: Tensor, log_weight: Tensor) -> "GaussianComponents":
+        """What they are after one step of EM to weighted points x, with shapes (n, D) and (n).
+
+        Components that hold next to nothing are left out; those that hold too few points keep their shape.
+        """
+        x, weight = x.double(), (log_weight - log_weight.max()).exp()
+        share = self._log_joint(x)[1].softmax(0) * (weight / weight.sum())
+        mass, enough = share.sum(1), 10 * (x.shape[1] + 1)
+        kept = (mass > NEXT_TO_NOTHING).nonzero().squeeze(-1).tolist()
+        is_known = (mass.square() / share.square().sum(1) >= enough).tolist()
+        fits = {k: self.fitted_to(x, share[k]) for k in kept if is_known[k]}
+        return GaussianComponents(
+            torch.stack([fits[k].loc[0] if k in fits else self.loc[k] for k in kept]),
+            torch.stack([fits[k].factor[0] if k in fits else self.factor[k] for k in kept]),
+            mass[kept],
+        )
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, with shape (n, D)."""

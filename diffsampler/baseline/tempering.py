@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.baseline.components import GaussianComponents
+from diffsampler.baseline.independent import Independent
 from diffsampler.baseline.moves import AnnealedPath, HamiltonianMove, Move, PriorMove, Rung
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.counted import CountedTarget
@@ -25,7 +26,7 @@ MIN_FAMILIES = 20
 
 
 @dataclass(frozen=True)
-class Annealed:
+class Annealed(Independent):
     """What an annealed estimate leaves.
 
     Attributes:
@@ -37,8 +38,6 @@ class Annealed:
         acceptance: the mean acceptance rate at the last rung.
     """
 
-    estimate: LogZEstimate
-    x: Tensor
     log_weight: Tensor
     prior: GaussianComponents | Proposal
     ladder: list[Rung]

@@ -15,6 +15,7 @@ from diffsampler.behaviours.priorities import (
 from diffsampler.behaviours.replay import Replay
 from diffsampler.behaviours.rollouts import Exploration, OnPolicy
 from diffsampler.behaviours.sequential import SequentialMonteCarlo
+from diffsampler.behaviours.weighted_paths import WeightedPaths
 
 __all__ = [
     "Alternation",
@@ -37,4 +38,5 @@ __all__ = [
     "SequentialMonteCarlo",
     "Succession",
     "UniformPriority",
+    "WeightedPaths",
 ]

@@ -31,7 +31,7 @@ class Behaviour(Stateful, ABC):
 
     Attributes:
         on_policy: whether all paths are the sampler's own rollouts.
-        backward: whether all paths are rolled back from given points.
+        backward: whether all paths are those of the target: rolled back from given points, or weighed.
     """
 
     on_policy: bool = False

@@ -8,6 +8,7 @@ from diffsampler.coordinates.internal import InternalCoordinates
 from diffsampler.coordinates.mean_free import MeanFreeCoordinates
 from diffsampler.coordinates.of_family import FamilyCoordinates
 from diffsampler.coordinates.of_member import MemberCoordinates
+from diffsampler.coordinates.of_reward import RewardCoordinates
 from diffsampler.coordinates.on_space import SpaceCoordinates
 from diffsampler.coordinates.searched import SearchedCoordinates
 from diffsampler.coordinates.supported import SupportCoordinates
@@ -24,6 +25,7 @@ __all__ = [
     "LaplaceCoordinates",
     "MeanFreeCoordinates",
     "MemberCoordinates",
+    "RewardCoordinates",
     "ScaledCoordinates",
     "SearchedCoordinates",
     "SpaceCoordinates",

@@ -46,6 +46,10 @@ class Coordinates(nn.Module, ABC):
     def inverse(self, x: Tensor) -> Tensor:
         """z, with shape (*, d), for x with shape (*, D)."""
 
+    def log_volume(self, z: Tensor) -> Tensor:
+        """log |det dx/dz|, with shape (*)."""
+        return self(z)[1]
+
     def move_to(self, target: Target) -> None:
         """Take in what another target of the same space declares, in place of the one that these were made of."""
 

@@ -5,6 +5,7 @@ Everything here is in the sampler's own coordinates.
 
 from diffsampler.paths.dynamics import Dynamics, State
 from diffsampler.paths.evaluation import evaluate, kernel_at, log_pf_of, log_uncontrolled_backward
+from diffsampler.paths.forward_measure import ForwardMeasure
 from diffsampler.paths.measure import PathMeasure
 from diffsampler.paths.probability_flow import FlowDensity, ProbabilityFlow
 from diffsampler.paths.records import Path, Trajectory
@@ -15,6 +16,7 @@ from diffsampler.paths.sequential import resampled_rollout, sequential_rollout
 __all__ = [
     "Dynamics",
     "FlowDensity",
+    "ForwardMeasure",
     "Path",
     "PathMeasure",
     "ProbabilityFlow",

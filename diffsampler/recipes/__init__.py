@@ -2,6 +2,7 @@
 
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.dgfs import Dgfs
+from diffsampler.recipes.fine_tuning import FineTuning
 from diffsampler.recipes.of_space import recipe_for, recipe_on
 from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
@@ -13,6 +14,7 @@ __all__ = [
     "AnglesAndRealsRecipe",
     "AnglesRecipe",
     "Dgfs",
+    "FineTuning",
     "LatticeRecipe",
     "ParticlesRecipe",
     "Parts",

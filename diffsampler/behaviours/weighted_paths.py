@@ -1,0 +1,86 @@
+"""A sampler's own paths, drawn again by their importance weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsampler.behaviours.base import Behaviour
+from diffsampler.errors import InputError, check_count
+from diffsampler.paths import Dynamics, Path, evaluate, rollout
+
+SHARE_RENEWED = 4  # of the paths of a step that are rolled out afresh: one in so many
+
+
+class WeightedPaths(Behaviour):
+    """Paths of the target's own measure: rollouts of the sampler and of what it was, drawn by their weights.
+
+    Maximum likelihood on them is the forward Kullback-Leibler divergence of whole paths, for which no draws of the
+    target are needed, but some rollouts that are near to it: at a small effective sample size few paths are drawn over
+    and over. In fine-tuning the first of them are the pretrained sampler's, weighed by the reward.
+
+    References:
+        Reweighted Wake-Sleep, Bornschein & Bengio, 2015, arXiv:1406.2751 (its update of the proposal).
+
+    Arguments:
+        size: paths that are kept, each with its weight when it was rolled out; the oldest go first.
+    """
+
+    backward = True
+
+    def __init__(self, size: int = 4096) -> None:
+        self.size = check_count("size", size)
+        self.times: Tensor | None = None
+        self.x = self.log_prob = self.log_weight = torch.empty(0)
+        self.oldest = 0
+
+    def check(self, dynamics: Dynamics) -> None:
+        if dynamics.policy.process.context_of(torch.zeros(1, dynamics.policy.dim)) is not None:
+            raise InputError("WeightedPaths compares weights, which those of a family's densities cannot be.")
+        if not torch.equal(*(dynamics.grid.times(torch.Generator().manual_seed(seed)) for seed in (0, 1))):
+            raise InputError(
+                f"WeightedPaths keeps paths of the same times, but grid {type(dynamics.grid).__name__} draws new ones: "
+                "take UniformGrid."
+            )
+
+    def paths(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Path:
+        del progress
+        if self.times is None:
+            self._begin(dynamics, generator)
+        else:
+            self._renew(dynamics, max(1, min(n // SHARE_RENEWED, self.size)), generator)
+        largest = self.log_weight.max()
+        if not largest.isfinite():
+            raise InputError(f"WeightedPaths: the density is zero at all {self.size} paths that are kept.")
+        rows = (self.log_weight - largest).exp().multinomial(n, replacement=True, generator=generator)
+        return Path(self.times, self.x[:, rows], self.log_prob[None, rows])
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.times is None:
+            return {}
+        kept = {name: getattr(self, name).cpu() for name in ("times", "x", "log_prob", "log_weight")}
+        return {**kept, "oldest": self.oldest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+
+    def _begin(self, dynamics: Dynamics, generator: torch.Generator) -> None:
+        self.times = dynamics.times(generator)
+        path = dynamics.empty_path(self.times, self.size, with_score=False)
+        self.x, self.oldest = path.x, 0
+        self.log_prob, self.log_weight = path.x.new_empty(2, self.size, dtype=torch.float64).unbind()
+        self._renew(dynamics, self.size, generator)
+
+    @torch.no_grad()
+    def _renew(self, dynamics: Dynamics, n: int, generator: torch.Generator) -> None:
+        device = dynamics.policy.device
+        for name in ("times", "x", "log_prob", "log_weight"):  # of a checkpoint, these are on the CPU
+            setattr(self, name, getattr(self, name).to(device))
+        path = rollout(dynamics, n, generator)
+        trajectory = evaluate(dynamics, path, with_flow=False)
+        rows = (torch.arange(n, device=device) + self.oldest) % self.size
+        self.x[:, rows] = path.x
+        self.log_prob[rows] = trajectory.log_prob
+        self.log_weight[rows] = trajectory.log_weight.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        self.oldest = (self.oldest + n) % self.size

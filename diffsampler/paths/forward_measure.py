@@ -1,0 +1,51 @@
+"""What a pretrained sampler does by itself, as the measure that weights compare rollouts with."""
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError
+from diffsampler.paths.measure import PathMeasure
+from diffsampler.policy import Policy
+from diffsampler.processes import Conditional, Process
+
+
+class ForwardMeasure(PathMeasure):
+    """The prior and the forward kernels of a policy, which is frozen.
+
+    With it, E[w] is the mean of a reward over the draws of that policy, and balance losses are those of relative
+    trajectory balance.
+
+    References:
+        Amortizing intractable inference in diffusion models, Venkatraman et al., 2024, arXiv:2405.20971, equation 8.
+
+    Arguments:
+        policy: which; nobody else's, since it is frozen.
+
+    Raises:
+        InputError: if its kernels ask for a score, which would be that of the reward here, if it walks in momenta too,
+            or if it is one of all members of a family.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        name = type(policy.process).__name__
+        if type(policy.process).extend is not Process.extend:
+            raise InputError(f"{name} walks in momenta, of which a reward says nothing: take a process without.")
+        if policy.uses_score:
+            raise InputError(
+                "The kernels of a pretrained sampler must not use the score, which would be that of the reward here: "
+                "train one without, such as Sampler(target), or with control=FourierMLP."
+            )
+        if isinstance(policy.process, Conditional):
+            raise InputError("The pretrained sampler is one of a family, or of its members: take one of one density.")
+        self.policy = policy.requires_grad_(False)
+
+    def log_start(self, x: Tensor) -> Tensor:
+        return self.policy.process.prior.log_prob(x)
+
+    def log_step(self, s: Tensor, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        embedding = self.policy.embed(s.flatten())
+        embedding = embedding.unsqueeze(1) if s.ndim else embedding.squeeze(0)
+        with torch.no_grad():
+            kernel = self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x, None), None)
+            return kernel.log_prob(y)
