@@ -1,12 +1,15 @@
 """A sampler's own paths, drawn again by their importance weights."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
-from diffsampler.errors import InputError, check_count
+from diffsampler.errors import InputError, check_count, check_positive
+from diffsampler.log_z.resampling import independent
+from diffsampler.log_z.trust_region import exponent_within
 from diffsampler.paths import Dynamics, Path, evaluate, rollout
 
 SHARE_RENEWED = 4  # of the paths of a step that are rolled out afresh: one in so many
@@ -19,17 +22,26 @@ class WeightedPaths(Behaviour):
     target are needed, but some rollouts that are near to it: at a small effective sample size few paths are drawn over
     and over. In fine-tuning the first of them are the pretrained sampler's, weighed by the reward.
 
+    Within a trust region they are drawn by w^a, with the largest a <= 1 for which that is at most so many nats from
+    the paths as they were rolled out: a step towards the target that many paths have a part in. With `Matching` that is
+    proximal diffusion matching.
+
     References:
+        Proximal diffusion neural sampler, Guo et al., 2025, arXiv:2510.03824 (tempered weights).
         Reweighted Wake-Sleep, Bornschein & Bengio, 2015, arXiv:1406.2751 (its update of the proposal).
 
     Arguments:
         size: paths that are kept, each with its weight when it was rolled out; the oldest go first.
+        trust_region: KL(w^a P | P) of draws by w^a, in nats; infinite where a is to be 1.
     """
 
     backward = True
 
-    def __init__(self, size: int = 4096) -> None:
+    def __init__(self, size: int = 4096, trust_region: float = math.inf) -> None:
         self.size = check_count("size", size)
+        if trust_region != math.inf:
+            check_positive("trust_region", [trust_region])
+        self.trust_region = float(trust_region)
         self.times: Tensor | None = None
         self.x = self.log_prob = self.log_weight = torch.empty(0)
         self.oldest = 0
@@ -49,10 +61,10 @@ class WeightedPaths(Behaviour):
             self._begin(dynamics, generator)
         else:
             self._renew(dynamics, max(1, min(n // SHARE_RENEWED, self.size)), generator)
-        largest = self.log_weight.max()
-        if not largest.isfinite():
+        if not self.log_weight.max().isfinite():
             raise InputError(f"WeightedPaths: the density is zero at all {self.size} paths that are kept.")
-        rows = (self.log_weight - largest).exp().multinomial(n, replacement=True, generator=generator)
+        exponent = 1.0 if self.trust_region == math.inf else exponent_within(self.log_weight, self.trust_region)
+        rows = independent(exponent * self.log_weight, n, generator)
         return Path(self.times, self.x[:, rows], self.log_prob[None, rows])
 
     def state_dict(self) -> dict[str, Any]:

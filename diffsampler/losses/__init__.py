@@ -14,6 +14,7 @@ from diffsampler.losses.reverse_kl import PathwiseReverseKL, ScoreFunctionRevers
 from diffsampler.losses.stages import Stages
 from diffsampler.losses.sub_trajectory_balance import SubTrajectoryBalance
 from diffsampler.losses.trajectory_balance import TrajectoryBalance
+from diffsampler.losses.trust_region_log_variance import TrustRegionLogVariance
 from diffsampler.renamed import missing_name
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "SubTrajectoryBalance",
     "TrajectoryBalance",
     "TrajectoryLoss",
+    "TrustRegionLogVariance",
     "laplacian",
 ]
 __getattr__ = missing_name(__name__, __all__)
