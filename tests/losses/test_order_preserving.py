@@ -1,9 +1,11 @@
 """Learning from comparisons: cross-entropies by hand, what hard labels cannot see, where Bradley-Terry ones lead."""
 
 import itertools
+import json
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler, fit
 from diffsampler.behaviours import OnPolicy, Replay
+from diffsampler.cli import main
 from diffsampler.coordinates import AffineCoordinates, SupportCoordinates
 from diffsampler.losses import (
     Alternatives,
@@ -29,6 +32,7 @@ from diffsampler.processes import PinnedBrownian, VariancePreserving
 from examples.benchmarks import order_preserving
 from targets import Gaussian
 
+PRESETS = Path(__file__).parents[2] / "examples" / "presets"
 SMALL = {"control": partial(FourierMLP, width=16, depth=1), "flow": None, "grid": 6}
 
 
@@ -186,6 +190,22 @@ def test_the_optimum_of_bradley_terry_labels_is_that_of_log_variance() -> None:
     error = gradients.std(0) / len(gradients) ** 0.5
     # Two means within five standard errors of 0: a false alarm of 1e-6.
     assert (gradients.mean(0).abs() < 5 * error).all() and (error > 0).all()
+
+
+def test_labels_from_the_command_line(working_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    function = "def compare(x: Tensor, y: Tensor) -> Tensor:\n    return x[:, 0] < y[:, 0]\n"
+    (working_folder / "preferred.py").write_text(f"from torch import Tensor\n\n\n{function}")
+    objectives = {"class_path": "Gaussian", "init_args": {"mean": [0.0, 0.0]}}
+    labels = {"class_path": "ParetoLabels", "init_args": {"objectives": [objectives, objectives]}}
+    loss = {"class_path": "OrderPreserving", "init_args": {"labels": labels}}
+    (working_folder / "pareto.yaml").write_text(json.dumps({"model": {"loss": loss}}))
+    common = ["fit", "--config", str(PRESETS / "order_preserving.yaml"), "--model.target=GaussianMixture9"]
+    small = ["--model.grid=2", "--trainer.max_steps=1", "--trainer.accelerator=cpu", "--report.figures=false"]
+    small += ["--data.batch_size=8", "--data.num_eval_samples=20", "--data.num_test_samples=20"]
+    of_pairs = ["--model.loss.labels=Preferences", "--model.loss.labels.compare=preferred.compare"]
+    for given in (["--config", "pareto.yaml"], of_pairs):
+        main([*common, *small, *given])
+        assert "log Z" in capsys.readouterr().out
 
 
 @pytest.mark.slow
