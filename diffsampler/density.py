@@ -68,6 +68,15 @@ class Density(nn.Module, ABC):
         """Points of this density at points x of the user's target, with shape (*, D)."""
 
     @property
+    @abstractmethod
+    def of_user(self) -> "CheckedTarget":
+        """The user's target, in its own coordinates."""
+
+    def to_user(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The points of the user's target, with shape (*, D), and what log R is there more than the target's, (*)."""
+        raise NotImplementedError(f"{type(self).__name__} has points that are none of the target's alone.")
+
+    @property
     def differentiable(self) -> bool:
         """Whether the score says anything."""
         return self.user_target.differentiable
@@ -116,6 +125,13 @@ class CheckedTarget(Density):
 
     def from_user(self, x: Tensor) -> Tensor:
         return x
+
+    @property
+    def of_user(self) -> "CheckedTarget":
+        return self
+
+    def to_user(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x.new_zeros(x.shape[:-1], dtype=torch.float64)
 
     def value(self, x: Tensor) -> Tensor:
         return self._of_points(x, self._ask(x, self.target.log_prob))
@@ -228,6 +244,10 @@ class DerivedDensity(Density):
 
     def from_user(self, x: Tensor) -> Tensor:
         return self.inner.from_user(x)
+
+    @property
+    def of_user(self) -> CheckedTarget:
+        return self.inner.of_user
 
 
 def or_zero_density(log_prob: Tensor) -> Tensor:

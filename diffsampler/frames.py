@@ -74,6 +74,11 @@ class DensityInCoordinates(DerivedDensity):
     def from_user(self, x: Tensor) -> Tensor:
         return self.coordinates.inverse(self.inner.from_user(x))
 
+    def to_user(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        point, log_det = self.coordinates(self._precisely(x))
+        point, log_volume = self.inner.to_user(point)
+        return point, log_volume + log_det
+
     def value(self, x: Tensor) -> Tensor:
         point, log_det = self.coordinates(self._precisely(x))
         return self.inner.value(point) + log_det

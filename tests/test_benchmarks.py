@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffsampler import InputError
-from examples.benchmarks import accuracy, calibration, physics, step_time, time_to_accuracy
+from examples.benchmarks import accuracy, calibration, order_preserving, physics, step_time, time_to_accuracy
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
 from targets import U1Gauge
@@ -215,6 +215,21 @@ def test_time_to_accuracy_stops_when_held(capsys: pytest.CaptureFixture, monkeyp
     monkeypatch.setattr("sys.argv", [*arguments[:-3], "tb", "--seeds", "0", *small, "--tolerance", "1e-9"])
     time_to_accuracy.main()
     assert "not within 12 steps" in capsys.readouterr().out
+
+
+def test_order_preserving_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_STEPS": 3, "NUM_POINTS": 50, "NUM_DRAWS": 200, "NUM_PATHS": 2}.items():
+        monkeypatch.setattr(order_preserving, name, value)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--seeds", "0", "--max_steps", "2", "--batch_size", "16", "--rivals", "2", "--file", str(file)]
+    order_preserving.main(arguments)
+    first = capsys.readouterr().out
+    assert first.startswith("Bradley-Terry, seed 0: correlation ")
+    monkeypatch.setattr(order_preserving, "perform", None)
+    order_preserving.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -22,6 +22,11 @@ class DensityWithMomentum(DerivedDensity):
     def __init__(self, inner: Density | Target) -> None:
         super().__init__(inner, 2 * inner.dim)
 
+    def to_user(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        position, momentum = x.chunk(2, -1)
+        position, log_volume = self.inner.to_user(position)
+        return position, log_volume + log_momentum(momentum)
+
     def value(self, x: Tensor) -> Tensor:
         position, momentum = x.chunk(2, -1)
         return self.inner.value(position) + log_momentum(momentum)
