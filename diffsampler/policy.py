@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffsampler.density import ZERO_DENSITY_MARGIN
+from diffsampler.density import ZERO_DENSITY_MARGIN, Density
 from diffsampler.errors import InputError
 from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import make_part, twin
@@ -96,6 +96,20 @@ class Policy(nn.Module):
         """Whether it is needed to walk back."""
         network = self._backward_network
         return self.process.uses_score or (network is not None and network.uses_score)
+
+    @property
+    def evaluations_per_state(self) -> int:
+        """At how many points the control asks the density by itself, for each state."""
+        return sum(part.evaluations_per_state for part in self._controls())
+
+    def walk_on(self, density: Density) -> None:
+        """Tell the controls which density their sampler walks on."""
+        for part in self._controls():
+            part.walk_on(density)
+
+    def _controls(self) -> list[Control]:
+        """All of them, those within others too."""
+        return [part for part in self.modules() if isinstance(part, Control)]
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n initial states, with shape (n, D)."""

@@ -132,6 +132,7 @@ class Sampler(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         self.was_trained = self._is_checked = False
         take_parts(self, *ready.values())
+        self.policy.walk_on(self.density)
         self._is_built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -182,6 +183,7 @@ class Sampler(nn.Module):
             coordinates.move_to(target)
         self._given = target, coordinates
         self.density = density.to(self.device)
+        self.policy.walk_on(self.density)
         self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
         if coordinates is not None:
             self.counter.num_evaluations += coordinates.num_target_evaluations

@@ -4,6 +4,7 @@ from diffsampler.networks.control import Control, FourierMLP
 from diffsampler.networks.convolutions import LatticeConvolutions
 from diffsampler.networks.coordinatewise import CoordinatewiseControl
 from diffsampler.networks.flow import FourierFlow, StateFlow
+from diffsampler.networks.follmer_drift import FollmerDrift
 from diffsampler.networks.forward_looking import ForwardLookingFlow
 from diffsampler.networks.gaussian_bridge import GaussianBridgeMLP
 from diffsampler.networks.langevin import LangevinControl
@@ -17,6 +18,7 @@ from diffsampler.renamed import missing_name
 __all__ = [
     "CoordinatewiseControl",
     "Control",
+    "FollmerDrift",
     "ForwardLookingFlow",
     "FourierFlow",
     "FourierMLP",

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from diffsampler.density import Density
 from diffsampler.networks.fourier import TimePerceptron
 from diffsampler.processes import Process, as_process
 from diffsampler.spaces import Space
@@ -21,6 +22,15 @@ class Control(nn.Module, ABC):
 
     uses_score: bool = False
     learns_width: bool = False
+
+    @property
+    def evaluations_per_state(self) -> int:
+        """At how many points `forward` asks the density that it has from `walk_on`, for each state."""
+        return 0
+
+    def walk_on(self, density: Density) -> None:
+        """Get to know the density of a sampler's states; what `forward` asks of it, who calls `forward` counts."""
+        return None
 
     def embed(self, t: Tensor) -> Tensor:
         """What `forward` needs to know of times t with shape (T), with shape (T, E)."""

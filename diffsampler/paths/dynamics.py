@@ -71,8 +71,9 @@ class Dynamics:
         return replace(self, target=CountedTarget(self.target.density), network=NetworkCounter())
 
     def count_network(self, num_states: int) -> None:
-        """Add states that a control network was asked at."""
+        """Add states that a control network was asked at, and the points that it has asked the target at for them."""
         self.network.num_evaluations += num_states
+        self.target.num_evaluations += num_states * self.policy.evaluations_per_state
 
     def times(self, generator: torch.Generator | None) -> Tensor:
         """The times of one batch of trajectories, float64, with shape (T + 1)."""
@@ -88,12 +89,15 @@ class Dynamics:
 
     def is_checkpointed(self, num_rows: int) -> bool:
         """Whether `evaluate` computes activations of that many states twice."""
+        if self.policy.evaluations_per_state:  # points that are asked for again would be counted once
+            return False
         asked = self.checkpoint_activations
         return (self.policy.device.type == "cpu" and num_rows > MAX_KEPT_ROWS) if asked is None else asked
 
     def keeps_activations(self, num_rows: int) -> bool:
         """Whether a rollout of that many states may keep them: on a CPU, where nothing is compiled."""
         plain = self.respond is respond and self.graphed is None and not self.policy.process.shares_control
+        plain = plain and not self.policy.evaluations_per_state  # which are made again
         return plain and self.policy.device.type == "cpu" and not self.is_checkpointed(num_rows)
 
     def states_at(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -63,6 +63,11 @@ class ProbabilityFlow:
                 f"process {type(policy.process).__name__} starts in one point in some coordinates and not in others, "
                 "where its flow has no density. Use another process of the former, or estimates by importance weights."
             )
+        if policy.evaluations_per_state:
+            raise InputError(
+                "The probability flow needs derivatives of the control, and those of FollmerDrift's mean are held "
+                "fixed: use estimates by importance weights."
+            )
         self.policy = policy
         self.dynamics = dynamics
         self.target = dynamics.target

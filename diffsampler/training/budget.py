@@ -45,7 +45,8 @@ class Budget:
 
     def draw_cost(self) -> int:
         """Of a weighted draw."""
-        return self.sampler.grid.num_steps + 1 if self.sampler.policy.uses_score else 1
+        num_steps, policy = self.sampler.grid.num_steps, self.sampler.policy
+        return (num_steps + 1 if policy.uses_score else 1) + num_steps * policy.evaluations_per_state
 
     def validation_cost(self, trainer: L.Trainer) -> int:
         """Of a validation; 0 where there is none."""
@@ -91,7 +92,10 @@ class Budget:
                 f"max_target_evaluations must be above the {searched:,} evaluations that the search has spent, got "
                 f"{self.limit:,}."
             )
-        self._step_cost = counts.batch_size * (self.sampler.grid.num_steps + 1 if interpolates else self.draw_cost())
+        num_steps = self.sampler.grid.num_steps
+        # What a control asks by itself, a rollout and the densities of its paths both ask.
+        asked = num_steps * self.sampler.policy.evaluations_per_state
+        self._step_cost = counts.batch_size * (asked + (num_steps + 1 + asked if interpolates else self.draw_cost()))
         # Two rollouts, one without weights, and a few points that are asked for again.
         check = (2 * self.draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED
         if self.sampler.reference is None and self.sampler.policy.process.space.is_euclidean:
