@@ -22,7 +22,7 @@ from diffsampler.coordinates import (
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
-from diffsampler.families import Family, walked_on
+from diffsampler.families import Family, no_likelihood, walked_on
 from diffsampler.families.contexts import log_mean_of_group
 from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
@@ -31,7 +31,7 @@ from diffsampler.log_z.estimate import LogZEstimate
 from diffsampler.models.posterior import Posterior, posterior_of
 from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import check_free, make_part, take_parts, twin
-from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, weighted_rollout
+from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, rollout, weighted_rollout
 from diffsampler.paths.cuda_graph import GraphedRollout
 from diffsampler.paths.evaluation import groups_of
 from diffsampler.paths.response import CompiledResponse, respond
@@ -268,7 +268,8 @@ class Sampler(nn.Module):
 
     def check_angles(self) -> None:
         """Raise InputError, at the first time, where the process takes for angles what the target does not."""
-        if self._is_checked or self.coordinates is not None or self.measure is not None:
+        is_asked = self.coordinates is None and self.measure is None and self.target.has_density
+        if self._is_checked or not is_asked:
             return
         counter = CountedTarget(walked_on(self.target))
         with naming_the_target(self.target, "A first look"):
@@ -354,6 +355,8 @@ class Sampler(nn.Module):
             progress_bar: whether to show how far it is.
         """
         self._check_is_one_density()
+        if return_log_weights:
+            self._check_has_density()
         generator = self._generator(seed, generator)
         check_count("batch_size", batch_size)
         self.check_angles()
@@ -369,7 +372,10 @@ class Sampler(nn.Module):
         done = 0
         for count in in_batches(num_samples, batch_size, progress_bar):
             part = slice(done, done + count)
-            x[part], log_weight[part] = self.weighted_draws(count, generator)
+            if self.target.has_density or return_log_weights:
+                x[part], log_weight[part] = self.weighted_draws(count, generator)
+            else:
+                x[part] = self._positions(rollout(self.dynamics, count, generator).x[-1])
             done += count
         return (x, log_weight) if return_log_weights else x
 
@@ -419,6 +425,7 @@ class Sampler(nn.Module):
             InputError: if no draw has a usable density, or the method cannot be had.
         """
         self._check_is_one_density()
+        self._check_has_density()
         check_count("num_samples", num_samples)
         check_count("batch_size", batch_size)
         generator = self._generator(seed, generator)
@@ -562,6 +569,10 @@ class Sampler(nn.Module):
                 f"{type(self.target).__name__} is a family of densities: say which one, by "
                 f"sampler.given(context), a context being {self.family.context_dim} numbers."
             )
+
+    def _check_has_density(self) -> None:
+        if not self.target.has_density:
+            raise no_likelihood(self.target.known_as)
 
     def _checked(self, x: Tensor) -> Tensor:
         """Points of the target."""

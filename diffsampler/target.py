@@ -39,6 +39,7 @@ class Target(nn.Module, ABC):
         plot_range: (low, high) of the figures' axes, or None to take it from samples.
         plot_coordinates: the pair of coordinates that two-dimensional figures show.
         differentiable: whether the score says anything: False for a simulator, or a density of flat steps.
+        has_density: whether `log_prob` says anything: False for a model that can be simulated and nothing else.
         support: None, which leaves it to `log_prob` to return -inf; a pair (low, high), of numbers or of D numbers
             each, infinite where there is no bound; or a constraint of `torch.distributions.constraints` that keeps the
             dimension, such as `positive`, `cat([positive, real], lengths=[1, 2])` or
@@ -52,6 +53,7 @@ class Target(nn.Module, ABC):
     """
 
     differentiable: bool = True
+    has_density: bool = True
     support: Constraint | tuple[Any, Any] | None = None
     space: Space | None = None
     coordinates: Callable[["Target"], nn.Module] | None = None

@@ -118,7 +118,8 @@ class FamilyCoordinates(FoundCoordinates):
         self.bend = fit_conditional_map(x[some], self.in_units(context[some]))
         self.points.copy_(torch.cat([x, context], -1))
         self._is_found, self.num_target_evaluations = True, counter.num_evaluations
-        self._log_prob_then = counter.log_prob(self.points[-16:]).tolist()
+        if family.has_density:
+            self._log_prob_then = counter.log_prob(self.points[-16:]).tolist()
         return found
 
     def _searched(

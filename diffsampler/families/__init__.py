@@ -4,6 +4,7 @@ from diffsampler.families.amortised import Amortised
 from diffsampler.families.coupled import Coupled
 from diffsampler.families.family import Family, Joint, Member, read_context, walked_on
 from diffsampler.families.scalarised import Scalarised
+from diffsampler.families.simulated import Simulated, no_likelihood
 from diffsampler.families.tempered import Tempered
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "Joint",
     "Member",
     "Scalarised",
+    "Simulated",
     "Tempered",
+    "no_likelihood",
     "read_context",
     "walked_on",
 ]

@@ -1,69 +1,47 @@
 """Posteriors of one model, for all data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from diffsampler.errors import InputError, check_instance
-from diffsampler.families.family import Family
+from diffsampler.families.simulated import Simulated
+from diffsampler.families.unknowns import asked_in_rows
+
+ROUNDING = 1e-5  # relative
 
 
-class Amortised(Family):
+class Amortised(Simulated):
     """prior(x) L(data | x), with data for a context: log Z is the evidence of each data set.
 
-    Parameters from the prior with data simulated from them are exact draws of all posteriors: nothing is searched, and
-    training begins with maximum likelihood on these, neural posterior estimation; the likelihood then sharpens it, and
-    makes weights and evidence exact.
-
-    References:
-        Automatic posterior transformation for likelihood-free inference, Greenberg et al., 2019, arXiv:1905.07488.
+    As `Simulated`, nothing is searched, and training begins with maximum likelihood on simulations; the likelihood then
+    sharpens it, and makes weights and evidence exact.
 
     Arguments:
-        prior: of x, on R^D: a distribution of torch with one event dimension, such as `MultivariateNormal`.
-        simulate: data with shape (n, C) for parameters with shape (n, D). It draws from torch's global generator,
-            which is seeded for it.
-        log_likelihood: log L, with shape (*), for parameters with shape (*, D) and data with shape (*, C), with all its
-            constants.
+        prior, simulate, dims, coords: as in `Simulated`.
+        log_likelihood: log L, with all its constants, for B parameters, as `simulate` gets them, and as many data with
+            shape (B, C): with shape (B), or terms of it with shape (B, N).
     """
+
+    differentiable = True
+    has_density = True
 
     def __init__(
         self,
-        prior: Distribution,
-        simulate: Callable[[Tensor], Tensor],
-        log_likelihood: Callable[[Tensor, Tensor], Tensor],
+        prior: Distribution | Mapping[str, Distribution],
+        simulate: Callable[[Any], Tensor],
+        log_likelihood: Callable[[Any, Tensor], Tensor],
+        *,
+        dims: Mapping[str, list[str]] | None = None,
+        coords: Mapping[str, list[Any]] | None = None,
     ) -> None:
-        check_instance("prior", prior, Distribution, "MultivariateNormal(torch.zeros(2), torch.eye(2))")
-        if len(prior.event_shape) != 1 or prior.batch_shape:
-            raise InputError(
-                "prior must be one distribution of vectors, as Independent(Normal(loc, scale), 1) is, got batch shape "
-                f"{tuple(prior.batch_shape)} and event shape {tuple(prior.event_shape)}."
-            )
-        self_data = _simulated(prior, simulate, 2, None)[1]
-        super().__init__(prior.event_shape[0], self_data.shape[-1])
-        self.prior, self.simulate, self.log_likelihood = prior, simulate, log_likelihood
+        super().__init__(prior, simulate, dims=dims, coords=coords)
+        self.log_likelihood = log_likelihood
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.prior.log_prob(x) + self.log_likelihood(x, context)
-
-    def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.sample_jointly(n, generator)[1]
-
-    def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return _simulated(self.prior, self.simulate, n, generator)
-
-
-def _simulated(
-    prior: Distribution, simulate: Callable[[Tensor], Tensor], n: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Parameters and data, with shapes (n, D) and (n, C)."""
-    with torch.random.fork_rng(devices=[]):
-        if generator is not None:
-            torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=generator.device)))
-        x = prior.sample((n,))
-        data = simulate(x)
-    if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
-        shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
-        raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
-    return x, data
+        # States hold data in units of their spread, in float32: counts are no whole numbers then.
+        near = self.is_whole & ((context - context.round()).abs() < ROUNDING * context.abs().clamp(min=1.0))
+        data = torch.where(near, context.round(), context)
+        return self.unknowns.log_prob(x) + asked_in_rows(self.log_likelihood, self.unknowns, x, data)

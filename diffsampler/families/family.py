@@ -81,7 +81,7 @@ class Member(Target):
         super().__init__(family.dim)
         self._family = (family,)  # whose tensors are not those of each member
         self.register_buffer("context", context, persistent=False)
-        self.differentiable = family.differentiable
+        self.differentiable, self.has_density = family.differentiable, family.has_density
         self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
         self.log_z = family.log_z_at(context)
 
@@ -114,7 +114,7 @@ class Joint(Target):
     def __init__(self, family: Family) -> None:
         super().__init__(family.dim + family.context_dim)
         self.family = family
-        self.differentiable = family.differentiable
+        self.differentiable, self.has_density = family.differentiable, family.has_density
 
     @property
     def known_as(self) -> str:

@@ -38,3 +38,13 @@ class FamilyRecipe(Recipe):
         behaviour = Succession([known, sharpening], [SHARE_FITTED, 1 - SHARE_FITTED])
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
         return Training(loss, behaviour, LR, tolerance=0.0)
+
+
+class SimulationsRecipe(FamilyRecipe):
+    """The same where no density is known: maximum likelihood on fresh joint draws, and no more."""
+
+    def __init__(self) -> None:
+        super().__init__(has_joint_samples=True)
+
+    def training(self) -> Training:
+        return Training(MaximumLikelihood(NUM_TRANSITIONS), JointSamples(), LR, tolerance=0.0)

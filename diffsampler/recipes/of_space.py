@@ -5,7 +5,7 @@ from functools import singledispatch
 from diffsampler.families import Joint
 from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
-from diffsampler.recipes.of_family import FamilyRecipe
+from diffsampler.recipes.of_family import FamilyRecipe, SimulationsRecipe
 from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
@@ -17,7 +17,8 @@ from diffsampler.target import Target
 def recipe_for(target: Target) -> Recipe:
     """What a target alone gets."""
     if isinstance(target, Joint):
-        return FamilyRecipe(target.family.has_joint_samples)
+        family = target.family
+        return FamilyRecipe(family.has_joint_samples) if family.has_density else SimulationsRecipe()
     frame = frame_of(target)
     recipe = recipe_on(frame.space)
     # Declared coordinates are searched by tempered SMC, whatever their space.

@@ -32,6 +32,7 @@ from diffsampler.training.module import SamplerModule
 
 LAST_EVALUATIONS = 5
 SECONDS_BETWEEN_LINES = 5.0
+SHOWN = "elbo", "log_z", "ess", "log_likelihood"
 UNTRAINED = "  These are the weights before any training: give --ckpt_path to use a trained sampler."
 BOUND_NAMES = {"eubo": "EUBO", "eubo_approximate": "EUBO (approximate)"}
 
@@ -81,7 +82,7 @@ class PlainProgress(L.Callback):
         self._last, entry = now, pl_module.history[-1]
         if entry["step"] != trainer.global_step:
             return  # no draw had a density: a warning has said so
-        figures = ", ".join(f"{name} {entry[name]:.5g}" for name in ("elbo", "log_z", "ess") if entry[name] is not None)
+        figures = ", ".join(f"{name} {entry[name]:.5g}" for name in SHOWN if entry.get(name) is not None)
         print(f"Step {entry['step']}: {figures}", file=sys.stderr, flush=True)
 
 

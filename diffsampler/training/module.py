@@ -30,6 +30,7 @@ from diffsampler.training.checks import (
     check_trainer,
 )
 from diffsampler.training.divergence import Divergence
+from diffsampler.training.held_out import held_out_log_likelihood
 from diffsampler.training.optimisation import Optimisation, untrained
 from diffsampler.training.stopping import NUM_DECIDING, Stopping, progress_in_cycle, why_ended
 
@@ -63,7 +64,8 @@ class SamplerModule(L.LightningModule):
     Attributes:
         ended: why training ended, in words.
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
-            `LogZEstimate`.
+            `LogZEstimate`; where no density is known, the mean `log_likelihood` of fresh simulations, bounded from
+            below, and its `standard_error`.
         test_samples, test_log_weight, test_estimate, test_network_evaluations: what `test` drew, over all ranks, the
             estimate, and what networks were asked by then.
 
@@ -112,6 +114,7 @@ class SamplerModule(L.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.divergence = Divergence()
         self._draws: list[tuple[Tensor, Tensor]] = []
+        self._likelihoods: list[Tensor] = []
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
         self._frozen: list[torch.nn.Parameter] = []
@@ -161,9 +164,10 @@ class SamplerModule(L.LightningModule):
         self.budget.check(self.trainer, interpolates, self._restored_step is None)
         if self._restored_step is None:
             check_target(self.sampler, self.generator)
-            _, log_weight = self.sampler.weighted_draws(CHECK_POINTS, self.generator)
-            # Every rank must start from the same log Z: DDP shares gradients, not values.
-            self.sampler.policy.initialise_log_z(self.gather_rows(log_weight))
+            if self.sampler.target.has_density:
+                _, log_weight = self.sampler.weighted_draws(CHECK_POINTS, self.generator)
+                # Every rank must start from the same log Z: DDP shares gradients, not values.
+                self.sampler.policy.initialise_log_z(self.gather_rows(log_weight))
             self._agree_on_spending()
             self._end_before_training()
         elif len(self._restored_generators) == self.trainer.world_size:
@@ -256,6 +260,9 @@ class SamplerModule(L.LightningModule):
         self._start_evaluation("predict")
 
     def validation_step(self, batch_size: int, batch_idx: int) -> None:
+        if not self.sampler.target.has_density:
+            self._likelihoods.append(held_out_log_likelihood(self.sampler, batch_size, self.eval_generator))
+            return
         self._draws.append(self.sampler.weighted_draws(batch_size, self.eval_generator))
 
     def test_step(self, batch_size: int, batch_idx: int) -> None:
@@ -267,6 +274,9 @@ class SamplerModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         fitting = self.trainer.state.fn == "fit"
+        if self._likelihoods:
+            self._note_likelihood(fitting)
+            return
         try:
             estimate = self._estimate()
         except InputError as error:
@@ -290,6 +300,14 @@ class SamplerModule(L.LightningModule):
         self.log("val/log_z_learned", self.sampler.policy.log_z.detach(), batch_size=1)
         self.log("val/num_target_evaluations", float(estimate.num_target_evaluations), batch_size=1)
 
+    def _note_likelihood(self, fitting: bool) -> None:
+        """Where no density is known: of fresh simulations, as `held_out_log_likelihood` says."""
+        found = self.gather_rows(torch.cat(self._likelihoods))
+        mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found)))
+        if fitting:
+            self.history.append({"step": self.global_step, "log_likelihood": mean, "standard_error": error})
+        self.log("val/log_likelihood", mean, prog_bar=True, batch_size=1)
+
     def on_test_epoch_end(self) -> None:
         x, log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
         self.test_samples, self.test_log_weight = self.gather_rows(x), self.gather_rows(log_weight)
@@ -298,7 +316,7 @@ class SamplerModule(L.LightningModule):
 
     def _start_evaluation(self, stream: str) -> None:
         self.eval_generator = self.new_generator(stream)
-        self._draws = []
+        self._draws, self._likelihoods = [], []
 
     def _estimate(self) -> LogZEstimate:
         x, log_weight = (self.gather_rows(torch.cat(part)) for part in zip(*self._draws, strict=True))

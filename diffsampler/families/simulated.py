@@ -1,0 +1,87 @@
+"""Posteriors of one model that can be simulated, for all data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from diffsampler.errors import InputError
+from diffsampler.families.family import Family, Member, read_context
+from diffsampler.families.unknowns import Unknowns, read_unknowns
+
+NUM_TRIED = 64
+
+
+class Simulated(Family):
+    """The posterior of every data set, where no likelihood is known: learned from simulations alone.
+
+    Parameters from the prior with data simulated from them are exact draws of all posteriors. Training is maximum
+    likelihood on fresh ones, neural posterior estimation: `sampler.given(data).sample(n)` are draws of what was
+    learned, `log_prob` is their density. There are no weights, hence neither evidence nor verdict: `Amortised` has
+    these.
+
+    References:
+        Automatic posterior transformation for likelihood-free inference, Greenberg et al., 2019, arXiv:1905.07488.
+
+    Arguments:
+        prior: of x, on R^D: a distribution of torch with one event dimension, such as `MultivariateNormal`. Or one for
+            each parameter by its name, as in `ModelTarget`: positive ones, bounded ones, simplexes. x are then the free
+            numbers that stand for them, and `sampler.given(data).target.constrain(x)` are values by name.
+        simulate: data with shape (n, C) for parameters with shape (n, D), or for a dictionary of values, each with
+            shape (n, *shape). It draws from torch's global generator, which is seeded for it.
+        dims, coords: of named parameters, as in `ModelTarget`.
+    """
+
+    differentiable = False
+    has_density = False
+
+    def __init__(
+        self,
+        prior: Distribution | Mapping[str, Distribution],
+        simulate: Callable[[Any], Tensor],
+        *,
+        dims: Mapping[str, list[str]] | None = None,
+        coords: Mapping[str, list[Any]] | None = None,
+    ) -> None:
+        unknowns = read_unknowns(prior, dims, coords)
+        data = _simulated(unknowns, simulate, NUM_TRIED, torch.Generator().manual_seed(0))[1]
+        super().__init__(unknowns.dim, data.shape[-1])
+        self.register_buffer("is_whole", (data == data.round()).all(0), persistent=False)
+        self.prior, self.simulate, self.unknowns = prior, simulate, unknowns
+
+    def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+        raise no_likelihood(self.known_as)
+
+    def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_jointly(n, generator)[1]
+
+    def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return _simulated(self.unknowns, self.simulate, n, generator)
+
+    def given(self, context: Tensor | Sequence[float] | float) -> Member:
+        return self.unknowns.member(self, read_context(self, context))
+
+
+def no_likelihood(name: str) -> InputError:
+    """What is said where a density is needed, of a family of that name."""
+    return InputError(
+        f"no likelihood is known: {name} gives draws of the learned posterior, by sample, and their density, by the "
+        "sampler's log_prob, but neither weights nor evidence. Amortised(prior, simulate, log_likelihood) has these."
+    )
+
+
+def _simulated(
+    unknowns: Unknowns, simulate: Callable[[Any], Tensor], n: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Parameters and data, with shapes (n, D) and (n, C)."""
+    with torch.random.fork_rng(devices=[]):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=generator.device)))
+        x = unknowns.sample(n)
+        data = simulate(unknowns.values(x))
+    if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
+        shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
+        raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
+    return x, data
