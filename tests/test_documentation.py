@@ -64,6 +64,8 @@ MARKS = {
     "docs/particles.md": [pytest.mark.slow],
     "docs/posteriors.md": [pytest.mark.slow],
     "docs/families.md": [pytest.mark.slow],
+    "docs/fine_tuning.md": [pytest.mark.slow],
+    "docs/order_preserving.md": [pytest.mark.slow],
     "docs/lattices_and_angles.md": [pytest.mark.slow],
     "docs/without_learning.md": [pytest.mark.slow],
     "docs/external_energies.md": [pytest.mark.slow],

@@ -31,10 +31,10 @@ class ForwardMeasure(PathMeasure):
         name = type(policy.process).__name__
         if type(policy.process).extend is not Process.extend:
             raise InputError(f"{name} walks in momenta, of which a reward says nothing: take a process without.")
-        if policy.uses_score:
+        if policy.uses_score or policy.evaluations_per_state:
             raise InputError(
-                "The kernels of a pretrained sampler must not use the score, which would be that of the reward here: "
-                "train one without, such as Sampler(target), or with control=FourierMLP."
+                "The kernels of a pretrained sampler must not use the score, or the density, which would be those of "
+                "the reward here: train one without, such as Sampler(target), or with control=FourierMLP."
             )
         if isinstance(policy.process, Conditional):
             raise InputError("The pretrained sampler is one of a family, or of its members: take one of one density.")
