@@ -209,7 +209,7 @@ def test_labels_from_the_command_line(working_folder: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-def test_bradley_terry_labels_lead_to_the_density_and_hard_ones_to_the_best_points() -> None:
+def test_bradley_terry_labels_lead_to_the_density() -> None:
     torch.set_default_dtype(torch.float32)
     run, seed = order_preserving.Run("Bradley-Terry", 0, max_steps=1000, batch_size=256, rivals=127), 0
     sampler = order_preserving.make_sampler()
@@ -221,8 +221,3 @@ def test_bradley_terry_labels_lead_to_the_density_and_hard_ones_to_the_best_poin
     estimate = sampler.estimate_log_z(20_000, seed=seed)
     # Weights are exact whatever was trained: four standard errors, 6e-5.
     assert estimate.ess > 0.5 and abs(estimate.log_z) < 4 * ((1 / estimate.ess - 1) / 20_000) ** 0.5, estimate
-
-    hard = order_preserving.make_sampler()
-    order_preserving.train(hard, run._replace(labels="hard"))
-    # Draws of the target have -3.83.
-    assert order_preserving.measure(hard, seed)["mean_log_prob"] > -3.3
