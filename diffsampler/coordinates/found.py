@@ -28,11 +28,13 @@ class FoundCoordinates(DoubleCoordinates):
         points: the draws, in the target's own coordinates, float64, with shape (n, D).
         reference: what the search estimated log Z to be, None before it.
         is_warm: whether the search began from what an earlier one had found of another target.
+        smallest_search: evaluations that searching may take at least, and what is made of them.
     """
 
     points: Tensor
     reference: LogZEstimate | None = None
     is_warm: bool = False
+    smallest_search: int = 800_000  # one search of most densities, and what fits proposals to it
     _log_prob_then: list[float] | None = None
 
     @abstractmethod

@@ -24,6 +24,7 @@ from diffsampler.streams import new_generator
 NUM_SEARCHES = 8
 NUM_CANDIDATES = 4096  # contexts among which those searched are far from each other
 NUM_REWEIGHTED, NUM_POOLED = 64, 4000  # contexts between the searched ones; draws of these that are weighed for each
+SMALLEST_OF_ONE = 500_000  # evaluations, the shares of the pools included
 ENOUGH = 100  # effective draws
 FITTED_TO = 8000
 LEARNED, NUM_REFERRED = 0.8, 2000  # share of a search's draws to learn from; draws of a member by which it is judged
@@ -70,6 +71,10 @@ class FamilyCoordinates(FoundCoordinates):
     def family(self) -> Family:
         """Whose coordinates these are."""
         return self._family[0]
+
+    @property
+    def smallest_search(self) -> int:
+        return 0 if self.family.has_joint_samples else NUM_SEARCHES * SMALLEST_OF_ONE
 
     @property
     def is_found(self) -> bool:

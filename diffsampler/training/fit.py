@@ -27,7 +27,6 @@ from diffsampler.training.data import TrajectoryCounts
 from diffsampler.training.module import SamplerModule
 
 OF_MODULE = {*inspect.signature(SamplerModule).parameters} - {"sampler", "loss", "behaviour", "seed"}
-SMALLEST_SEARCH = 800_000  # evaluations: one search of most densities, and what fits proposals to it
 NOT_FOR_USERS = (
     r".*isinstance\(treespec, LeafSpec\)",
     r".*does not have many workers",
@@ -193,9 +192,10 @@ def search_first(
         return
     if sampler.coordinates.is_found and not sampler.search_is_outdated():
         return
-    if max_target_evaluations is not None and max_target_evaluations < SMALLEST_SEARCH:
+    smallest = sampler.coordinates.smallest_search
+    if max_target_evaluations is not None and max_target_evaluations < smallest:
         raise InputError(
-            f"max_target_evaluations must be at least {SMALLEST_SEARCH:,} for a target alone, which is searched first, "
+            f"max_target_evaluations must be at least {smallest:,} for a target alone, which is searched first, "
             f"got {max_target_evaluations:,}: raise it, or choose a process, which begins without a search."
         )
     with search_progress(progress_bar) as progress:

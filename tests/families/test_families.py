@@ -327,3 +327,17 @@ def test_one_training_gives_free_energy_energy_and_heat_capacity() -> None:
         assert abs(estimate.log_z - 4 * log_z) < Z_BOUND * error
         assert abs(float(found.energy[k]) - 4 * mean) < Z_BOUND * float(found.energy_error[k])
         assert abs(float(found.heat_capacity[k]) - 4 * capacity) < Z_BOUND * float(found.heat_capacity_error[k])
+
+
+def test_a_budget_too_small_for_the_searches_of_a_family_is_refused_first() -> None:
+    sampler = Sampler(Shifted())
+    with pytest.raises(InputError, match="max_target_evaluations must be at least 4,000,000 .* got 1,000,000"):
+        fit(sampler, 10, max_target_evaluations=1_000_000, enable_progress_bar=False)
+    assert sampler.num_target_evaluations == 0
+
+
+def test_where_nothing_is_searched_a_small_budget_is_enough() -> None:
+    sampler = Sampler(linear_model())
+    options = {"batch_size": 128, "num_eval_samples": 200, "enable_progress_bar": False}
+    fit(sampler, 20, max_target_evaluations=8000, **options)
+    assert 0 < sampler.num_target_evaluations <= 8000
