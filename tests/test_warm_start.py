@@ -11,7 +11,7 @@ from diffsampler.baseline import reference
 from diffsampler.behaviours import Alternation, OnPolicy, Replay
 from diffsampler.coordinates import AffineCoordinates, LaplaceCoordinates
 from diffsampler.processes import PinnedBrownian
-from diffsampler.spaces import Particles
+from diffsampler.spaces import Lattice, Particles
 from targets import Gaussian
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -167,3 +167,37 @@ def test_particles_that_differ_are_another_space() -> None:
 
     with pytest.raises(InputError, match="identical=False"):
         Sampler(pairs(True), grid=5).move_to(pairs(False))
+
+
+class Chain(Target):
+    """Free fields on a periodic chain of four sites with a mass, or two of them apart, of the same log Z."""
+
+    def __init__(self, mass: float, apart: float = 0.0) -> None:
+        super().__init__(4)
+        self.space, self.apart = Lattice([4]), apart
+        self.precision = (2 + mass) * torch.eye(4).double()
+        self.precision -= torch.eye(4).double().roll(1, 0) + torch.eye(4).double().roll(-1, 0)
+        self.log_z = 2 * math.log(2 * math.pi) - 0.5 * float(torch.logdet(self.precision))
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.stack([x - self.apart, x + self.apart]).double()
+        squares = (both @ self.precision * both).sum(-1)
+        return torch.logsumexp(-0.5 * squares, 0) - math.log(2)
+
+
+def test_draws_of_a_lattice_are_reweighted() -> None:
+    sampler = Sampler(Chain(1.0))
+    sampler.search(seed=0)
+    from_nothing, target = sampler.search_cost, Chain(1.3)
+    sampler.move_to(target)
+    found = sampler.search(seed=1)
+    assert found.is_warm and sampler.coordinates.is_warm and sampler.search_cost < from_nothing / 5
+    # The interval is of two errors that are added up: 1e-4 of a normal error is beyond 3.9 of them, or twice as wide.
+    assert abs(sampler.reference.log_z - target.log_z) < 2 * (sampler.reference.high - sampler.reference.log_z)
+    # Moved draws are the new density's: its energy has the mean 2, of standard deviation 2^(1/2), here of copies.
+    energy = -target.log_prob(sampler.coordinates.points)
+    assert abs(float(energy.mean()) - 2) < 0.2
+    # A second time from there, and what is far away from nothing.
+    sampler.move_to(Chain(1.0, apart=6.0))
+    found = sampler.search(seed=2)
+    assert not found.is_warm and abs(sampler.reference.log_z - Chain(1.0).log_z) < 0.1

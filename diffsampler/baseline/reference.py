@@ -11,6 +11,7 @@ from diffsampler.baseline.limits import share_beyond
 from diffsampler.baseline.moves import default_move
 from diffsampler.baseline.proposal import Proposal
 from diffsampler.baseline.refine import GOOD_ESS, NUM_DRAWS, USEFUL_ESS, USEFUL_KHAT, Round, refine, weigh
+from diffsampler.baseline.reweighted import KnownDraws, reweighted_reference
 from diffsampler.baseline.searches import searched
 from diffsampler.baseline.tempered import ESS_THRESHOLD, tempered_reference
 from diffsampler.baseline.tempering import estimate_of_variance, generator_of, smc
@@ -42,7 +43,7 @@ def reference(
     progress: Callable[[float], None] | None = None,
     max_evaluations: int | None = None,
     ess_threshold: float | None = None,
-    known: Proposal | None = None,
+    known: Proposal | KnownDraws | None = None,
 ) -> Replicates:
     """log Z and draws of a density of which nothing is known, by searches that know nothing of each other.
 
@@ -68,7 +69,7 @@ def reference(
         ess_threshold: on a space, the share of particles that stay effective from one temperature to the next: by
             default 0.9; nearer to 1 it cools more slowly, which clusters that freeze need.
         known: the `prior` of an earlier `Replicates`, of a density much like this one, on R^D: two short searches begin
-            from there, and only if these disagree, others from nothing.
+            from there, and only if these disagree, others from nothing. On a space, draws of it.
 
     Raises:
         InputError: if the density is zero, or no number, wherever the search looks, or has no integral.
@@ -82,6 +83,11 @@ def reference(
     if isinstance(target.density, CheckedTarget):
         frame = frame_of(target.density.user_target)
         if not isinstance(frame, SpaceFrame) or type(frame.space) is not Euclidean:
+            warm = None
+            if isinstance(known, KnownDraws):
+                warm = reweighted_reference(target, frame, known, generator, tell)
+            if warm is not None:
+                return warm
             threshold = ESS_THRESHOLD if ess_threshold is None else ess_threshold
             return tempered_reference(target, frame, num_particles, generator, tell, max_evaluations, threshold)
     if ess_threshold is not None:

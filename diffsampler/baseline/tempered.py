@@ -78,9 +78,9 @@ def tempered_reference(
     check_symmetric(counter, space_of(user_density.user_target), frame(x)[0], generator)
     with counter.reading(density):
         # Before any tempering, which up a density without an integral takes hundreds of rungs.
-        _check_reals(counter, space, x)
+        check_reals(counter, space, x)
         check_resolved(counter, log_prob)
-        move, num_moves = _moves(counter)
+        move, num_moves = moves_of(counter)
         pilot = smc(counter, start, NUM_PILOT, num_moves, move, ess_threshold, generator=generator)
         tell(0.1)
         runs: list[Annealed] = []
@@ -108,7 +108,7 @@ def _tell_within(tell: Callable[[float], None], start: float, end: float, beta: 
     tell(start + (end - start) * (1 + math.log10(max(beta, SMALLEST_BETA)) / -math.log10(SMALLEST_BETA)))
 
 
-def _check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
+def check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
     """Refuse a density that has no integral over what is no angle."""
     is_real = ~space.angles.to(x.device)
     if is_real.all():
@@ -123,7 +123,8 @@ def _check_reals(counter: CountedTarget, space: Space, x: Tensor) -> None:
             raise InputError(re.sub(r"x\[(\d+)\]", lambda one: f"x[{names[int(one[1])]}]", str(error))) from None
 
 
-def _moves(counter: CountedTarget) -> tuple[Move, int]:
+def moves_of(counter: CountedTarget) -> tuple[Move, int]:
+    """Of particles at every rung, and how many."""
     return (HamiltonianMove(8), 4) if counter.differentiable else (RandomWalkMove(), 24)
 
 

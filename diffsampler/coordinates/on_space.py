@@ -1,11 +1,13 @@
 """Coordinates of a target that declares its space: centred and of unit scale, with the symmetry of the space."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsampler.baseline import Replicates, reference
+from diffsampler.baseline.reweighted import KnownDraws
 from diffsampler.baseline.starts import as_matrix, moments_on
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
@@ -28,6 +30,9 @@ class SpaceCoordinates(FoundCoordinates):
     Arguments:
         target: declares the space.
         num_points: how many draws of the search are kept, at least 2.
+
+    Attributes:
+        known: draws of the target before, from which the search of another one can begin; None without.
     """
 
     precise = True
@@ -37,6 +42,8 @@ class SpaceCoordinates(FoundCoordinates):
         space = frame.space
         super().__init__(space.dim, target.dim)
         self.frame, self._space = frame, space
+        self.known: KnownDraws | None = None
+        self._log_prob: Tensor | None = None  # at the points
         self.register_buffer(
             "points", torch.zeros(check_count("num_points", num_points, minimum=2), target.dim).double()
         )
@@ -44,7 +51,17 @@ class SpaceCoordinates(FoundCoordinates):
         self.register_buffer("root", torch.eye(space.dim, dtype=torch.float64))
         self.register_buffer("log_det", torch.zeros((), dtype=torch.float64))
 
+    def get_extra_state(self) -> dict[str, Any]:
+        return {**super().get_extra_state(), "log_prob": self._log_prob}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self._log_prob = state.get("log_prob")
+
     def move_to(self, target: Target) -> None:
+        if self.reference is not None and self._log_prob is not None:
+            log_prob = self._log_prob.to(self.points.device)
+            self.known = KnownDraws(self.points.clone(), log_prob, self.reference)
         super().move_to(target)
         self.frame = frame_of(target)
 
@@ -79,15 +96,19 @@ class SpaceCoordinates(FoundCoordinates):
         max_evaluations: int | None = None,
     ) -> Replicates:
         generator = new_generator("search", seed, device=self.loc.device)
-        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations)
+        known = None if self.is_found else self.known
+        found = reference(counter, generator=generator, progress=progress, max_evaluations=max_evaluations, known=known)
         rows = systematic(found.log_weight, len(self.points), generator)
-        # In random order, but for copies of one point, which stay together.
-        shuffled = torch.randperm(len(found.x), generator=generator, device=rows.device)
-        x = found.x[rows[shuffled[rows].argsort()]]
+        if not found.is_warm:  # else they are in order
+            # At random, but for copies of one point, which stay together.
+            shuffled = torch.randperm(len(found.x), generator=generator, device=rows.device)
+            rows = rows[shuffled[rows].argsort()]
+        x, self._log_prob = found.x[rows], found.log_prob[rows]
         if not self._space.is_periodic:
             loc, root = moments_on(self._space, self.frame.inverse(found.x))
             self.loc.copy_(loc)
             self.root.copy_(as_matrix(root, self.dim))
             self.log_det.copy_(torch.linalg.slogdet(self.root).logabsdet)
+        self.known, self.is_warm = None, found.is_warm
         self.keep(counter, x, found.estimate)
         return found

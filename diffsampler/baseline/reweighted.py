@@ -1,0 +1,113 @@
+"""The reference on a space where draws of a density much like this one are known: reweighted, moved, and checked."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsampler.baseline.agreement import DISAGREE, Replicates
+from diffsampler.baseline.moves import TargetPath
+from diffsampler.baseline.starts import widest
+from diffsampler.baseline.symmetric import check_symmetric
+from diffsampler.baseline.tempered import ESS_THRESHOLD, GOOD_ERROR, NUM_PILOT, check_reals, moves_of
+from diffsampler.baseline.tempering import estimate_of_variance, smc
+from diffsampler.counted import CountedTarget
+from diffsampler.density import or_zero_density
+from diffsampler.errors import InputError
+from diffsampler.frames import DensityInCoordinates, Frame
+from diffsampler.log_z.estimate import LogZEstimate, estimate_log_z
+from diffsampler.log_z.resampling import systematic
+from diffsampler.repeatable import check_repeatable
+from diffsampler.target import space_of
+
+USEFUL_ESS, USEFUL_KHAT = 0.3, 0.7
+MAX_ERROR = 2 * GOOD_ERROR  # nats; beyond it a search from nothing says more
+NUM_EXPLORERS, WIDENING = 500, 1.8
+NUM_MOVES = 2
+
+
+@dataclass(frozen=True)
+class KnownDraws:
+    """Draws of a density, as a search has left them.
+
+    Attributes:
+        x: in the coordinates of the target, with shape (n, D).
+        log_prob: of that density there, float64, with shape (n).
+        estimate: of its log Z.
+    """
+
+    x: Tensor
+    log_prob: Tensor
+    estimate: LogZEstimate
+
+
+def reweighted_reference(
+    counter: CountedTarget,
+    frame: Frame,
+    known: KnownDraws,
+    generator: torch.Generator,
+    tell: Callable[[float], None],
+) -> Replicates | None:
+    """log Z and draws by weights of known draws, beside a short search that does not know their weights.
+
+    Weights of draws of the old density have the mean Z_new / Z_old. A run of SMC of few particles, from a start nearly
+    twice as wide as the draws, must find the same log Z. What both miss is not seen: they know less than runs that
+    begin from nothing, at a tenth of the cost.
+
+    Arguments:
+        counter: the target, in its own coordinates.
+        frame: in which particles walk, and which x is an image of.
+        known: of the density before.
+        generator: the source of all noise.
+        tell: is told the fraction of the work that is done.
+
+    Returns:
+        In the order of the known draws, copies moved and beside what they are of.
+        None where the densities differ by too much for weights, the two estimates differ, or little is known.
+    """
+    log_prob = or_zero_density(counter.log_prob(known.x))
+    log_weight = log_prob - known.log_prob
+    if not (log_weight > -math.inf).any():
+        return None
+    weighed = estimate_log_z(log_weight)
+    # Both come from the same particles: errors may add up.
+    error = math.sqrt(known.estimate.variance) + math.sqrt(weighed.variance)
+    if not (weighed.ess >= USEFUL_ESS and weighed.khat <= USEFUL_KHAT and error <= MAX_ERROR):
+        return None
+    log_z, user_density = known.estimate.log_z + weighed.log_z, counter.density
+    rows = systematic(log_weight, len(known.x), generator)  # in order, so that copies stay together
+    x, is_copy = known.x[rows], torch.cat([rows.new_zeros(1), rows[1:] == rows[:-1]]).bool()
+    check_symmetric(counter, space_of(user_density.user_target), x[:NUM_PILOT], generator)
+    with counter.reading(DensityInCoordinates(user_density, frame)):
+        z = frame.inverse(x)
+        check_repeatable(counter, z[:NUM_PILOT])
+        check_reals(counter, frame.space, z[:NUM_PILOT])
+        tell(0.1)
+        move, num_moves = moves_of(counter)
+        start = widest(frame.space, 1.0, z.device).fitted_to(z, WIDENING)
+        try:
+            explored = smc(
+                counter, start, NUM_EXPLORERS, num_moves, move, ESS_THRESHOLD, None, None, generator,
+                lambda beta: tell(0.1 + 0.5 * beta),
+            )  # fmt: skip
+        except InputError:  # the density is zero wherever it looks
+            return None
+        own = math.sqrt(explored.estimate.variance)
+        if not abs(explored.estimate.log_z - log_z) <= DISAGREE * math.hypot(error, own):
+            return None
+        log_prob, path = log_prob[rows] + frame(z)[1], TargetPath(counter)
+        if is_copy.any():
+            copies = path.at(z[is_copy])
+            for _ in range(NUM_MOVES):
+                copies, _ = move.apply(path, copies, explored.ladder[-1], generator)
+            z[is_copy], log_prob[is_copy] = copies.x, copies.log_prob
+        estimate = estimate_of_variance(log_z, error**2, len(z), counter, [], False)
+    tell(1.0)
+    x, log_det = frame(frame.space.wrap(z))
+    claimed = ((log_z, error), (explored.estimate.log_z, own))
+    return Replicates(
+        estimate, x, torch.zeros_like(log_prob), explored.prior, explored.ladder, explored.acceptance,
+        log_prob - log_det, claimed, True,
+    )  # fmt: skip
