@@ -267,8 +267,8 @@ def resampling() -> SequentialMonteCarlo:
 
 
 def weighing() -> WeightedPaths:
-    """A few paths, drawn again by their weights."""
-    return WeightedPaths(32)
+    """A few paths, drawn again, but not so much by the wild weights of random ones that one of them is all there is."""
+    return WeightedPaths(32, trust_region=0.1)
 
 
 BEHAVIOURS: list[Callable[[], Behaviour]] = [
