@@ -1,0 +1,56 @@
+"""Latent-variable models: quadrature and training against closed forms."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from examples.latent_variables import (
+    BinomialDecoder,
+    Decoder,
+    DiffusionPosterior,
+    LinearGaussianDecoder,
+    exact_log_likelihood,
+)
+from examples.latent_variables.decoders import highest_log_likelihood
+
+
+def linear_data(n: int = 200) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(6, 2, generator=generator)
+    return torch.randn(n, 2, generator=generator) @ weight.T + 0.5 * torch.randn(n, 6, generator=generator)
+
+
+def test_quadrature_is_the_closed_form_of_a_linear_model() -> None:
+    decoder = LinearGaussianDecoder(2, 6, torch.Generator().manual_seed(0))
+    x = linear_data(20)
+    found = exact_log_likelihood(decoder, x)
+    torch.testing.assert_close(found, decoder.log_marginal(x).double(), atol=1e-4, rtol=0)
+    assert (exact_log_likelihood(decoder, x, half_width=1.0) - found).abs().max() > 1e-3  # too narrow is seen
+
+
+def test_counts_have_probabilities_that_sum_to_one() -> None:
+    torch.manual_seed(0)
+    decoder: Decoder = BinomialDecoder(data_dim=2, trials=3)
+    counts = torch.cartesian_prod(torch.arange(4), torch.arange(4)) / 3
+    assert float(exact_log_likelihood(decoder, counts).logsumexp(0)) == pytest.approx(0.0, abs=1e-5)
+    z = torch.randn(5, 2)
+    pairs = decoder.log_likelihood_of_pairs(z, counts)
+    torch.testing.assert_close(pairs, decoder.log_likelihood(z[:, None].expand(-1, 16, -1), counts.expand(5, -1, -1)))
+
+
+@pytest.mark.slow
+def test_probabilistic_principal_components_reach_the_closed_form_maximum() -> None:
+    x, generator = linear_data(), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    decoder = LinearGaussianDecoder(2, 6, generator)
+    model = DiffusionPosterior(decoder, x, num_draws=16, num_steps=6, width=32)
+    highest, before = highest_log_likelihood(x, 2), float(decoder.log_marginal(x).mean().detach())
+    optimizer = torch.optim.Adam([*decoder.parameters(), *model.sampler.policy.parameters()], lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
+    for _ in range(300):
+        optimizer.zero_grad()
+        model.loss(x[torch.randint(len(x), (64,), generator=generator)], generator).backward()
+        optimizer.step()
+        schedule.step()
+    gap = highest - float(decoder.log_marginal(x).mean().detach())
+    assert before < highest - 1 and -1e-4 < gap < 0.03
