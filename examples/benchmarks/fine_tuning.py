@@ -25,7 +25,7 @@ from diffsampler.fine_tuning import mean_reward
 from diffsampler.networks import LearnedVariance, MixtureControl, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from examples.benchmarks.arguments import count, make_parser
-from examples.benchmarks.lines import append, read
+from examples.benchmarks.lines import kept
 
 VARIANCE = 0.3
 GRID = torch.tensor(list(itertools.product((-10.0, -5.0, 0.0, 5.0, 10.0), repeat=2)))
@@ -118,15 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max_steps", type=count, default=200, help="of fine-tuning")
     parser.add_argument("--file", type=Path, default=Path("runs/fine_tuning.jsonl"), help="of finished runs")
     given = parser.parse_args(arguments)
-    given.file.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for seed in given.seeds:
         run = Run(seed, given.num_steps, given.max_steps)
-        found = read(given.file, Run).get(run)
-        if found is None:
-            found = perform(run)
-            append(given.file, found)
-        print(as_text(found), flush=True)
+        print(as_text(kept(given.file, run, perform)), flush=True)
 
 
 if __name__ == "__main__":

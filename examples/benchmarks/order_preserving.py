@@ -29,7 +29,7 @@ from diffsampler.networks import LearnedVariance, PreconditionedMLP
 from diffsampler.paths import rolled_back_log_weight
 from diffsampler.processes import VariancePreserving
 from examples.benchmarks.arguments import count, make_parser
-from examples.benchmarks.lines import append, read
+from examples.benchmarks.lines import kept
 from targets import GaussianMixture9
 
 LABELS = {"Bradley-Terry": BradleyTerryLabels, "hard": HardLabels}
@@ -126,14 +126,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--rivals", type=count, default=127, help="with how many others each point is compared")
     parser.add_argument("--file", type=Path, default=Path("runs/order_preserving.jsonl"), help="of what was found")
     options: argparse.Namespace = parser.parse_args(args)
-    options.file.parent.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         run = Run(options.labels, seed, options.max_steps, options.batch_size, options.rivals)
-        found = read(options.file, Run).get(run)
-        if found is None:
-            found = perform(run)
-            append(options.file, found)
-        print(in_words(found), flush=True)
+        print(in_words(kept(options.file, run, perform)), flush=True)
 
 
 if __name__ == "__main__":

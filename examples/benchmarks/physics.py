@@ -29,7 +29,7 @@ from diffsampler.assessment import Assessment, assess_draws, estimate_observable
 from diffsampler.report.distances import distances_of_target
 from diffsampler.streams import new_generator
 from examples.benchmarks.arguments import count, make_parser
-from examples.benchmarks.lines import append, read
+from examples.benchmarks.lines import kept
 from targets import DoubleWell4, LennardJones, Phi4, Phi4Hopping, U1Gauge
 
 CASES: dict[str, Callable[[], Target]] = {
@@ -240,14 +240,9 @@ def main() -> None:
     parser.add_argument("--num_draws", type=count, default=NUM_DRAWS, help="of the assessment")
     parser.add_argument("--file", type=Path, default=Path("runs/physics.jsonl"), help="a line for each run")
     arguments = parser.parse_args()
-    arguments.file.parent.mkdir(parents=True, exist_ok=True)
     bounds = arguments.minutes, arguments.max_steps, arguments.num_draws
     runs = [Run(case, seed, *bounds) for case in arguments.cases or CASES for seed in arguments.seeds]
-    for run in runs:
-        if run not in read(arguments.file, Run):
-            append(arguments.file, perform(run))
-    done = read(arguments.file, Run)
-    print(tables([done[run] for run in runs]))
+    print(tables([kept(arguments.file, run, perform) for run in runs]))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=minutes, default=6.0, help="of CPU, beyond which a run is cut off")
     parser.add_argument("--file", type=Path, default=Path("runs/posteriors.jsonl"), help="a line for each run")
     arguments: argparse.Namespace = parser.parse_args()
-    arguments.file.parent.mkdir(parents=True, exist_ok=True)
     seconds = int(60 * arguments.minutes)
     for run in map(Run._make, itertools.product(arguments.models, arguments.methods, arguments.seeds)):
         if run in read(arguments.file, Run):

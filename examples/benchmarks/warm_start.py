@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 
 from diffsampler import Sampler, Target, assess, fit
-from examples.benchmarks import lines
 from examples.benchmarks.arguments import make_parser
+from examples.benchmarks.lines import kept
 from targets import LogisticRegression, Phi4Hopping
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -120,21 +120,18 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--file", type=Path, default=Path("warm_start.jsonl"), help="of finished runs, which are kept")
+    parser.add_argument(
+        "--file", type=Path, default=Path("runs/warm_start.jsonl"), help="of finished runs, which are kept"
+    )
     arguments: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(1)
-    known = lines.read(arguments.file, Run)
     print(
         f"{'task':<22}{'seed':>5}  {'start':<8}{'evaluations':>12}{'search':>12}{'log Z':>10}{'+-':>8}  "
         f"{'grade':<14}{'CPU s':>7}{'share':>7}"
     )
     for task in arguments.tasks:
         for seed in arguments.seeds:
-            run = Run(task, seed)
-            if run not in known:
-                known[run] = compared(run)
-                lines.append(arguments.file, known[run])
-            one = known[run]
+            one = kept(arguments.file, Run(task, seed), compared)
             share = one["warm"]["evaluations"] / one["cold"]["evaluations"]
             for start in ("cold", "warm"):
                 cost = one[start]
