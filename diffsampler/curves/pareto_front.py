@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffsampler.curves.dominance import hypervolume, non_dominated
+from diffsampler.dominance import hypervolume, non_dominated
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.families import Scalarised, read_context
 from diffsampler.log_z.resampling import systematic

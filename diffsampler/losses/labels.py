@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffsampler.density import CheckedTarget, or_zero_density
+from diffsampler.dominance import non_dominated
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.target import Target
 
@@ -169,9 +170,7 @@ class ParetoLabels(Labels):
 
     def non_dominated(self, x: Tensor) -> Tensor:
         """Which of the points no other of them is better than, with shape (B)."""
-        values = or_zero_density(self._values(x))
-        other, one = values.unsqueeze(0), values.unsqueeze(1)
-        return ~((other >= one).all(-1) & (other > one).any(-1)).any(1)
+        return non_dominated(or_zero_density(self._values(x)))
 
     def _values(self, x: Tensor) -> Tensor:
         if self.function is None:
