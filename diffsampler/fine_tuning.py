@@ -85,7 +85,7 @@ def _tilt(tuned: Sampler, seed: int) -> None:
     z, log_weight = weighted_rollout(tuned.dynamics, NUM_TILTING, generator)
     usable = log_weight.isfinite()
     if usable.any():
-        coordinates.tilt(z[usable], log_weight[usable])
+        coordinates.mixture = coordinates.mixture.tilted(z[usable], log_weight[usable])
 
 
 def fine_tuned(

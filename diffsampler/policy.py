@@ -87,6 +87,11 @@ class Policy(nn.Module):
         return self._like.device
 
     @property
+    def is_of_family(self) -> bool:
+        """Whether it samples several densities, by their contexts."""
+        return self.log_z_network is not None
+
+    @property
     def uses_score(self) -> bool:
         """Whether the target's score is needed at every state."""
         return self.control.uses_score or self.backward_uses_score
@@ -178,7 +183,7 @@ class Policy(nn.Module):
 
     def log_z_at(self, x: Tensor) -> Tensor:
         """The learned log Z, float64, with shape (); in a family that of the density of each state (*, D): (*)."""
-        if self.log_z_network is None:
+        if not self.is_of_family:
             return self.log_z.double()
         return self.log_z.double() + self.log_z_network(self.process.context_of(x)).double()
 

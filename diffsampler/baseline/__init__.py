@@ -8,9 +8,9 @@ from diffsampler.baseline.tempering import Annealed, ais, reverse_ais, smc
 
 __all__ = [
     "Annealed",
-    "Independent",
     "GaussianComponents",
     "HamiltonianMove",
+    "Independent",
     "RandomWalkMove",
     "Replicates",
     "ais",

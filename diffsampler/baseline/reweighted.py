@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffsampler.baseline.agreement import DISAGREE, Replicates
 from diffsampler.baseline.moves import TargetPath
+from diffsampler.baseline.refine import GOOD_ESS, USEFUL_KHAT
 from diffsampler.baseline.starts import widest
 from diffsampler.baseline.symmetric import check_symmetric
 from diffsampler.baseline.tempered import ESS_THRESHOLD, GOOD_ERROR, NUM_PILOT, check_reals, moves_of
@@ -22,7 +23,6 @@ from diffsampler.log_z.resampling import systematic
 from diffsampler.repeatable import check_repeatable
 from diffsampler.target import space_of
 
-USEFUL_ESS, USEFUL_KHAT = 0.3, 0.7
 MAX_ERROR = 2 * GOOD_ERROR  # nats; beyond it a search from nothing says more
 NUM_EXPLORERS, WIDENING = 500, 1.8
 NUM_MOVES = 2
@@ -74,7 +74,7 @@ def reweighted_reference(
     weighed = estimate_log_z(log_weight)
     # Both come from the same particles: errors may add up.
     error = math.sqrt(known.estimate.variance) + math.sqrt(weighed.variance)
-    if not (weighed.ess >= USEFUL_ESS and weighed.khat <= USEFUL_KHAT and error <= MAX_ERROR):
+    if not (weighed.ess >= GOOD_ESS and weighed.khat <= USEFUL_KHAT and error <= MAX_ERROR):
         return None
     log_z, user_density = known.estimate.log_z + weighed.log_z, counter.density
     rows = systematic(log_weight, len(known.x), generator)  # in order, so that copies stay together

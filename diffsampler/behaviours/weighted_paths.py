@@ -47,7 +47,7 @@ class WeightedPaths(Behaviour):
         self.oldest = 0
 
     def check(self, dynamics: Dynamics) -> None:
-        if dynamics.policy.process.context_of(torch.zeros(1, dynamics.policy.dim)) is not None:
+        if dynamics.policy.is_of_family:
             raise InputError("WeightedPaths compares weights, which those of a family's densities cannot be.")
         if not torch.equal(*(dynamics.grid.times(torch.Generator().manual_seed(seed)) for seed in (0, 1))):
             raise InputError(

@@ -60,11 +60,6 @@ class SearchedCoordinates(SupportCoordinates, FoundCoordinates):
         """What draws are made of in z, where that is several pieces."""
         return self.mixture
 
-    def tilt(self, z: Tensor, log_weight: Tensor) -> None:
-        """Let the mixture, if there is one, be that of weighted draws, with shapes (n, D) and (n)."""
-        if self.mixture is not None:
-            self.mixture = self.mixture.tilted(z, log_weight)
-
     def get_extra_state(self) -> dict[str, Any]:
         return {
             **super().get_extra_state(),

@@ -25,7 +25,8 @@ def exponent_within(log_weight: Tensor, bound: float) -> float:
         log_weight: of draws of P, with shape (n), at least one of them finite; the others are left out.
         bound: in nats, positive.
     """
-    log_weight = log_weight[log_weight.isfinite()].double()
+    log_weight = log_weight.double().cpu()  # once, and not for every bisection
+    log_weight = log_weight[log_weight.isfinite()]
     if divergence_of(log_weight, 1.0) <= bound:
         return 1.0
     low, high = 0.0, 1.0

@@ -8,7 +8,6 @@ from torch import Tensor
 from diffsampler.behaviours import Behaviour
 from diffsampler.density import CheckedTarget
 from diffsampler.errors import InputError, check_instance
-from diffsampler.families import Joint
 from diffsampler.losses.base import Objective
 from diffsampler.losses.labels import Alternatives, BradleyTerryLabels, Labels
 from diffsampler.paths import Dynamics, Path, evaluate
@@ -46,7 +45,7 @@ class OrderPreserving(Objective):
                 "control=FourierMLP, with a process that needs no score, such as PinnedBrownian or "
                 "VariancePreserving."
             )
-        if isinstance(dynamics.target.density.user_target, Joint):
+        if dynamics.policy.is_of_family:
             raise InputError(
                 "loss OrderPreserving compares points of one density, and those of a family are of several. Train a "
                 "sampler of one of them, or use LogVariance."

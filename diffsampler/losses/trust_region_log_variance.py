@@ -45,10 +45,13 @@ class TrustRegionLogVariance(Objective):
         self.register_buffer("num_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("exponent", torch.ones((), dtype=torch.float64))
 
+    def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
+        super().check(dynamics, behaviour)
+        if dynamics.policy.is_of_family:
+            raise InputError("loss TrustRegionLogVariance is for one density, and this is a family: take LogVariance.")
+
     def adapt(self, dynamics: Dynamics) -> None:
         policy = dynamics.policy
-        if policy.process.context_of(torch.zeros(1, policy.dim, device=policy.device)) is not None:
-            raise InputError("loss TrustRegionLogVariance is for one density, and this is a family: take LogVariance.")
         like, num_times = policy.log_z.detach(), dynamics.grid.num_steps + 1
         self.x = like.new_zeros(num_times, self.num_paths, policy.dim, dtype=policy.dtype)
         self.times = like.new_zeros(num_times)

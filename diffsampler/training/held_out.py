@@ -22,4 +22,4 @@ def held_out_log_likelihood(sampler: Sampler, n: int, generator: torch.Generator
     found = -evaluate(dynamics, replace(path, log_prob=unknown), with_flow=False).log_weight
     if sampler.coordinates is None:
         return found
-    return found - sampler.coordinates(sampler.policy.process.position(path.x[-1]))[1].to(found)
+    return found - sampler.coordinates.log_volume(sampler.policy.process.position(path.x[-1])).to(found)

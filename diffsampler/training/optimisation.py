@@ -64,5 +64,5 @@ def untrained(policy: Policy, loss: Objective) -> Iterator[nn.Parameter]:
         yield from policy.flow.parameters()
     if not loss.uses_log_z:
         yield policy.log_z
-        if policy.log_z_network is not None:
+        if policy.is_of_family:
             yield from policy.log_z_network.parameters()
