@@ -33,7 +33,7 @@ from diffsampler.networks import Control, StateFlow
 from diffsampler.parts import check_free, make_part, take_parts, twin
 from diffsampler.paths import Dynamics, Path, PathMeasure, ProbabilityFlow, rollback, rollout, weighted_rollout
 from diffsampler.paths.cuda_graph import GraphedRollout
-from diffsampler.paths.evaluation import groups_of
+from diffsampler.paths.records import groups_of
 from diffsampler.paths.response import CompiledResponse, respond
 from diffsampler.processes import Conditional, Process
 from diffsampler.processes.grids import Grid

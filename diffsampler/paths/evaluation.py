@@ -67,13 +67,8 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
         log_z=policy.log_z_at(path.x[0]),
         log_flow=None if log_flow is None else log_flow.double(),
         path=path,
-        group=groups_of(policy.process.context_of(path.x[0])),
+        context=policy.process.context_of(path.x[0]),
     )
-
-
-def groups_of(context: Tensor | None) -> Tensor | None:
-    """Whole numbers that are the same where contexts, with shape (B, C), are, with shape (B)."""
-    return None if context is None else context.unique(dim=0, return_inverse=True)[1]
 
 
 def kernel_at(dynamics: Dynamics, times: Tensor, step: Tensor, x: Tensor, score: Tensor | None = None) -> Kernel:

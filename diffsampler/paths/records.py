@@ -73,7 +73,7 @@ class Trajectory:
         log_z: the model's log Z, with shape (), or one for each trajectory of a family, (B).
         log_flow: log F_k(x_k) at interior times, with shape (T - 1, B), or None without a flow.
         path: the states, for losses that have networks of their own.
-        group: which density of a family a trajectory is of, as a whole number, with shape (B); None where there is one.
+        context: which density of a family a trajectory is of, with shape (B, C); None where there is one density.
     """
 
     log_pf: Tensor
@@ -83,12 +83,20 @@ class Trajectory:
     log_z: Tensor
     log_flow: Tensor | None = None
     path: Path | None = None
-    group: Tensor | None = None
+    context: Tensor | None = None
 
     @property
     def num_steps(self) -> int:
         """T."""
         return self.log_pf.shape[0]
+
+    @cached_property
+    def group(self) -> Tensor | None:
+        """Whole numbers that tell the densities of a family apart, with shape (B); None where there is one.
+
+        Few losses compare trajectories of one context: contexts are sorted for those only.
+        """
+        return None if self.context is None else groups_of(self.context)
 
     @cached_property
     def log_ratio(self) -> Tensor:
@@ -123,3 +131,8 @@ class Trajectory:
             )
         start, end = self.balance_ends
         return torch.cat([start[None], self.log_flow - self.log_ratio[1:-1], end[None]])
+
+
+def groups_of(context: Tensor) -> Tensor:
+    """Whole numbers that are the same where contexts, with shape (B, C), are, with shape (B)."""
+    return context.unique(dim=0, return_inverse=True)[1]

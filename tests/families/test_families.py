@@ -175,7 +175,7 @@ def test_log_variance_does_not_mind_a_z_of_each_context() -> None:
     group = torch.tensor([0, 1, 0, 1, 2])
     zeros = torch.zeros(3, 5, dtype=torch.float64)
     log_z = torch.tensor([1.0, -4.0, 9.0], dtype=torch.float64)[group]
-    trajectory = Trajectory(zeros, zeros, zeros[0], log_z, torch.zeros(()).double(), group=group)
+    trajectory = Trajectory(zeros, zeros, zeros[0], log_z, torch.zeros(()).double(), context=group.unsqueeze(-1))
     assert float(LogVariance()(trajectory)) < 1e-20
 
 
