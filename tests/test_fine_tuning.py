@@ -68,6 +68,16 @@ def test_training_keeps_log_z_and_makes_weights_even() -> None:
     assert found.verdict.grade == "trustworthy" and found.true_log_z is None
 
 
+def test_a_reward_that_hardly_any_draw_has_is_assessed_with_doubt() -> None:
+    far = FunctionTarget(lambda x: -0.5 * (x - 6.0).square().sum(-1) / 0.09, dim=2)
+    sampler = pretrained()
+    reference = mean_reward(sampler, far, 1000)
+    assert len(reference.x) < 100
+    found = assess(fine_tuned(sampler, far), 1000, reference=reference)
+    assert found.verdict.grade != "trustworthy"
+    assert any("too few to tell" in reason for reason in found.verdict.reasons)
+
+
 def test_draws_density_is_normalised_in_the_coordinates_of_the_user() -> None:
     tuned = fine_tuned(pretrained(AffineCoordinates(LOC, SCALE)), REWARD)
     x = LOC + torch.tensor([[0.0, 0.0], [1.0, -1.0]]) @ SCALE.T

@@ -203,6 +203,9 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exa
 
 
 def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> Iterator[Finding]:
+    if len(reference_x) < FEW:
+        yield 1, f"The reference has {len(reference_x)} draws, too few to tell where modes are.", COMPARE
+        return
     missing = share_not_covered(reference_x, by=x)
     # What the sampler takes for the target: draws of no weight may be anywhere.
     effective = 1 / log_weight.softmax(0).square().sum()
