@@ -40,7 +40,7 @@ class WeightedPaths(Behaviour):
     def __init__(self, size: int = 4096, trust_region: float = math.inf) -> None:
         self.size = check_count("size", size)
         if trust_region != math.inf:
-            check_positive("trust_region", [trust_region])
+            check_positive("trust_region", trust_region)
         self.trust_region = float(trust_region)
         self.times: Tensor | None = None
         self.x = self.log_prob = self.log_weight = torch.empty(0)

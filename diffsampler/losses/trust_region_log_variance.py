@@ -38,7 +38,7 @@ class TrustRegionLogVariance(Objective):
         super().__init__()
         self.num_paths = check_count("num_paths", num_paths, minimum=2)
         self.steps_per_set = check_count("steps_per_set", steps_per_set)
-        check_positive("trust_region", [trust_region])
+        check_positive("trust_region", trust_region)
         self.trust_region = float(trust_region)
         for name in ("x", "times", "log_prob", "log_pf", "log_weight"):
             self.register_buffer(name, torch.zeros(0))
