@@ -151,7 +151,7 @@ def density_of(target: Target, coordinates: Coordinates | None, process: Process
                 f"{space!r}: leave process out, or take one that is made for it"
                 f"{'' if coordinates is None else ', or leave coordinates out'}."
             )
-    if support_of(target) is not None and not isinstance(coordinates, SupportCoordinates):
+    if support_of(target) is not None and (coordinates is None or coordinates.onto is None):
         part = f"process {type(process).__name__}" if coordinates is None else type(coordinates).__name__
         raise InputError(
             f"{type(target).__name__} declares a support, which {part} knows nothing of: leave support out and return "

@@ -217,6 +217,8 @@ class Sampler(nn.Module):
         if isinstance(self.coordinates, FamilyCoordinates):
             coordinates = MemberCoordinates(self.coordinates, member.context, asked)
             unit = coordinates.unit
+        elif self.coordinates is not None:
+            coordinates = SupportCoordinates(member)
         process = process.given(unit.to(self.device))
         sampler._modules["policy"] = self.policy.with_process(process)
         sampler._given = member, coordinates
@@ -584,7 +586,7 @@ class Sampler(nn.Module):
 
     def _outside(self, x: Tensor) -> Tensor:
         """Which points are outside of a declared support, with shape (n)."""
-        onto = self.coordinates.onto if isinstance(self.coordinates, SupportCoordinates) else None
+        onto = None if self.coordinates is None else self.coordinates.onto
         return torch.zeros_like(x[:, 0], dtype=torch.bool) if onto is None else ~onto.contains(x)
 
     def _positions(self, state: Tensor) -> Tensor:

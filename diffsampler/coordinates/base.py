@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffsampler.errors import InputError
 from diffsampler.spaces import Euclidean, Space
-from diffsampler.support import score_through
+from diffsampler.support import Support, score_through
 from diffsampler.target import Target, space_of
 
 
@@ -23,9 +23,11 @@ class Coordinates(nn.Module, ABC):
         num_target_evaluations: what finding the coordinates cost.
         precise: whether the target is evaluated in float64 whatever the sampler's dtype: far from the origin, or with
             scales that differ much, float32 cannot tell the points apart.
+        onto: from coordinates that go anywhere to x, where a support is declared and these know of it.
     """
 
     precise: bool = False
+    onto: Support | None = None
     num_target_evaluations: int = 0
 
     def __init__(self, dim: int, target_dim: int | None = None) -> None:

@@ -20,6 +20,7 @@ from diffsampler.families.contexts import draw_contexts, draw_jointly, spread_co
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import systematic
 from diffsampler.streams import new_generator
+from diffsampler.target import support_of
 
 NUM_SEARCHES = 8
 NUM_CANDIDATES = 4096  # contexts among which those searched are far from each other
@@ -41,20 +42,21 @@ class FamilyCoordinates(FoundCoordinates):
     """The coordinates in which all members of a family are as nearly N(0, I) as searches of a few tell.
 
     Pairs (z, c) stand for (x, context): contexts in units of their spread, z the image of x under a map that bends with
-    the context. Draws of contexts in between are those of the searched ones, weighed; where a family has exact joint
-    draws, nothing is searched.
+    the context; where the family declares a support, the image of y, from where it is mapped to x. Draws of contexts in
+    between are those of the searched ones, weighed; where a family has exact joint draws, nothing is searched.
 
     Arguments:
         joint: the family, as a function of pairs.
         num_points: how many draws are kept, at least 2.
 
     Attributes:
-        bend: the map from z to x; None before the search.
+        bend: the map from z to x, or to y where a support is declared; None before the search.
     """
 
     def __init__(self, joint: Joint, num_points: int = 20_000) -> None:
         super().__init__(joint.dim)
         self._family = (joint.family,)
+        self.onto = support_of(joint.family)
         self.register_buffer(
             "points", torch.zeros(check_count("num_points", num_points, minimum=2), joint.dim).double()
         )
@@ -96,14 +98,19 @@ class FamilyCoordinates(FoundCoordinates):
 
     def forward_given(self, z: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
         """x and log |det dx/dz|, with shapes (*, D) and (*), for z and contexts in the units of states."""
-        if self.bend is None:
-            return z, z.new_zeros(z.shape[:-1])
-        x, log_det = self.bend.forward(_rows(z), _rows(unit))
-        return x.view_as(z), log_det.view(z.shape[:-1])
+        y, log_det = z, z.new_zeros(z.shape[:-1])
+        if self.bend is not None:
+            y, log_det = self.bend.forward(_rows(z), _rows(unit))
+            y, log_det = y.view_as(z), log_det.view(z.shape[:-1])
+        if self.onto is None:
+            return y, log_det
+        x, stretched = self.onto.forward(y)
+        return x, log_det + stretched
 
     def inverse_given(self, x: Tensor, unit: Tensor) -> Tensor:
         """z, with shape (*, D)."""
-        return x if self.bend is None else self.bend.inverse(_rows(x), _rows(unit))[0].view_as(x)
+        y = x if self.onto is None else self.onto.inverse(x)
+        return y if self.bend is None else self.bend.inverse(_rows(y), _rows(unit))[0].view_as(y)
 
     @torch.no_grad()
     def search(
@@ -120,7 +127,8 @@ class FamilyCoordinates(FoundCoordinates):
         else:
             x, context, found = self._searched(counter, generator, progress or (lambda done: None), max_evaluations)
         some = torch.randperm(num, generator=generator, device=x.device)[:FITTED_TO]
-        self.bend = fit_conditional_map(x[some], self.in_units(context[some]))
+        y = x[some] if self.onto is None else self.onto.inverse(x[some])
+        self.bend = fit_conditional_map(y, self.in_units(context[some]))
         self.points.copy_(torch.cat([x, context], -1))
         self._is_found, self.num_target_evaluations = True, counter.num_evaluations
         if family.has_density:

@@ -20,8 +20,11 @@ class MemberCoordinates(FoundCoordinates):
         counter: the member, in its own coordinates.
     """
 
+    precise = True
+
     def __init__(self, of_family: FamilyCoordinates, context: Tensor, counter: CountedTarget) -> None:
         super().__init__(of_family.family.dim)
+        self.onto = of_family.onto
         self._of_family = (of_family,)
         self.register_buffer("unit", of_family.in_units(context.to(of_family.context_loc)), persistent=False)
         found = of_family.refer(counter)
@@ -34,9 +37,12 @@ class MemberCoordinates(FoundCoordinates):
         return len(self.points)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self._of_family[0].forward_given(z.double(), self._unit_of(z))
+        x, log_det = self._of_family[0].forward_given(z.double(), self._unit_of(z))
+        # What float32 rounds onto an edge of the support would be out of it.
+        return x if self.onto is None else self.onto.inside(x.to(z.dtype)), log_det
 
     def inverse(self, x: Tensor) -> Tensor:
+        x = x if self.onto is None else self.onto.inside(x)
         return self._of_family[0].inverse_given(x.double(), self._unit_of(x))
 
     def search(self, *_: Any, **__: Any) -> Replicates:

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_instance
-from diffsampler.families.family import Family, check_on_reals
+from diffsampler.families.family import Family
+from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
 
 NUM_KEPT = 256
 
 
 class Coupled(Family):
-    """Any target, on R^D, with numbers that it is made with for a context: couplings, widths.
+    """Any target, on R^D or on one support, with numbers that it is made with for a context: couplings, widths.
 
     Arguments:
         make: makes the target: its class, say.
@@ -30,14 +31,15 @@ class Coupled(Family):
 
     def __init__(self, make: Callable[..., Target], ranges: Mapping[str, tuple[float, float]], **fixed: Any) -> None:
         bounds = _read(ranges)
-        first = check_instance(
-            "make", make(**{name: 0.5 * (low + high) for name, (low, high) in bounds.items()}, **fixed), Target, "Phi4"
-        )
-        check_on_reals(type(self).__name__, first)
-        super().__init__(first.dim, len(bounds))
+        # What is declared may depend on the numbers: at the ends of all ranges it does, if anywhere.
+        numbers = [dict(zip(bounds, ends, strict=True)) for ends in zip(*bounds.values(), strict=True)]
+        low, high = (check_instance("make", make(**one, **fixed), Target, "Phi4") for one in numbers)
+        check_places(type(self).__name__, [low, high])
+        super().__init__(low.dim, len(bounds))
+        settle(self, low)
         self.make, self.ranges, self.fixed = make, bounds, fixed
         self.context_names = tuple(bounds)
-        self.differentiable = first.differentiable
+        self.differentiable = low.differentiable
         self.register_buffer("_like", torch.zeros(()), persistent=False)
         self._made: dict[tuple[float, ...], Target] = {}
 

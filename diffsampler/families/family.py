@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
-from diffsampler.target import Target, by_autograd, space_of, support_of
+from diffsampler.support import beside_reals
+from diffsampler.target import Target, by_autograd
 
 
 class Family(Target):
     """Densities of x that a context c tells apart: a temperature, a coupling, data, preferences.
 
-    One sampler learns all of them; `sampler.given(context)` is that of one.
+    One sampler learns all of them; `sampler.given(context)` is that of one. All have the support that the family
+    declares, if it does, as a target would.
 
     Arguments:
         dim: the dimension D of x.
@@ -82,6 +84,7 @@ class Member(Target):
         self._family = (family,)  # whose tensors are not those of each member
         self.register_buffer("context", context, persistent=False)
         self.differentiable, self.has_density = family.differentiable, family.has_density
+        self.support = family.support
         self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
         self.log_z = family.log_z_at(context)
 
@@ -114,6 +117,7 @@ class Joint(Target):
     def __init__(self, family: Family) -> None:
         super().__init__(family.dim + family.context_dim)
         self.family = family
+        self.support = beside_reals(family.support, family.dim, family.context_dim)
         self.differentiable, self.has_density = family.differentiable, family.has_density
 
     @property
@@ -151,16 +155,3 @@ def read_context(family: Family, context: Tensor | Sequence[float] | float) -> T
         raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
     family.check_context(found)
     return found
-
-
-def check_on_reals(name: str, target: Target) -> None:
-    """Raise InputError unless a target's coordinates go anywhere in R^D, as those of families must, so far."""
-    if not isinstance(target, Target):
-        raise InputError(f"{name} is made of targets, got {type(target).__name__}.")
-    if support_of(target) is not None or not space_of(target).is_euclidean or target.coordinates is not None:
-        raise InputError(
-            f"{name} is for densities on all of R^D, but {type(target).__name__} declares a support, a space or "
-            "coordinates: write its log_prob in coordinates that go anywhere, as FunctionTarget."
-        )
-    if space_of(target).dim != target.dim:
-        raise InputError(f"{name} is for densities on all of R^D, but {type(target).__name__} has no place of its own.")

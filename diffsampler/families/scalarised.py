@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from diffsampler.errors import InputError, check_positive
-from diffsampler.families.family import Family, check_on_reals
+from diffsampler.families.family import Family
+from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
 
 KINDS = {
@@ -25,7 +26,7 @@ class Scalarised(Family):
         Multi-objective GFlowNets, Jain et al., 2023, arXiv:2210.12765.
 
     Arguments:
-        targets: the rewards, on the same R^D.
+        targets: the rewards, on the same R^D, or with the same support.
         kind: "sum" or "log-linear".
         temperature: of the whole; below 1 it is sharper.
         concentration: of the Dirichlet distribution that preferences are trained on.
@@ -40,13 +41,11 @@ class Scalarised(Family):
     ) -> None:
         if len(targets) < 2:
             raise InputError(f"targets must be two at least, got {len(targets)}.")
-        for target in targets:
-            check_on_reals(type(self).__name__, target)
-        if len(dims := {target.dim for target in targets}) > 1:
-            raise InputError(f"targets must have the same dimension, got {sorted(dims)}.")
+        check_places(type(self).__name__, targets)
         if kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
         super().__init__(targets[0].dim, len(targets))
+        settle(self, targets[0])
         self.targets = nn.ModuleList(targets)
         self.kind, self.temperature = kind, check_positive("temperature", temperature)
         self.concentration = check_positive("concentration", concentration)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_positive
-from diffsampler.families.family import Family, check_on_reals
+from diffsampler.families.family import Family
+from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
 
 
@@ -16,7 +17,7 @@ class Tempered(Family):
     d log Z / d beta is minus the mean energy, for the energy -log R; beta^2 times its variance is the heat capacity.
 
     Arguments:
-        target: the density at beta = 1, on R^D.
+        target: the density at beta = 1, on R^D or on a support that it declares.
         low, high: of beta; log beta is trained on uniformly between their logarithms.
 
     Example:
@@ -29,14 +30,14 @@ class Tempered(Family):
     context_names = ("log beta",)
 
     def __init__(self, target: Target, low: float = 0.1, high: float = 2.0) -> None:
-        check_on_reals(type(self).__name__, target)
+        check_places(type(self).__name__, [target])
         super().__init__(target.dim, 1)
+        settle(self, target)
         self.target = target
         self.low, self.high = check_positive("low", low), check_positive("high", high)
         if not self.low < self.high:
             raise InputError(f"low must be below high, got {low} and {high}.")
         self.differentiable = target.differentiable
-        self.plot_range, self.plot_coordinates = target.plot_range, target.plot_coordinates
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         return _times(context[..., 0].exp(), self.target.log_prob(x))

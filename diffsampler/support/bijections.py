@@ -116,7 +116,8 @@ class Between(Piece):
         low, high = self.bounds(x)
         x = self.inside(x)
         from_low, from_high = (x - low) / (high - low), (high - x) / (high - low)
-        y = torch.special.ndtri(from_low.minimum(from_high))
+        # The least number within, in units of a wide interval, may round to nothing.
+        y = torch.special.ndtri(from_low.minimum(from_high).clamp(min=torch.finfo(x.dtype).tiny))
         return torch.where(from_low < from_high, y, -y)
 
     def inside(self, x: Tensor) -> Tensor:

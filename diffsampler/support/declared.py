@@ -74,6 +74,17 @@ def read_support(given: Any, dim: int, name: str) -> Support | None:
     return declaration.support()
 
 
+def beside_reals(given: Any, dim: int, num_reals: int) -> Any:
+    """A declaration of D coordinates as one of D and some real ones after them; None where it is None."""
+    if given is None:
+        return None
+    if isinstance(given, Constraint):
+        return constraints.cat([given, constraints.real], dim=-1, lengths=[dim, num_reals])
+    bounds = (torch.as_tensor(bound, dtype=torch.float64).expand(dim) for bound in given)
+    ends = zip(bounds, (-math.inf, math.inf), strict=True)
+    return tuple(torch.cat([bound, bound.new_full((num_reals,), end)]) for bound, end in ends)
+
+
 class _Declaration:
     """What is read of a declaration so far: bounds of each coordinate, and what is no box."""
 

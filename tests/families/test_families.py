@@ -293,8 +293,6 @@ def test_what_cannot_be_a_family_is_refused() -> None:
         Coupled(Phi4Hopping, {"kappa": 0.2})
     with pytest.raises(InputError, match="low must be below high"):
         Tempered(Gaussian(mean=[0.0], covariance=1.0), 2.0, 1.0)
-    with pytest.raises(InputError, match="declares a support"):
-        Tempered(FunctionTarget(lambda x: -x.sum(-1), 2, support=(0, math.inf)))
     with pytest.raises(InputError, match="same dimension"):
         Scalarised([Gaussian(mean=[0.0], covariance=1.0), Gaussian(mean=[0.0, 0.0], covariance=1.0)])
     with pytest.raises(InputError, match="simulate must return data"):
