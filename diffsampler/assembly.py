@@ -10,6 +10,7 @@ from diffsampler.contracts import check_parts
 from diffsampler.coordinates import (
     Coordinates,
     FamilyCoordinates,
+    FamilyOnSpace,
     MeanFreeCoordinates,
     SpaceCoordinates,
     SupportCoordinates,
@@ -27,7 +28,7 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Conditional, Process
 from diffsampler.processes.grids import Grid, UniformGrid
 from diffsampler.recipes import Dgfs, Recipe, recipe_for
-from diffsampler.spaces import Euclidean, Particles, Space
+from diffsampler.spaces import Particles, Space
 from diffsampler.streams import fixed_weights
 from diffsampler.target import Target, check_log_z, space_of, support_of
 
@@ -69,6 +70,8 @@ def assemble(
             check_coordinates(coordinates)
     elif usual.coordinates is not None:
         coordinates = usual.coordinates
+    elif isinstance(target, Joint) and space_of(target).dim < target.dim:
+        coordinates = FamilyOnSpace(target)
     elif target.coordinates is not None:
         coordinates = make_part("coordinates", target.coordinates, Coordinates, target)
     elif isinstance(space_of(target), Particles):
@@ -101,7 +104,7 @@ def _of_all(
             f"{type(coordinates).__name__}."
         )
     family = joint.family
-    of_one = make_part("process", process, Process, Euclidean(family.dim))
+    of_one = make_part("process", process, Process, space_of(family))
     contexts = GroupedContexts(family) if coordinates is None else GroupedContexts(family, coordinates.in_units)
     return Conditional(of_one, contexts, family.context_dim)
 

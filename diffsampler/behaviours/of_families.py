@@ -23,14 +23,15 @@ class SearchedMembers(SearchedPoints):
         self.repeats = check_count("repeats", repeats, minimum=2)
 
     def end_points(self, dynamics: Dynamics, n: int, generator: torch.Generator, progress: float) -> Tensor:
-        points = self.found(dynamics).points_to_learn
+        coordinates = self.found(dynamics)
+        points = coordinates.points_to_learn
         context = dynamics.policy.process.context_of(points)
         first = torch.randint(len(points), (max(1, n // self.repeats),), generator=generator, device=points.device)
         chosen = []
         for row, part in zip(first.tolist(), torch.arange(n).tensor_split(len(first)), strict=True):
             same = (context == context[row]).all(-1).nonzero().squeeze(-1)
             chosen.append(same[torch.randint(len(same), (len(part),), generator=generator, device=points.device)])
-        return dynamics.states_at(points[torch.cat(chosen)], generator)
+        return dynamics.states_at(coordinates.image(points[torch.cat(chosen)], generator), generator)
 
 
 class JointSamples(KnownPoints):

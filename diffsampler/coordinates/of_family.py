@@ -11,6 +11,7 @@ from torch import Tensor
 from diffsampler.baseline import Replicates, reference
 from diffsampler.baseline.conditional_map import ConditionalMap, fit_conditional_map
 from diffsampler.baseline.proposal import Proposal
+from diffsampler.baseline.reweighted import KnownDraws
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.density import CheckedTarget
@@ -19,8 +20,9 @@ from diffsampler.families import Family, Joint
 from diffsampler.families.contexts import draw_contexts, draw_jointly, spread_contexts
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.log_z.resampling import systematic
+from diffsampler.spaces import Space
 from diffsampler.streams import new_generator
-from diffsampler.target import support_of
+from diffsampler.target import space_of, support_of
 
 NUM_SEARCHES = 8
 NUM_CANDIDATES = 4096  # contexts among which those searched are far from each other
@@ -50,11 +52,14 @@ class FamilyCoordinates(FoundCoordinates):
         num_points: how many draws are kept, at least 2.
 
     Attributes:
+        of_one: the space in which z of one member is.
         bend: the map from z to x, or to y where a support is declared; None before the search.
     """
 
     def __init__(self, joint: Joint, num_points: int = 20_000) -> None:
-        super().__init__(joint.dim)
+        space = space_of(joint)
+        super().__init__(space.dim, joint.dim)
+        self._space, self.of_one = space, space_of(joint.family)
         self._family = (joint.family,)
         self.onto = support_of(joint.family)
         self.register_buffer(
@@ -75,6 +80,10 @@ class FamilyCoordinates(FoundCoordinates):
         return self._family[0]
 
     @property
+    def space(self) -> Space:
+        return self._space
+
+    @property
     def smallest_search(self) -> int:
         return 0 if self.family.has_joint_samples else NUM_SEARCHES * SMALLEST_OF_ONE
 
@@ -87,12 +96,12 @@ class FamilyCoordinates(FoundCoordinates):
         return (context - self.context_loc) / self.context_scale
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        state, unit = self._split(z.double())
+        state, unit = self._split(z.double(), self.of_one.dim)
         x, log_det = self.forward_given(state, unit)
         return torch.cat([x, self.context_loc + self.context_scale * unit], -1), log_det
 
     def inverse(self, x: Tensor) -> Tensor:
-        point, context = self._split(x.double())
+        point, context = self._split(x.double(), self.family.dim)
         unit = self.in_units(context)
         return torch.cat([self.inverse_given(point, unit), unit], -1)
 
@@ -127,13 +136,24 @@ class FamilyCoordinates(FoundCoordinates):
         else:
             x, context, found = self._searched(counter, generator, progress or (lambda done: None), max_evaluations)
         some = torch.randperm(num, generator=generator, device=x.device)[:FITTED_TO]
-        y = x[some] if self.onto is None else self.onto.inverse(x[some])
-        self.bend = fit_conditional_map(y, self.in_units(context[some]))
+        self.fit(x[some], self.in_units(context[some]))
         self.points.copy_(torch.cat([x, context], -1))
         self._is_found, self.num_target_evaluations = True, counter.num_evaluations
         if family.has_density:
             self._log_prob_then = counter.log_prob(self.points[-16:]).tolist()
         return found
+
+    def fit(self, x: Tensor, unit: Tensor) -> None:
+        """Take on the coordinates that draws x, of contexts in the units of states, tell: (n, D) and (n, C)."""
+        self.bend = fit_conditional_map(x if self.onto is None else self.onto.inverse(x), unit)
+
+    def in_order(self, searched: Tensor) -> Tensor:
+        """Contexts, with shape (K, C), in the order in which they are searched."""
+        return searched
+
+    def begin_from(self, found: Replicates, generator: torch.Generator) -> Proposal | KnownDraws:
+        """What another search begins from, of what one has found."""
+        return found.prior
 
     def _searched(
         self,
@@ -144,10 +164,11 @@ class FamilyCoordinates(FoundCoordinates):
     ) -> tuple[Tensor, Tensor, Replicates]:
         """Draws of many contexts, with shapes (n, D) and (n, C), and what was found at the last one searched."""
         searched = spread_contexts(self.family, NUM_SEARCHES, generator, NUM_CANDIDATES).to(self.points)
+        searched = self.in_order(searched)
         found: list[Replicates] = []
         for k, context in enumerate(searched):
             one = CountedTarget(CheckedTarget(self.family.given(context)))
-            known = self._nearest(found, searched, context)
+            known = self._nearest(found, searched, context, generator)
             limit = None if max_evaluations is None else max_evaluations // NUM_SEARCHES
             try:
                 found.append(
@@ -172,11 +193,13 @@ class FamilyCoordinates(FoundCoordinates):
         x, context = self._between(counter, learned, searched, generator)
         return x, context, found[-1]
 
-    def _nearest(self, found: list[Replicates], searched: Tensor, context: Tensor) -> Proposal | None:
+    def _nearest(
+        self, found: list[Replicates], searched: Tensor, context: Tensor, generator: torch.Generator
+    ) -> Proposal | KnownDraws | None:
         if not found:
             return None
         distance = ((searched[: len(found)] - context) / self.context_scale).norm(dim=-1)
-        return found[int(distance.argmin())].prior
+        return self.begin_from(found[int(distance.argmin())], generator)
 
     def _pool(
         self, counter: CountedTarget, found: Sequence[Replicates], searched: Tensor, generator: torch.Generator
@@ -248,8 +271,8 @@ class FamilyCoordinates(FoundCoordinates):
         self._pool_error, self._unseen = state["of_pool"]
         self.bend = None if state["bend"] is None else ConditionalMap.from_dict(**state["bend"])
 
-    def _split(self, pairs: Tensor) -> tuple[Tensor, ...]:
-        return pairs.split([self.family.dim, self.family.context_dim], -1)
+    def _split(self, pairs: Tensor, dim: int) -> tuple[Tensor, ...]:
+        return pairs.split([dim, self.family.context_dim], -1)
 
 
 def _rows(x: Tensor) -> Tensor:

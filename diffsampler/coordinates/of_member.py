@@ -9,6 +9,7 @@ from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.of_family import FamilyCoordinates
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
+from diffsampler.spaces import Space
 
 
 class MemberCoordinates(FoundCoordinates):
@@ -23,14 +24,18 @@ class MemberCoordinates(FoundCoordinates):
     precise = True
 
     def __init__(self, of_family: FamilyCoordinates, context: Tensor, counter: CountedTarget) -> None:
-        super().__init__(of_family.family.dim)
+        super().__init__(of_family.of_one.dim, of_family.family.dim)
         self.onto = of_family.onto
         self._of_family = (of_family,)
         self.register_buffer("unit", of_family.in_units(context.to(of_family.context_loc)), persistent=False)
         found = of_family.refer(counter)
         self.reference = None if found is None else found[0]
-        points = of_family.points[:0, : self.dim] if found is None else found[1]
+        points = of_family.points[:0, : self.target_dim] if found is None else found[1]
         self.register_buffer("points", points, persistent=False)
+
+    @property
+    def space(self) -> Space:
+        return self._of_family[0].of_one
 
     @property
     def num_held_out(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError, check_count
+from diffsampler.spaces import Euclidean, Product
 from diffsampler.support import beside_reals
 from diffsampler.target import Target, by_autograd
 
@@ -14,8 +15,8 @@ from diffsampler.target import Target, by_autograd
 class Family(Target):
     """Densities of x that a context c tells apart: a temperature, a coupling, data, preferences.
 
-    One sampler learns all of them; `sampler.given(context)` is that of one. All have the support that the family
-    declares, if it does, as a target would.
+    One sampler learns all of them; `sampler.given(context)` is that of one. All have the support, or the space,
+    that the family declares, if it does, as a target would.
 
     Arguments:
         dim: the dimension D of x.
@@ -84,7 +85,7 @@ class Member(Target):
         self._family = (family,)  # whose tensors are not those of each member
         self.register_buffer("context", context, persistent=False)
         self.differentiable, self.has_density = family.differentiable, family.has_density
-        self.support = family.support
+        self.support, self.space = family.support, family.space
         self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
         self.log_z = family.log_z_at(context)
 
@@ -118,6 +119,7 @@ class Joint(Target):
         super().__init__(family.dim + family.context_dim)
         self.family = family
         self.support = beside_reals(family.support, family.dim, family.context_dim)
+        self.space = None if family.space is None else Product([family.space, Euclidean(family.context_dim)])
         self.differentiable, self.has_density = family.differentiable, family.has_density
 
     @property

@@ -6,13 +6,14 @@ import torch
 
 from diffsampler.errors import InputError
 from diffsampler.families.family import Family
+from diffsampler.fingerprint import describe
 from diffsampler.target import Target, space_of, support_of
 
 PROBES = (-1.5, -0.3, 0.7, 2.0)  # in coordinates that go anywhere
 
 
 def check_places(name: str, targets: Sequence[Target]) -> None:
-    """Raise InputError unless targets live in one place that families are for: R^D, or a support that they declare.
+    """Raise InputError unless targets live in one place, and are dense there in no coordinates of their own.
 
     Arguments:
         name: of the family.
@@ -21,16 +22,15 @@ def check_places(name: str, targets: Sequence[Target]) -> None:
     for target in targets:
         if not isinstance(target, Target):
             raise InputError(f"{name} is made of targets, got {type(target).__name__}.")
-    for target in targets:
-        space = space_of(target)
-        if not space.is_euclidean or space.dim != target.dim or target.coordinates is not None:
-            what = "coordinates of its own" if target.coordinates is not None else f"the space {space!r}"
+        if target.coordinates is not None:
             raise InputError(
-                f"{name} is for densities on R^D, or on a support that they declare, but {type(target).__name__} "
-                f"declares {what}."
+                f"{name} is for densities on R^D, or on a support or a space that they declare, but "
+                f"{type(target).__name__} declares coordinates of its own."
             )
     if len(dims := {target.dim for target in targets}) > 1:
         raise InputError(f"targets must have the same dimension, got {sorted(dims)}.")
+    if len(spaces := {describe(space_of(target)) for target in targets}) > 1:
+        raise InputError(f"{name} is for densities on one space, got {' and '.join(sorted(spaces))}.")
     if not all(_is_alike(targets[0], target) for target in targets):
         raise InputError(
             f"{name} is for densities with one support, but those of {type(targets[0]).__name__} have several: let "
@@ -40,7 +40,10 @@ def check_places(name: str, targets: Sequence[Target]) -> None:
 
 def settle(family: Family, target: Target) -> None:
     """Let a family live where a target does, and be shown as it is."""
-    family.support = target.support
+    space = space_of(target)
+    # Real fields on a lattice are numbers in R^D, which bend with the context.
+    is_plain = space.is_euclidean and space.dim == target.dim
+    family.support, family.space = target.support, None if is_plain else space
     family.plot_range, family.plot_coordinates = target.plot_range, target.plot_coordinates
 
 

@@ -97,7 +97,9 @@ class EndPointRegression(Objective):
             end = self.estimate(dynamics, ends, Transitions(step, row, x, end, signal, std, guess))
             is_known = is_known[row] & end.isfinite().all(-1, keepdim=True)
             end = torch.where(is_known, end, guess)
-        error = (of_x * x + of_end * end - mean) / kernel.std.detach().squeeze(1).to(x.dtype)
+        std = kernel.std.detach().squeeze(1).to(x.dtype)
+        # What no noise moves, a context, is where it was.
+        error = (of_x * x + of_end * end - mean) / torch.where(std > 0, std, 1.0)
         width = kernel.around(kernel.mean.detach()).log_prob(y.unsqueeze(1)).squeeze(1)
         losses = torch.where(is_known.squeeze(-1), 0.5 * error.square().sum(-1) - width, 0.0)
         return (len(grid) - 1) * losses.mean().double()

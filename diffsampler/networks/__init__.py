@@ -1,5 +1,6 @@
 """Networks: controls (the control u of a process) and state flows, with wrappers that compose with any of them."""
 
+from diffsampler.networks.conditional_control import ConditionalControl
 from diffsampler.networks.control import Control, FourierMLP
 from diffsampler.networks.convolutions import LatticeConvolutions
 from diffsampler.networks.coordinatewise import CoordinatewiseControl
@@ -16,6 +17,7 @@ from diffsampler.networks.reduced_precision import ReducedPrecision
 from diffsampler.renamed import missing_name
 
 __all__ = [
+    "ConditionalControl",
     "CoordinatewiseControl",
     "Control",
     "FollmerDrift",

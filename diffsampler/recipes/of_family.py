@@ -3,10 +3,10 @@
 from functools import partial
 
 from diffsampler.behaviours import Alternation, JointSamples, OnPolicy, SearchedMembers, SearchedPoints, Succession
-from diffsampler.coordinates.of_family import FamilyCoordinates
+from diffsampler.coordinates import FamilyCoordinates, FamilyOnSpace
 from diffsampler.families import Joint
 from diffsampler.losses import LogVariance, MaximumLikelihood, Stages
-from diffsampler.networks import LearnedVariance, PreconditionedMLP
+from diffsampler.networks import ConditionalControl, LearnedVariance, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from diffsampler.recipes.base import Parts, Recipe, Training
 from diffsampler.recipes.search_learn_correct import LR, NUM_STEPS, NUM_TRANSITIONS, SHARE_FITTED, WIDTH
@@ -38,6 +38,33 @@ class FamilyRecipe(Recipe):
         behaviour = Succession([known, sharpening], [SHARE_FITTED, 1 - SHARE_FITTED])
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
         return Training(loss, behaviour, LR, tolerance=0.0)
+
+
+class FamilyOnSpaceRecipe(Recipe):
+    """What one member alone would get on its space, with networks that know the context, learned across searches.
+
+    Arguments:
+        of_one: the recipe of a member.
+        has_joint_samples: as in `FamilyRecipe`.
+    """
+
+    def __init__(self, of_one: Recipe, has_joint_samples: bool) -> None:
+        self.of_one, self.has_joint_samples = of_one, has_joint_samples
+
+    def parts(self, target: Joint) -> Parts:
+        usual = self.of_one.parts(target.family)
+        control = partial(ConditionalControl, network=usual.control)
+        return usual._replace(control=control, coordinates=FamilyOnSpace(target))
+
+    def training(self) -> Training:
+        usual = self.of_one.training()._replace(tolerance=0.0)
+        known, sharpening = SearchedPoints(), Alternation([OnPolicy(), SearchedMembers()])
+        if self.has_joint_samples:
+            known, sharpening = JointSamples(), OnPolicy()
+        if not isinstance(usual.loss, Stages):
+            return usual._replace(behaviour=known)
+        shares = [SHARE_FITTED, 1 - SHARE_FITTED]
+        return usual._replace(behaviour=Succession([known, sharpening], shares))
 
 
 class SimulationsRecipe(FamilyRecipe):

@@ -5,20 +5,24 @@ from functools import singledispatch
 from diffsampler.families import Joint
 from diffsampler.frames import frame_of
 from diffsampler.recipes.base import Recipe
-from diffsampler.recipes.of_family import FamilyRecipe, SimulationsRecipe
+from diffsampler.recipes.of_family import FamilyOnSpaceRecipe, FamilyRecipe, SimulationsRecipe
 from diffsampler.recipes.on_angles import AngleLatticeRecipe, AnglesAndRealsRecipe, AnglesRecipe
 from diffsampler.recipes.on_lattice import LatticeRecipe
 from diffsampler.recipes.on_particles import ParticlesRecipe
 from diffsampler.recipes.search_learn_correct import SearchLearnCorrect
-from diffsampler.spaces import Circle, Lattice, Particles, Product, Space
-from diffsampler.target import Target
+from diffsampler.spaces import Circle, Euclidean, Lattice, Particles, Product, Space
+from diffsampler.target import Target, space_of
 
 
 def recipe_for(target: Target) -> Recipe:
     """What a target alone gets."""
     if isinstance(target, Joint):
-        family = target.family
-        return FamilyRecipe(family.has_joint_samples) if family.has_density else SimulationsRecipe()
+        family, space = target.family, space_of(target.family)
+        if not family.has_density:
+            return SimulationsRecipe()
+        if type(space) is Euclidean:
+            return FamilyRecipe(family.has_joint_samples)
+        return FamilyOnSpaceRecipe(recipe_on(space), family.has_joint_samples)
     frame = frame_of(target)
     recipe = recipe_on(frame.space)
     # Declared coordinates are searched by tempered SMC, whatever their space.
