@@ -25,7 +25,7 @@ from diffsampler.target import space_of
 
 MAX_ERROR = 2 * GOOD_ERROR  # nats; beyond it a search from nothing says more
 NUM_EXPLORERS, WIDENING = 500, 1.8
-NUM_MOVES = 2
+NUM_MOVES = 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def reweighted_reference(
         tell: is told the fraction of the work that is done.
 
     Returns:
-        In the order of the known draws, copies moved and beside what they are of.
+        In the order of the known draws, moved, copies beside what they are of.
         None where the densities differ by too much for weights, the two estimates differ, or little is known.
     """
     log_prob = or_zero_density(counter.log_prob(known.x))
@@ -78,7 +78,7 @@ def reweighted_reference(
         return None
     log_z, user_density = known.estimate.log_z + weighed.log_z, counter.density
     rows = systematic(log_weight, len(known.x), generator)  # in order, so that copies stay together
-    x, is_copy = known.x[rows], torch.cat([rows.new_zeros(1), rows[1:] == rows[:-1]]).bool()
+    x = known.x[rows]
     check_symmetric(counter, space_of(user_density.user_target), x[:NUM_PILOT], generator)
     with counter.reading(DensityInCoordinates(user_density, frame)):
         z = frame.inverse(x)
@@ -97,12 +97,13 @@ def reweighted_reference(
         own = math.sqrt(explored.estimate.variance)
         if not abs(explored.estimate.log_z - log_z) <= DISAGREE * math.hypot(error, own):
             return None
-        log_prob, path = log_prob[rows] + frame(z)[1], TargetPath(counter)
-        if is_copy.any():
-            copies = path.at(z[is_copy])
-            for _ in range(NUM_MOVES):
-                copies, _ = move.apply(path, copies, explored.ladder[-1], generator)
-            z[is_copy], log_prob[is_copy] = copies.x, copies.log_prob
+        # All of them: copies alone are draws of where the density is higher than the known one, and moves, which leave
+        # the density as it is, would take them away from there.
+        path = TargetPath(counter)
+        moved = path.at(z)
+        for _ in range(NUM_MOVES):
+            moved, _ = move.apply(path, moved, explored.ladder[-1], generator)
+        z, log_prob = moved.x, moved.log_prob
         estimate = estimate_of_variance(log_z, error**2, len(z), counter, [], False)
     tell(1.0)
     x, log_det = frame(frame.space.wrap(z))
