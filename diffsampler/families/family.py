@@ -9,7 +9,7 @@ from torch import Tensor
 from diffsampler.errors import InputError, check_count
 from diffsampler.spaces import Euclidean, Product
 from diffsampler.support import beside_reals
-from diffsampler.target import Target, by_autograd
+from diffsampler.target import Target, by_autograd, space_of
 
 
 class Family(Target):
@@ -118,6 +118,12 @@ class Joint(Target):
     def __init__(self, family: Family) -> None:
         super().__init__(family.dim + family.context_dim)
         self.family = family
+        space_of(family)  # which refuses what is no space of its dimension, or beside a support
+        if family.coordinates is not None:
+            raise InputError(
+                f"{type(family).__name__} declares coordinates of its own, which no family has, so far: declare "
+                "a support or a space, or write log_prob in coordinates that go anywhere."
+            )
         self.support = beside_reals(family.support, family.dim, family.context_dim)
         self.space = None if family.space is None else Product([family.space, Euclidean(family.context_dim)])
         self.differentiable, self.has_density = family.differentiable, family.has_density

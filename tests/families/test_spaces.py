@@ -229,6 +229,15 @@ def test_what_has_no_place_in_a_family_is_refused() -> None:
         Scalarised([cluster(), FunctionTarget(lambda x: -x.square().sum(-1), 8)])
     with pytest.raises(InputError, match="but Internal declares coordinates of its own"):
         Tempered(Internal())
+    for name, value, message in (
+        ("coordinates", SearchedCoordinates, "Turned declares coordinates of its own"),
+        ("space", Circle(2), "space of Turned must have its dimension 1"),
+        ("support", (0, 1), "Turned declares both a support and the space"),
+    ):
+        family = Turned()
+        setattr(family, name, value)
+        with pytest.raises(InputError, match=message):
+            Sampler(family)
 
 
 @pytest.mark.slow
