@@ -1,10 +1,13 @@
 """Families from the command line."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from helpers import assert_mean
 
 from diffsampler.cli import main
 
@@ -42,7 +45,7 @@ def test_predict_draws_of_the_density_that_is_asked_for(
 ) -> None:
     file = working_folder / "tempered.yaml"
     file.write_text(CONFIG.replace("ROOT", str(working_folder)))
-    asked = ["predict", "--config", str(file), "--data.num_predict_samples=100"]
+    asked = ["predict", "--config", str(file), "--data.num_predict_samples=4000"]
     with pytest.raises(SystemExit):
         main(asked)
     assert "--samples.context='[...]': log beta" in capsys.readouterr().err
@@ -52,7 +55,10 @@ def test_predict_draws_of_the_density_that_is_asked_for(
     main([*asked, "--samples.context=[0.5]"])
     (samples,) = working_folder.rglob("samples.npz")
     drawn = np.load(samples)
-    assert drawn["x"].shape == (100, 2) and np.isfinite(drawn["log_weight"]).all()
+    assert drawn["x"].shape == (4000, 2)
+    # A normal density to the power of beta has Z = (2 pi 0.5)^(1 - beta) / beta in the plane; 7e-6.
+    beta = math.exp(0.5)
+    assert_mean(torch.from_numpy(np.exp(drawn["log_weight"])), math.pi ** (1 - beta) / beta, "mean weight")
 
 
 def test_one_density_has_no_context_to_draw_at(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
