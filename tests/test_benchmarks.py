@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from diffsampler import InputError
-from examples.benchmarks import accuracy, calibration, families, order_preserving, physics, step_time, time_to_accuracy
+from examples.benchmarks import (
+    accuracy,
+    calibration,
+    families,
+    order_preserving,
+    physics,
+    step_time,
+    time_to_accuracy,
+    two_moons,
+)
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
 from targets import U1Gauge
@@ -309,3 +318,33 @@ def test_physics_takes_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch) -> 
     found = physics.perform(physics.Run("small", 0, minutes=0.2, num_draws=300))
     # A machine that is busy may take longer than the 12 seconds; it must have had the trial, and some steps.
     assert found["steps"] >= 1 and found["num_network_evaluations"] > 0 and found["wall_seconds"] < 60
+
+
+def test_two_moons_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_DATA": 1, "NUM_DRAWS": 100, "NUM_HELD_OUT": 4, "NUM_WALKS": 3}.items():
+        monkeypatch.setattr(two_moons, name, value)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--seeds", "0", "--max_steps", "2", "--batch_size", "16", "--file", str(file)]
+    two_moons.main(arguments)
+    first = capsys.readouterr().out
+    assert first.startswith("seed 0, 2 steps of 16: C2ST ")
+    monkeypatch.setattr(two_moons, "perform", None)
+    two_moons.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
+
+
+def test_truth_of_two_moons() -> None:
+    """Evidence and mean of a posterior by quadrature, one of whose crescents the prior cuts."""
+    generator, data = torch.Generator().manual_seed(0), torch.tensor([-0.48, -0.53], dtype=torch.float64)
+    axis = torch.linspace(-1, 1, 1001, dtype=torch.float64)
+    axis = 0.5 * (axis[1:] + axis[:-1])
+    theta = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1)
+    log_density = two_moons.log_likelihood(theta, data) + math.log(0.25)
+    # The grid is a fifth of a thickness; the share by draws has an error of 0.002.
+    exact = float(log_density.logsumexp(0)) + 2 * math.log(0.002)
+    assert two_moons.log_evidence(data, generator) == pytest.approx(exact, abs=0.02)
+    drawn = two_moons.exact_draws(data, 4000, generator)
+    mean = log_density.softmax(0) @ theta
+    assert ((drawn.mean(0) - mean).abs() < 5 * drawn.std(0) / math.sqrt(4000)).all()
