@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from diffsampler import InputError
-from examples.benchmarks import accuracy, calibration, order_preserving, physics, step_time, time_to_accuracy
+from examples.benchmarks import (
+    accuracy,
+    calibration,
+    families,
+    order_preserving,
+    physics,
+    step_time,
+    time_to_accuracy,
+    two_moons,
+)
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
 from targets import U1Gauge
@@ -232,6 +241,36 @@ def test_order_preserving_runs_and_resumes(
     assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
 
 
+def test_families_run_and_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = families.CASES["linear_gaussian"](0)
+    small = case._replace(contexts=case.contexts[:3], log_z=case.log_z[:3], num_draws=300)
+    monkeypatch.setitem(families.CASES, "linear_gaussian", lambda seed: small)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--cases", "linear_gaussian", "--seeds", "0", "--max_steps", "2", "--file", str(file)]
+    families.main(arguments)
+    first = capsys.readouterr().out
+    assert first.startswith("linear_gaussian, seed 0, 2 steps: largest error ")
+    # The untrained sampler begins as a map that is exact for linear models, with an effective share of 0.8.
+    (found,) = map(json.loads, file.read_text().splitlines())
+    assert max(map(abs, found["errors"])) < 0.2 and len(found["own"]["errors"]) == 3
+    monkeypatch.setattr(families, "perform", None)
+    families.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["preferences_sum", "preferences_log_linear"])
+def test_truths_of_preferences(name: str) -> None:
+    """By draws of a wide normal distribution, in three dimensions."""
+    case = families.CASES[name](0)
+    x = 2.5 * torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_density = -0.5 * (x / 2.5).square().sum(-1) - 3 * math.log(2.5) - 1.5 * math.log(2 * math.pi)
+    for context, log_z in zip(case.contexts[:3], case.log_z[:3], strict=True):
+        weight = (case.family.log_prob(x, context.expand(len(x), -1)) - log_density - log_z).exp()
+        assert abs(float(weight.mean()) - 1) < 4.5 * float(weight.std()) / math.sqrt(len(weight))
+
+
 @pytest.mark.slow
 def test_physics_runs_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -279,3 +318,33 @@ def test_physics_takes_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch) -> 
     found = physics.perform(physics.Run("small", 0, minutes=0.2, num_draws=300))
     # A machine that is busy may take longer than the 12 seconds; it must have had the trial, and some steps.
     assert found["steps"] >= 1 and found["num_network_evaluations"] > 0 and found["wall_seconds"] < 60
+
+
+def test_two_moons_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_DATA": 1, "NUM_DRAWS": 100, "NUM_HELD_OUT": 4, "NUM_WALKS": 3}.items():
+        monkeypatch.setattr(two_moons, name, value)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--seeds", "0", "--max_steps", "2", "--batch_size", "16", "--file", str(file)]
+    two_moons.main(arguments)
+    first = capsys.readouterr().out
+    assert first.startswith("seed 0, 2 steps of 16: C2ST ")
+    monkeypatch.setattr(two_moons, "perform", None)
+    two_moons.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
+
+
+def test_truth_of_two_moons() -> None:
+    """Evidence and mean of a posterior by quadrature, one of whose crescents the prior cuts."""
+    generator, data = torch.Generator().manual_seed(0), torch.tensor([-0.48, -0.53], dtype=torch.float64)
+    axis = torch.linspace(-1, 1, 1001, dtype=torch.float64)
+    axis = 0.5 * (axis[1:] + axis[:-1])
+    theta = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1)
+    log_density = two_moons.log_likelihood(theta, data) + math.log(0.25)
+    # The grid is a fifth of a thickness; the share by draws has an error of 0.002.
+    exact = float(log_density.logsumexp(0)) + 2 * math.log(0.002)
+    assert two_moons.log_evidence(data, generator) == pytest.approx(exact, abs=0.02)
+    drawn = two_moons.exact_draws(data, 4000, generator)
+    mean = log_density.softmax(0) @ theta
+    assert ((drawn.mean(0) - mean).abs() < 5 * drawn.std(0) / math.sqrt(4000)).all()

@@ -1,6 +1,7 @@
 """Coordinates of a family: where each member is, found by searches at a few contexts."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ from diffsampler.target import space_of, support_of
 NUM_SEARCHES = 8
 NUM_CANDIDATES = 4096  # contexts among which those searched are far from each other
 NUM_REWEIGHTED, NUM_POOLED = 64, 4000  # contexts between the searched ones; draws of these that are weighed for each
-SMALLEST_OF_ONE = 500_000  # evaluations, the shares of the pools included
+FEWEST_SEARCHES = 3  # whatever they cost: the middle and two ends
+SMALLEST_SEARCH = 2_000_000  # evaluations
 ENOUGH = 100  # effective draws
 FITTED_TO = 8000
 LEARNED, NUM_REFERRED = 0.8, 2000  # share of a search's draws to learn from; draws of a member by which it is judged
@@ -85,7 +87,7 @@ class FamilyCoordinates(FoundCoordinates):
 
     @property
     def smallest_search(self) -> int:
-        return 0 if self.family.has_joint_samples else NUM_SEARCHES * SMALLEST_OF_ONE
+        return 0 if self.family.has_joint_samples else SMALLEST_SEARCH
 
     @property
     def is_found(self) -> bool:
@@ -167,6 +169,8 @@ class FamilyCoordinates(FoundCoordinates):
         searched = self.in_order(searched)
         found: list[Replicates] = []
         for k, context in enumerate(searched):
+            if k >= FEWEST_SEARCHES and max_evaluations is not None and counter.num_evaluations >= max_evaluations:
+                break
             one = CountedTarget(CheckedTarget(self.family.given(context)))
             known = self._nearest(found, searched, context, generator)
             limit = None if max_evaluations is None else max_evaluations // NUM_SEARCHES
@@ -184,6 +188,9 @@ class FamilyCoordinates(FoundCoordinates):
                 raise InputError(f"At the context {context.tolist()}: {error}") from error
             counter.num_evaluations += one.num_evaluations
             counter.num_invalid += one.num_invalid
+        if len(found) < len(searched):
+            warnings.warn(_ended_early(counter.num_evaluations, searched, len(found)), stacklevel=2)
+            searched = searched[: len(found)]
         learned, held_out = zip(*(one.split(LEARNED, generator) for one in found), strict=True)
         pool = self._pool(counter, held_out, searched, generator)
         self.pool.copy_(pool.x)
@@ -210,10 +217,12 @@ class FamilyCoordinates(FoundCoordinates):
             Statistically optimal analysis of samples from multiple equilibrium states, Shirts & Chodera, 2008,
                 arXiv:0801.1426: draws of all states together, as draws of their mixture.
         """
-        x = torch.cat([one.resampled(NUM_POOLED // len(found), generator) for one in found])
-        log_z = torch.tensor([one.estimate.log_z for one in found], dtype=x.dtype, device=x.device)
+        sizes = _even(NUM_POOLED, len(found))
+        x = torch.cat([one.resampled(size, generator) for one, size in zip(found, sizes, strict=True)])
+        # Of the mixture: the log of each one's share, over its Z.
+        scale = [math.log(size / NUM_POOLED) - one.estimate.log_z for one, size in zip(found, sizes, strict=True)]
         log_probs = torch.stack([self._log_prob(counter, x, context) for context in searched])
-        return Pool(x, (log_probs - log_z.unsqueeze(1)).logsumexp(0) - math.log(len(found)))
+        return Pool(x, (log_probs + torch.tensor(scale, dtype=x.dtype, device=x.device).unsqueeze(1)).logsumexp(0))
 
     def _between(
         self, counter: CountedTarget, found: Sequence[Replicates], searched: Tensor, generator: torch.Generator
@@ -226,7 +235,7 @@ class FamilyCoordinates(FoundCoordinates):
             weight = (self._log_prob(counter, pool.x, context) - pool.log_mixture).softmax(0)
             if float(1 / weight.square().sum()) > ENOUGH:
                 known.append((context, lambda n, source, weight=weight: pool.x[_drawn(weight, n, source)]))
-        sizes = [num // len(known) + (k < num % len(known)) for k in range(len(known))]
+        sizes = _even(num, len(known))
         x = torch.cat([draw(size, generator) for (_, draw), size in zip(known, sizes, strict=True)])
         context = torch.cat([context.expand(size, -1) for (context, _), size in zip(known, sizes, strict=True)])
         order = torch.randperm(num, generator=generator, device=x.device)
@@ -273,6 +282,21 @@ class FamilyCoordinates(FoundCoordinates):
 
     def _split(self, pairs: Tensor, dim: int) -> tuple[Tensor, ...]:
         return pairs.split([dim, self.family.context_dim], -1)
+
+
+def _ended_early(num_evaluations: int, searched: Tensor, num_found: int) -> str:
+    """What is said of contexts that were left out."""
+    missing = ", ".join(str([float(f"{value:.4g}") for value in context]) for context in searched[num_found:].tolist())
+    return (
+        f"The search has ended after {num_found} of {len(searched)} contexts: {num_evaluations:,} evaluations are more "
+        "than half of max_target_evaluations. Training goes on with what was found; near the contexts that were left "
+        f"out, {missing}, there may be nothing to learn from, nor to compare with. Raise it to search them all."
+    )
+
+
+def _even(total: int, num: int) -> list[int]:
+    """A total as so many numbers, as even as can be."""
+    return [total // num + (k < total % num) for k in range(num)]
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,35 +1,49 @@
 """log Z as a function of the context."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffsampler.assessment import Assessment, assess
-from diffsampler.errors import InputError, check_count, check_instance
+from diffsampler.assessment import Assessment, assess_draws, estimate_observables
+from diffsampler.curves.pool import MIN_DRAWS, Draws, Pool
+from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.families import Family, read_context
-from diffsampler.log_z import LogZEstimate
+from diffsampler.log_z import LogZEstimate, judge
+from diffsampler.log_z.combined import Combined
+from diffsampler.log_z.resampling import systematic
+from diffsampler.log_z.verdict import LARGE, NOTICEABLE, TRAIN
+from diffsampler.observables import find_observables
 from diffsampler.progress import progress_of
 from diffsampler.report.curve_figure import plot_curve
 from diffsampler.sampler import Sampler
+from diffsampler.streams import new_generator
+
+NUM_JUDGED = 10_000  # of pooled draws
+NEARER = "Draw at contexts nearer to it: add it to the contexts of log_z_curve."
 
 
 @dataclass(frozen=True)
 class LogZCurve:
-    """log Z at several contexts, each judged by its own draws; print it.
+    """log Z at several contexts, each judged by itself; print it.
 
     Attributes:
         names: of the C numbers of a context.
-        contexts: float64, with shape (K, C).
+        contexts: float64, with shape (K, C): those with draws of their own, then those between.
         assessments: of each.
+        own: what each one's own draws say alone; None where there are none.
+        pool: the draws.
     """
 
     names: tuple[str, ...]
     contexts: Tensor
     assessments: tuple[Assessment, ...]
+    own: tuple[LogZEstimate | None, ...]
+    pool: Pool = field(repr=False)
 
     @property
     def estimates(self) -> list[LogZEstimate]:
@@ -46,29 +60,41 @@ class LogZCurve:
         """Of each verdict."""
         return [one.verdict.grade for one in self.assessments]
 
+    def weighted(self, k: int) -> Combined:
+        """The draws behind the estimate at the k-th context, as rows of `pool.x`."""
+        return self.pool.at(self.contexts[k], None if self.own[k] is None else k)
+
     def plot(self) -> Figure:
         """log Z with its intervals against the first number of the context; those not trustworthy stand out."""
         ends = torch.tensor([[one.log_z, one.low, one.high] for one in self.estimates])
         known = [one.true_log_z for one in self.assessments]
-        return plot_curve(self.contexts[:, 0], ends, self.grades, self.names[0], known)
+        is_between = [one is None for one in self.own]
+        return plot_curve(self.contexts[:, 0], ends, self.grades, self.names[0], known, is_between)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        rows = zip(self.contexts.tolist(), self.assessments, strict=True)
+        rows = zip(self.contexts.tolist(), self.assessments, self.own, strict=True)
         return {
             "names": list(self.names),
             "points": [
-                {"context": context, "grade": one.verdict.grade, **one.estimate.to_dict()} for context, one in rows
+                {
+                    "context": context,
+                    "grade": one.verdict.grade,
+                    **one.estimate.to_dict(),
+                    "own": None if own is None else own.to_dict(),
+                }
+                for context, one, own in rows
             ],
         }
 
     def __str__(self) -> str:
         width = max(24, 12 * len(self.names))
-        lines = [f"{', '.join(self.names):>{width}}  {'log Z':>28}  {'ESS':>6}  verdict"]
-        for context, one in zip(self.contexts.tolist(), self.assessments, strict=True):
+        lines = [f"{', '.join(self.names):>{width}}  {'log Z':>28}  {'ESS':>6}  {'effective':>9}  verdict"]
+        for context, one, own in zip(self.contexts.tolist(), self.assessments, self.own, strict=True):
             where, estimate = ", ".join(f"{value:.5g}" for value in context[:6]), one.estimate
             log_z = f"{estimate.log_z:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
-            lines.append(f"{where:>{width}}  {log_z:>28}  {estimate.ess:>6.1%}  {one.verdict.grade}")
+            ess, effective = "" if own is None else f"{own.ess:.1%}", estimate.ess * estimate.num_samples
+            lines.append(f"{where:>{width}}  {log_z:>28}  {ess:>6}  {effective:>9,.0f}  {one.verdict.grade}")
         return "\n".join(lines)
 
 
@@ -79,8 +105,10 @@ def log_z_curve(
     seed: int = 0,
     observables: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     progress_bar: bool = False,
+    between: Tensor | Sequence[Any] = (),
+    pool: bool | None = None,
 ) -> LogZCurve:
-    """log Z of several members of a family, each from draws and importance weights of its own.
+    """log Z of several members of a family, each from importance weights of its own draws and its neighbours'.
 
     Arguments:
         sampler: of the family, after `fit`.
@@ -89,24 +117,90 @@ def log_z_curve(
         seed: of all noise; each context has a stream of its own.
         observables: as in `assess`.
         progress_bar: whether to show how far it is.
+        between: further contexts, at which nothing is drawn: the draws of the others are weighed for them.
+        pool: whether draws are weighed for neighbours. By default where that is free, in families with `statistics`
+            (`Tempered`, `Scalarised`), and where there are contexts between; elsewhere it takes an evaluation for each
+            draw and context.
 
     Raises:
         InputError: if the sampler is none of a family, or there are no contexts.
     """
     check_instance("sampler", sampler, Sampler, "Sampler(family), after fit")
     check_count("num_samples", num_samples)
-    if not isinstance(sampler.target, Family):
-        raise InputError(f"log_z_curve is for samplers of a Family; {type(sampler.target).__name__} is one density.")
+    family = sampler.target
+    if not isinstance(family, Family):
+        raise InputError(f"log_z_curve is for samplers of a Family; {type(family).__name__} is one density.")
     if not isinstance(contexts, Tensor | Sequence) or not len(contexts):
         raise InputError(f"contexts must be a list of contexts, one at least, got {contexts!r}.")
-    rows = [read_context(sampler.target, context) for context in contexts]
-    found = []
+    if not isinstance(between, Tensor | Sequence):
+        raise InputError(f"between must be a list of contexts, got {between!r}.")
+    rows, others = ([read_context(family, context) for context in some] for some in (contexts, between))
+    if others and (num_samples < MIN_DRAWS or pool is False):
+        raise InputError(f"between needs draws that are pooled, {MIN_DRAWS} at each context at least.")
+    is_shared = family.has_statistics or bool(others) if pool is None else check_flag("pool", pool)
+    before = num_evaluations = sampler.num_target_evaluations
+    members, drawn, num_invalid = [], [], 0
     with progress_of("Curve", len(rows), " contexts", progress_bar, progress_bar) as tell:
         for k, context in enumerate(rows):
-            found.append(assess(sampler.given(context), num_samples, seed + k, observables=observables))
+            member = sampler.given(context)
+            generator = new_generator("test", seed + k, device=sampler.device)
+            x, log_weight = member.sample(num_samples, return_log_weights=True, generator=generator)
+            drawn.append(Draws(context, x, log_weight, member.estimate_from(log_weight)))
+            members.append(member)
+            num_evaluations += member.num_target_evaluations - before
+            num_invalid += member.counter.num_invalid
             tell(k + 1)
-    names = tuple(sampler.target.context_names) or tuple(
-        f"context {k}" if sampler.target.context_dim > 1 else "context"
-        for k in range(1, sampler.target.context_dim + 1)
-    )
-    return LogZCurve(names, torch.stack(rows), tuple(found))
+    pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid)
+    found = [_assessed(member, pooled, k, seed + k, observables) for k, member in enumerate(members)]
+    found += [_between(sampler.given(context), pooled, context, observables) for context in others]
+    own = (*(one.estimate for one in drawn), *(None for _ in others))
+    return LogZCurve(_names(family), torch.stack(rows + others), tuple(found), own, pooled)
+
+
+def _assessed(
+    member: Sampler, pool: Pool, k: int, seed: int, observables: Mapping[str, Callable[[Tensor], Tensor]] | None
+) -> Assessment:
+    """Of a context with draws of its own, which are what is judged."""
+    mine, used = pool.drawn[k], pool.at(pool.drawn[k].context, k)
+    estimate = replace(used.estimate, elbo=mine.estimate.elbo)
+    generator = new_generator("metrics", seed, device=member.device)
+    found = assess_draws(member, mine.x, mine.log_weight, estimate, generator)
+    verdict, others = found.verdict, pool.by_others(mine.context, k)
+    if others is not None:
+        apart, variance = mine.estimate.log_z - others.log_z, mine.estimate.variance + others.variance
+        if abs(apart) > max(LARGE * math.sqrt(variance), NOTICEABLE):
+            said = f"Its own draws and those of its neighbours differ by {apart:+.3f} nats."
+            verdict = verdict.with_doubt(said, TRAIN)
+    return replace(found, verdict=verdict, observables=_means(member, pool, used, observables))
+
+
+def _between(
+    member: Sampler, pool: Pool, context: Tensor, observables: Mapping[str, Callable[[Tensor], Tensor]] | None
+) -> Assessment:
+    """Of a context without: the draws of others, weighed for it."""
+    used = pool.at(context)
+    known, generator = member.reference, torch.Generator(member.device).manual_seed(0)
+    chosen = used.rows[systematic(used.log_weight, min(NUM_JUDGED, len(used.rows)), generator)]
+    x = pool.x[chosen]
+    places = None if known is None else member.coordinates.points
+    verdict = judge(used.estimate, known, x, torch.zeros(len(x), dtype=torch.float64, device=x.device), places)
+    if verdict.next_steps:
+        verdict = replace(verdict, next_steps=[NEARER, *verdict.next_steps])
+    means = _means(member, pool, used, observables)
+    return Assessment(used.estimate, verdict, known, member.target.log_z, None, False, None, observables=means)
+
+
+def _means(
+    member: Sampler, pool: Pool, used: Combined, observables: Mapping[str, Callable[[Tensor], Tensor]] | None
+) -> dict[str, Any]:
+    asked = find_observables(member.target, observables, tried=observables is not None)
+    if not asked:
+        return {}
+    return estimate_observables(member.target, asked, pool.x[used.rows], used.log_weight, must=observables is not None)
+
+
+def _names(family: Family) -> tuple[str, ...]:
+    """Of the numbers of a context."""
+    if family.context_names:
+        return tuple(family.context_names)
+    return tuple(f"context {k}" if family.context_dim > 1 else "context" for k in range(1, family.context_dim + 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsampler.curves.log_z_curve import LogZCurve, log_z_curve
 from diffsampler.errors import InputError, check_instance, check_positive
 from diffsampler.families import Tempered
-from diffsampler.observables import Variance
+from diffsampler.observables import Variance, estimate_observable
 from diffsampler.report.curve_figure import plot_thermodynamics
 from diffsampler.sampler import Sampler
 
@@ -56,14 +56,20 @@ class Thermodynamics:
 
 
 def thermodynamics(
-    sampler: Sampler, betas: Sequence[float] | Tensor, num_samples: int = 10_000, seed: int = 0
+    sampler: Sampler,
+    betas: Sequence[float] | Tensor,
+    num_samples: int = 10_000,
+    seed: int = 0,
+    between: Sequence[float] | Tensor = (),
+    pool: bool | None = None,
 ) -> Thermodynamics:
-    """Free energy, energy and heat capacity at inverse temperatures beta, by weighted draws at each.
+    """Free energy, energy and heat capacity at inverse temperatures beta, by weighted draws at each and its neighbours.
 
     Arguments:
         sampler: of a `Tempered` target, after `fit`.
         betas: with shape (K).
-        num_samples, seed: as in `log_z_curve`.
+        num_samples, seed, pool: as in `log_z_curve`.
+        between: further inverse temperatures, at which nothing is drawn.
 
     Raises:
         InputError: if the sampler is of something else.
@@ -71,26 +77,26 @@ def thermodynamics(
     check_instance("sampler", sampler, Sampler, "Sampler(Tempered(target)), after fit")
     if not isinstance(sampler.target, Tempered):
         raise InputError(f"thermodynamics is for samplers of Tempered, got one of {type(sampler.target).__name__}.")
+    drawn_at, others = _read("betas", betas), _read("between", between)
+    curve = log_z_curve(sampler, drawn_at.log(), num_samples, seed, between=others.log(), pool=pool)
+    energies, observables = -curve.pool.statistics[:, 0], {"energy": _first, "spread": Variance(_first)}
+    values: dict[str, list[list[float]]] = {name: [] for name in observables}
+    for k in range(len(curve.contexts)):
+        used = curve.weighted(k)
+        for name, observable in observables.items():
+            found = estimate_observable(name, observable, energies[used.rows].unsqueeze(-1), used.log_weight)
+            values[name].append([float(found.value), float(found.standard_error)])
+    energy, spread = (torch.tensor(values[name], dtype=torch.float64) for name in observables)
+    beta = torch.cat([drawn_at, others])
+    capacity, capacity_error = (beta.square().unsqueeze(-1) * spread).unbind(-1)
+    return Thermodynamics(beta, curve, *energy.unbind(-1), capacity, capacity_error)
+
+
+def _first(column: Tensor) -> Tensor:
+    return column[:, 0]
+
+
+def _read(name: str, betas: Sequence[float] | Tensor) -> Tensor:
     if not isinstance(betas, Tensor | Sequence):
-        raise InputError(f"betas must be a list of inverse temperatures, got {betas!r}.")
-    beta = torch.tensor([check_positive("betas", float(one)) for one in betas], dtype=torch.float64)
-    target = sampler.target.target
-
-    def energy(x: Tensor) -> Tensor:
-        return -target.log_prob(x)
-
-    asked = {"energy": energy, "spread": Variance(energy)}
-    curve = log_z_curve(sampler, beta.log(), num_samples, seed, asked)
-    values = {
-        name: torch.tensor(
-            [[float(part) for part in (found.value, found.standard_error)] for found in _named(curve, name)],
-            dtype=torch.float64,
-        ).unbind(-1)
-        for name in asked
-    }
-    variance, error = values["spread"]
-    return Thermodynamics(beta, curve, *values["energy"], beta.square() * variance, beta.square() * error)
-
-
-def _named(curve: LogZCurve, name: str) -> list:
-    return [one.observables[name] for one in curve.assessments]
+        raise InputError(f"{name} must be a list of inverse temperatures, got {betas!r}.")
+    return torch.tensor([check_positive(name, float(one)) for one in betas], dtype=torch.float64)

@@ -56,6 +56,22 @@ class Family(Target):
         """Whether `sample_jointly` is implemented."""
         return type(self).sample_jointly is not Family.sample_jointly
 
+    def statistics(self, x: Tensor) -> Tensor:
+        """The few numbers of x that log R(x | c) depends on, the same for all contexts, with shape (*, S).
+
+        Kept, they give log R at every context for nothing: draws of one are weighed for others.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no statistics.")
+
+    def log_prob_of(self, statistics: Tensor, context: Tensor) -> Tensor:
+        """log R(x | c), with shape (*), of points with these statistics."""
+        raise NotImplementedError(f"{type(self).__name__} has no statistics.")
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether `statistics` is implemented."""
+        return type(self).statistics is not Family.statistics
+
     def check_context(self, context: Tensor) -> None:
         """Raise InputError if a context, with shape (C), finite, is none of this family's; by default all are."""
 

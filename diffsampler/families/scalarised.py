@@ -66,7 +66,13 @@ class Scalarised(Family):
         return torch.stack([target.log_prob(x) for target in self.targets], -1)
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
-        return KINDS[self.kind](self.log_rewards(x), context.clamp(min=0)) / self.temperature
+        return self.log_prob_of(self.log_rewards(x), context)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        return self.log_rewards(x)
+
+    def log_prob_of(self, statistics: Tensor, context: Tensor) -> Tensor:
+        return KINDS[self.kind](statistics, context.clamp(min=0)) / self.temperature
 
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         shape = torch.full((n, self.context_dim), self.concentration, dtype=torch.float64)

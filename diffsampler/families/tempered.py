@@ -47,6 +47,12 @@ class Tempered(Family):
         beta = context[..., 0].exp()
         return _times(beta, log_prob), beta.unsqueeze(-1) * score
 
+    def statistics(self, x: Tensor) -> Tensor:
+        return self.target.log_prob(x).unsqueeze(-1)
+
+    def log_prob_of(self, statistics: Tensor, context: Tensor) -> Tensor:
+        return _times(context[..., 0].exp(), statistics[..., 0])
+
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(n, 1, generator=generator)
         return math.log(self.low) + (math.log(self.high) - math.log(self.low)) * uniform

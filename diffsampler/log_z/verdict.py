@@ -68,6 +68,11 @@ class Verdict:
         """Whether anything that speaks against the estimate is more than what its searches have missed."""
         return any(step not in (SEARCH, REPARAMETRISE) for step in self.next_steps)
 
+    def with_doubt(self, reason: str, next_step: str) -> "Verdict":
+        """The same, doubtful at best, for one more reason."""
+        grade = GRADES[max(1, GRADES.index(self.grade))]
+        return Verdict(grade, [reason, *self.reasons], [*dict.fromkeys([next_step, *self.next_steps])])
+
 
 # How bad it is, an index of `GRADES`, what it is, and what to do.
 Finding = tuple[int, str, str]

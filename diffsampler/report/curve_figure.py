@@ -15,7 +15,12 @@ COLOURS = dict(zip(GRADES, (style.BLUE, style.ORANGE, style.GREY), strict=True))
 
 
 def plot_curve(
-    context: Tensor, ends: Tensor, grades: Sequence[str], name: str, known: Sequence[float | None]
+    context: Tensor,
+    ends: Tensor,
+    grades: Sequence[str],
+    name: str,
+    known: Sequence[float | None],
+    is_between: Sequence[bool],
 ) -> Figure:
     """log Z and its 95 % intervals, with shapes (K) and (K, 3), by the colour of the verdict.
 
@@ -25,6 +30,7 @@ def plot_curve(
         grades: of the verdicts.
         name: of the number.
         known: exact values, where there are some.
+        is_between: which have no draws of their own; their points are small.
     """
     figure, (ax,) = new_figure(6.4, 4.2)
     order = np.argsort(to_numpy(context))
@@ -33,11 +39,13 @@ def plot_curve(
     ax.plot(x, values[:, 0], color=style.BLUE, lw=1.0, alpha=0.5)
     ax.fill_between(x, clipped[:, 1], clipped[:, 2], **style.BAND)
     for grade in GRADES:
-        mine = np.array([grades[row] == grade for row in order])
-        if mine.any():
-            errors = np.abs(clipped[mine, 1:] - clipped[mine, :1]).T
-            look = {"fmt": "o", "ms": 5, "capsize": 2, "lw": 1.2, "color": COLOURS[grade], "label": grade}
-            ax.errorbar(x[mine], values[mine, 0], errors, **look)
+        for small in (False, True):
+            mine = np.array([grades[row] == grade and is_between[row] == small for row in order])
+            if mine.any():
+                errors = np.abs(clipped[mine, 1:] - clipped[mine, :1]).T
+                label = f"{grade}, by its neighbours' draws" if small else grade
+                look = {"fmt": "o", "ms": 2.5 if small else 5, "capsize": 0 if small else 2, "lw": 1.2}
+                ax.errorbar(x[mine], values[mine, 0], errors, color=COLOURS[grade], label=label, **look)
     exact = [(float(context[row]), known[row]) for row in order if known[row] is not None]
     if exact:
         ax.plot(*zip(*exact, strict=True), "x", color=style.BLACK, ms=7, label="exact")

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffsampler.assessment import Assessment, assess_draws, estimate_observables
 from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
-from diffsampler.families import read_context
+from diffsampler.families import Family, read_context
 from diffsampler.files import write_atomically, write_json
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.models.names import summary_of
@@ -299,14 +299,35 @@ def summarise_history(history: list[dict[str, Any]], true_log_z: float | None) -
 
 
 class SampleWriter(BasePredictionWriter):
-    """Writes what `predict` draws into `samples.npz`: `x` with shape (n, D) and `log_weight` with shape (n)."""
+    """Writes what `predict` draws into `samples.npz`: `x` with shape (n, D) and `log_weight` with shape (n).
 
-    def __init__(self) -> None:
+    Arguments:
+        context: of a family: which of its densities to draw of.
+    """
+
+    def __init__(self, context: list[float] | None = None) -> None:
         super().__init__("epoch")
+        self.context = context
 
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         super().setup(trainer, module, stage)
         self.folder = _folder_of(trainer)
+        if stage == "predict":
+            module.context = self._read_context(module.sampler.target)
+
+    def _read_context(self, target: Target) -> Tensor | None:
+        """Which density is drawn of; None where there is one."""
+        name = type(target).__name__
+        if not isinstance(target, Family):
+            if self.context is not None:
+                raise InputError(f"samples.context is for families; {name} is one density.")
+            return None
+        if self.context is None:
+            raise InputError(
+                f"predict draws of one density, and {name} is a family: say which by --samples.context='[...]': "
+                f"{', '.join(target.context_names) or f'{target.context_dim} numbers'}."
+            )
+        return read_context(target, self.context)
 
     def write_on_epoch_end(
         self, trainer: L.Trainer, module: SamplerModule, predictions: list[dict[str, Tensor]], batch_indices: Any

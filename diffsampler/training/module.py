@@ -63,6 +63,7 @@ class SamplerModule(L.LightningModule):
 
     Attributes:
         ended: why training ended, in words.
+        context: of a family: which of its densities `predict` draws of.
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
             `LogZEstimate`; where no density is known, the mean `log_likelihood` of fresh simulations, bounded from
             below, and its `standard_error`.
@@ -110,11 +111,13 @@ class SamplerModule(L.LightningModule):
         self.seed = check_count("seed", seed, minimum=0)
         self.tolerance = check_non_negative("tolerance", usual.tolerance if tolerance is None else tolerance)
         self.ended = ""
+        self.context: Tensor | None = None
         self.stopping = Stopping(sampler, self.tolerance, self.seed)
         self.history: list[dict[str, Any]] = []
         self.divergence = Divergence()
         self._draws: list[tuple[Tensor, Tensor]] = []
         self._likelihoods: list[Tensor] = []
+        self._predicted: tuple[Sampler, ...] = ()
         self._restored_generators: list[Tensor] = []
         self._restored_step: int | None = None
         self._frozen: list[torch.nn.Parameter] = []
@@ -258,6 +261,8 @@ class SamplerModule(L.LightningModule):
 
     def on_predict_epoch_start(self) -> None:
         self._start_evaluation("predict")
+        # Here, with the weights of the checkpoint, which are read after setup; and no module of this one.
+        self._predicted = (self.sampler if self.context is None else self.sampler.given(self.context),)
 
     def validation_step(self, batch_size: int, batch_idx: int) -> None:
         if not self.sampler.target.has_density:
@@ -269,7 +274,7 @@ class SamplerModule(L.LightningModule):
         self.validation_step(batch_size, batch_idx)
 
     def predict_step(self, batch_size: int, batch_idx: int) -> dict[str, Tensor]:
-        x, log_weight = self.sampler.weighted_draws(batch_size, self.eval_generator)
+        x, log_weight = self._predicted[0].weighted_draws(batch_size, self.eval_generator)
         return {"x": x, "log_weight": log_weight}
 
     def on_validation_epoch_end(self) -> None:

@@ -1,9 +1,13 @@
 """Families from the command line."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from helpers import assert_mean
 
 from diffsampler.cli import main
 
@@ -34,6 +38,33 @@ def test_a_run_of_a_family_leaves_a_curve(working_folder: Path, capsys: pytest.C
     assert [point["context"] for point in points] == [[0.0], [0.5]]
     assert (results.parent / "log_z_curve.png").is_file()
     assert "log beta" in capsys.readouterr().out
+
+
+def test_predict_draws_of_the_density_that_is_asked_for(
+    working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = working_folder / "tempered.yaml"
+    file.write_text(CONFIG.replace("ROOT", str(working_folder)))
+    asked = ["predict", "--config", str(file), "--data.num_predict_samples=4000"]
+    with pytest.raises(SystemExit):
+        main(asked)
+    assert "--samples.context='[...]': log beta" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*asked, "--samples.context=[0.0, 1.0]"])
+    assert "1 finite numbers" in capsys.readouterr().err
+    main([*asked, "--samples.context=[0.5]"])
+    (samples,) = working_folder.rglob("samples.npz")
+    drawn = np.load(samples)
+    assert drawn["x"].shape == (4000, 2)
+    # A normal density to the power of beta has Z = (2 pi 0.5)^(1 - beta) / beta in the plane; 7e-6.
+    beta = math.exp(0.5)
+    assert_mean(torch.from_numpy(np.exp(drawn["log_weight"])), math.pi ** (1 - beta) / beta, "mean weight")
+
+
+def test_one_density_has_no_context_to_draw_at(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--model.target=Funnel", "--samples.context=[0.5]", "--data.num_predict_samples=10"])
+    assert "Funnel is one density" in capsys.readouterr().err
 
 
 def test_a_misspelt_family_is_named(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -329,9 +329,20 @@ def test_one_training_gives_free_energy_energy_and_heat_capacity() -> None:
 
 def test_a_budget_too_small_for_the_searches_of_a_family_is_refused_first() -> None:
     sampler = Sampler(Shifted())
-    with pytest.raises(InputError, match="max_target_evaluations must be at least 4,000,000 .* got 1,000,000"):
+    with pytest.raises(InputError, match="max_target_evaluations must be at least 2,000,000 .* got 1,000,000"):
         fit(sampler, 10, max_target_evaluations=1_000_000, enable_progress_bar=False)
     assert sampler.num_target_evaluations == 0
+
+
+def test_a_budget_that_ends_amid_the_searches_says_so_and_what_was_found_is_used() -> None:
+    sampler = Sampler(Shifted())
+    with pytest.warns(UserWarning, match=r"ended after 3 of 8 contexts.*half of max_target_evaluations.*left out, \["):
+        sampler.search(seed=0, max_evaluations=1000)
+    assert sampler.search_cost < 2_000_000
+    member = sampler.given([0.5, 1.0])
+    assert abs(member.reference.log_z - math.log(3.0)) < Z_BOUND * math.sqrt(member.reference.variance)
+    # By the found coordinates alone: weights of a normal density in them.
+    assert member.estimate_log_z(2000, seed=0).ess > 0.5
 
 
 def test_where_nothing_is_searched_a_small_budget_is_enough() -> None:
