@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from diffsampler import InputError
-from examples.benchmarks import accuracy, calibration, order_preserving, physics, step_time, time_to_accuracy
+from examples.benchmarks import (
+    accuracy,
+    calibration,
+    order_preserving,
+    physics,
+    step_time,
+    time_to_accuracy,
+    trust_region,
+)
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
 from targets import U1Gauge
@@ -230,6 +238,24 @@ def test_order_preserving_runs_and_resumes(
     monkeypatch.setattr(order_preserving, "perform", None)
     order_preserving.main(arguments)
     assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 1
+
+
+def test_trust_region_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_STEPS": 3, "NUM_PATHS": 64, "BATCH_SIZE": 16, "NUM_SHOWN": 50}.items():
+        monkeypatch.setattr(trust_region, name, value)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--losses", *trust_region.LOSSES, "--dims", "2", "--seeds", "0", "--max_steps", "2"]
+    arguments += ["--num_draws", "200", "--file", str(file)]
+    trust_region.main(arguments)
+    first = capsys.readouterr().out
+    assert [line.split(":")[0] for line in first.splitlines()] == [
+        f"{loss}, d = 2, seed 0" for loss in trust_region.LOSSES
+    ]
+    monkeypatch.setattr(trust_region, "perform", None)
+    trust_region.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 3
 
 
 @pytest.mark.slow

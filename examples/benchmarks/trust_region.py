@@ -135,8 +135,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--losses", choices=LOSSES, nargs="+", default=["trust_region"])
     parser.add_argument("--dims", type=count, nargs="+", default=[2, 50, 100], help="dimensions, at least 2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--max_steps", type=count, default=4000, help="training steps")
-    parser.add_argument("--num_draws", type=count, default=1_000_000, help="of the estimate of log Z")
+    parser.add_argument("--max_steps", type=count, default=3500, help="training steps")
+    parser.add_argument("--num_draws", type=count, default=2_000_000, help="of the estimate of log Z")
     parser.add_argument("--file", type=Path, default=Path("runs/trust_region.jsonl"), help="of what was found")
     options: argparse.Namespace = parser.parse_args(args)
     for loss in options.losses:
