@@ -115,10 +115,19 @@ main(sys.argv[1:])
 """
 
 
-def test_resume_amid_a_set_of_paths_keeps_it(tmp_path, monkeypatch):
-    # A set lasts for seven steps: at step 5, after a validation, there are two left for it.
-    more = ["--model.loss=TrustRegionLogVariance", "--model.loss.num_paths=5000", "--model.loss.steps_per_set=7"]
-    more += ["--model.flow=null", "--model.behaviour=OnPolicy", "--trainer.max_steps=10"]
+# A set lasts for seven steps: at step 5, after a validation, there are two left for it.
+SET = ["TrustRegionLogVariance", "--model.loss.num_paths=5000", "--model.loss.steps_per_set=7"]
+RING = ["Matching", "--model.behaviour=WeightedPaths", "--model.behaviour.size=5000"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[*SET, "--model.behaviour=OnPolicy"], [*RING, "--model.behaviour.trust_region=0.5"]],
+    ids=["TrustRegionLogVariance", "WeightedPaths"],
+)
+def test_resume_amid_a_set_of_paths_keeps_it(parts, tmp_path, monkeypatch):
+    more = [f"--model.loss={parts[0]}", *parts[1:], "--model.flow=null", "--model.process=VariancePreserving"]
+    more += ["--trainer.max_steps=10"]
     run(tmp_path / "whole", monkeypatch, *more)
     with monkeypatch.context() as patch:
         step = SamplerModule.training_step
@@ -137,7 +146,7 @@ def test_resume_amid_a_set_of_paths_keeps_it(tmp_path, monkeypatch):
     whole = load(tmp_path / "whole/runs/GaussianMixture9/version_0/checkpoints/last.ckpt")
     resumed = load(tmp_path / "cut/runs/GaussianMixture9/version_1/checkpoints/last.ckpt")
     assert resumed["global_step"] == whole["global_step"] == 10
-    for key in ("state_dict", "current_model_state", "generators", "history", "num_target_evaluations"):
+    for key in ("state_dict", "current_model_state", "generators", "history", "num_target_evaluations", "behaviour"):
         assert_equal(resumed[key], whole[key])
     # The set is there once: points and scores of 11 times in 2 dimensions, and three numbers a path in float64.
     network = sum(value.numel() * 4 for value in whole["state_dict"].values() if isinstance(value, torch.Tensor))
