@@ -20,6 +20,7 @@ from examples.benchmarks import (
     step_time,
     time_to_accuracy,
     two_moons,
+    trust_region,
 )
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
@@ -269,6 +270,22 @@ def test_truths_of_preferences(name: str) -> None:
     for context, log_z in zip(case.contexts[:3], case.log_z[:3], strict=True):
         weight = (case.family.log_prob(x, context.expand(len(x), -1)) - log_density - log_z).exp()
         assert abs(float(weight.mean()) - 1) < 4.5 * float(weight.std()) / math.sqrt(len(weight))
+def test_trust_region_runs_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NUM_STEPS": 3, "NUM_PATHS": 64, "BATCH_SIZE": 16, "NUM_SHOWN": 50}.items():
+        monkeypatch.setattr(trust_region, name, value)
+    file = tmp_path / "new" / "lines.jsonl"
+    arguments = ["--losses", *trust_region.LOSSES, "--dims", "2", "--seeds", "0", "--max_steps", "2"]
+    arguments += ["--num_draws", "200", "--file", str(file)]
+    trust_region.main(arguments)
+    first = capsys.readouterr().out
+    assert [line.split(":")[0] for line in first.splitlines()] == [
+        f"{loss}, d = 2, seed 0" for loss in trust_region.LOSSES
+    ]
+    monkeypatch.setattr(trust_region, "perform", None)
+    trust_region.main(arguments)
+    assert capsys.readouterr().out == first and len(file.read_text().splitlines()) == 3
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffsampler.cli import main
+from diffsampler.training.module import SamplerModule
 
 ARGUMENTS = [
     "fit",
@@ -112,6 +113,44 @@ SamplerModule.training_step = slow
 from diffsampler.cli import main
 main(sys.argv[1:])
 """
+
+
+# A set lasts for seven steps: at step 5, after a validation, there are two left for it.
+SET = ["TrustRegionLogVariance", "--model.loss.num_paths=5000", "--model.loss.steps_per_set=7"]
+RING = ["Matching", "--model.behaviour=WeightedPaths", "--model.behaviour.size=5000"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[*SET, "--model.behaviour=OnPolicy"], [*RING, "--model.behaviour.trust_region=0.5"]],
+    ids=["TrustRegionLogVariance", "WeightedPaths"],
+)
+def test_resume_amid_a_set_of_paths_keeps_it(parts, tmp_path, monkeypatch):
+    more = [f"--model.loss={parts[0]}", *parts[1:], "--model.flow=null", "--model.process=VariancePreserving"]
+    more += ["--trainer.max_steps=10"]
+    run(tmp_path / "whole", monkeypatch, *more)
+    with monkeypatch.context() as patch:
+        step = SamplerModule.training_step
+
+        def cut_off(self, *args):
+            if self.global_step == 6:
+                raise MemoryError("cut off")
+            return step(self, *args)
+
+        patch.setattr(SamplerModule, "training_step", cut_off)
+        with pytest.raises(MemoryError, match="cut off"):
+            run(tmp_path / "cut", monkeypatch, *more)
+    checkpoint = tmp_path / "cut/runs/GaussianMixture9/version_0/checkpoints/last.ckpt"
+    assert load(checkpoint)["global_step"] == 5
+    run(tmp_path / "cut", monkeypatch, *more, f"--ckpt_path={checkpoint}")
+    whole = load(tmp_path / "whole/runs/GaussianMixture9/version_0/checkpoints/last.ckpt")
+    resumed = load(tmp_path / "cut/runs/GaussianMixture9/version_1/checkpoints/last.ckpt")
+    assert resumed["global_step"] == whole["global_step"] == 10
+    for key in ("state_dict", "current_model_state", "generators", "history", "num_target_evaluations", "behaviour"):
+        assert_equal(resumed[key], whole[key])
+    # The set is there once: points and scores of 11 times in 2 dimensions, and three numbers a path in float64.
+    network = sum(value.numel() * 4 for value in whole["state_dict"].values() if isinstance(value, torch.Tensor))
+    assert checkpoint.stat().st_size < 4 * network + 5000 * (2 * 11 * 2 * 4 + 3 * 8) + 150_000
 
 
 def test_checkpoints_load_with_weights_only(tmp_path, monkeypatch):

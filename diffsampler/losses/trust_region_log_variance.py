@@ -1,5 +1,7 @@
 """Log-variance in steps of bounded size, on paths that serve many training steps."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,12 @@ class TrustRegionLogVariance(Objective):
     """The variance of log P - log P_i - a log w_i over paths of an earlier self P_i, of which w_i are the weights.
 
     It is least where the sampler P is w_i^a P_i: the nearest to the target among those within `trust_region` of P_i,
-    which gives a. When a set of paths has served, the sampler is the next P_i. The target is asked at their ends alone,
-    once, and a sampler far from its target is never pulled towards the one path that is nearest.
+    which gives a. When a set of paths has served, the sampler is the next P_i. A sampler far from its target is never
+    pulled towards the one path that is nearest. Each path asks the target once, at its end, or all along where the
+    control uses the score.
+
+    Checkpoints hold the set, so that training goes on within it: 4 (T + 1) D bytes a path, and as many again where the
+    control uses the score.
 
     References:
         Trust region constrained measure transport in path space for stochastic optimal control and inference, Blessing
@@ -27,7 +33,8 @@ class TrustRegionLogVariance(Objective):
         trust_region: KL(w_i^a P_i | P_i), in nats.
 
     Attributes:
-        exponent: a, which is 1 where the target is within the trust region.
+        exponent: a of the set, which is 1 where the target is within the trust region.
+        num_done: training steps so far.
     """
 
     uses_log_z = False
@@ -40,44 +47,67 @@ class TrustRegionLogVariance(Objective):
         self.steps_per_set = check_count("steps_per_set", steps_per_set)
         check_positive("trust_region", trust_region)
         self.trust_region = float(trust_region)
-        for name in ("x", "times", "log_prob", "log_pf", "log_weight"):
-            self.register_buffer(name, torch.zeros(0))
-        self.register_buffer("num_done", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("exponent", torch.ones((), dtype=torch.float64))
+        self._forget()
+
+    def _forget(self) -> None:
+        self.num_done, self.exponent = 0, 1.0
+        self._set: dict[str, Tensor] = {}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        # Not buffers: those are averaged, copied and shared between ranks as weights are.
+        kept = {name: value.cpu() for name, value in self._set.items()}
+        return {"num_done": self.num_done, "exponent": self.exponent, "set": kept}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.num_done, self.exponent, self._set = state["num_done"], state["exponent"], dict(state["set"])
 
     def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
         super().check(dynamics, behaviour)
         if dynamics.policy.is_of_family:
             raise InputError("loss TrustRegionLogVariance is for one density, and this is a family: take LogVariance.")
 
+    def check_batch_size(self, batch_size: int) -> None:
+        super().check_batch_size(batch_size)
+        if batch_size > self.num_paths:
+            raise InputError(
+                f"batch_size must be at most num_paths of TrustRegionLogVariance, {self.num_paths}, got {batch_size}."
+            )
+
     def adapt(self, dynamics: Dynamics) -> None:
-        policy = dynamics.policy
-        like, num_times = policy.log_z.detach(), dynamics.grid.num_steps + 1
-        self.x = like.new_zeros(num_times, self.num_paths, policy.dim, dtype=policy.dtype)
-        self.times = like.new_zeros(num_times)
-        self.log_prob, self.log_pf, self.log_weight = like.new_zeros(3, self.num_paths).unbind()
+        del dynamics
+        self._forget()  # paths of an earlier training may be of another density
 
     def step(
         self, dynamics: Dynamics, behaviour: Behaviour, n: int, generator: torch.Generator, progress: float
     ) -> Tensor:
-        if int(self.num_done) % self.steps_per_set == 0:
+        if self.num_done % self.steps_per_set == 0:
             self._begin_set(dynamics, behaviour, generator, progress)
         self.num_done += 1
-        rows = torch.randperm(self.num_paths, generator=generator, device=self.x.device)[:n]
-        path = Path(self.times, self.x[:, rows], self.log_prob[None, rows])
+        device = dynamics.policy.device
+        kept = self._set = {name: value.to(device) for name, value in self._set.items()}  # of a checkpoint, on the CPU
+        rows = torch.randperm(self.num_paths, generator=generator, device=device)[:n]
+        score = kept["score"][:, rows] if "score" in kept else None
+        path = Path(kept["times"], kept["x"][:, rows], kept["log_prob"][None, rows], score)
         trajectory = evaluate(dynamics, path, with_flow=False)
-        log_ratio = trajectory.log_prior + trajectory.log_pf.sum(0) - self.log_pf[rows]
-        return (log_ratio - self.exponent * self.log_weight[rows]).var(correction=0)
+        log_ratio = trajectory.log_prior + trajectory.log_pf.sum(0) - kept["log_pf"][rows]
+        return (log_ratio - self.exponent * kept["log_weight"][rows]).var(correction=0)
 
     @torch.no_grad()
     def _begin_set(self, dynamics: Dynamics, behaviour: Behaviour, generator: torch.Generator, progress: float) -> None:
         path = behaviour.paths(dynamics, self.num_paths, generator, progress)
         found = evaluate(dynamics, path, with_flow=False)
-        self.x, self.times, self.log_prob = path.x, path.times, found.log_prob
-        self.log_pf = found.log_prior + found.log_pf.sum(0)
         usable = found.log_weight.isfinite()
         if not usable.any():
             raise InputError(f"TrustRegionLogVariance: the density is zero at the ends of all {self.num_paths} paths.")
         # Where the density is zero a weight counts as the least of the others: the loss stays finite.
-        self.log_weight = torch.where(usable, found.log_weight, found.log_weight[usable].min())
-        self.exponent.fill_(exponent_within(self.log_weight, self.trust_region))
+        log_weight = torch.where(usable, found.log_weight, found.log_weight[usable].min())
+        self.exponent = exponent_within(log_weight, self.trust_region)
+        self._set = {
+            "times": path.times,
+            "x": path.x,
+            "log_prob": found.log_prob.clone(),  # not a view of all times: checkpoints would hold these
+            "log_pf": found.log_prior + found.log_pf.sum(0),
+            "log_weight": log_weight,
+        }
+        if path.score is not None:
+            self._set["score"] = path.score

@@ -11,7 +11,7 @@ from diffsampler.behaviours import ExpertSamples, OnPolicy, WeightedPaths
 from diffsampler.families import Tempered
 from diffsampler.log_z.trust_region import divergence_of, exponent_within
 from diffsampler.losses import LogVariance, TrustRegionLogVariance
-from diffsampler.networks import LearnedVariance, PreconditionedMLP
+from diffsampler.networks import LangevinControl, LearnedVariance, PreconditionedMLP
 from diffsampler.processes import VariancePreserving
 from targets import Gaussian
 
@@ -45,6 +45,33 @@ def test_a_target_within_the_trust_region_is_gone_for_at_once() -> None:
     assert exponent_within(torch.cat([log_weight, torch.tensor([-math.inf])]), 0.5) == 1.0
 
 
+@pytest.mark.parametrize("bound", [0.05, 0.5, 1.5])
+def test_the_exponent_is_that_of_the_dual(bound: float) -> None:
+    # min KL(v | w P) + l (KL(v | P) - bound) over v is -(1 + l) log E[w^(1 / (1 + l))] - l bound, at v = w^a P with
+    # a = 1 / (1 + l): where that is greatest, on a grid of a, the bound is met.
+    log_weight = 2.0 * torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exponent = torch.linspace(0.005, 1.0, 4000, dtype=torch.float64)
+    mean = (exponent[:, None] * log_weight).logsumexp(1) - math.log(len(log_weight))
+    dual = -mean / exponent - (1 / exponent - 1) * bound
+    assert exponent_within(log_weight, bound) == pytest.approx(float(exponent[dual.argmax()]), abs=5e-4)
+
+
+@pytest.mark.parametrize("worst", [-math.inf, math.nan, math.inf, -1e30])
+def test_a_path_without_a_usable_density_leaves_the_loss_finite(worst: float) -> None:
+    wells = two_wells()
+    target = FunctionTarget(lambda x: torch.where(x[..., 0] > 1.0, worst, wells.log_prob(x)), dim=2)
+    sampler = plain_sampler(target)
+    loss = TrustRegionLogVariance(256)
+    loss.adapt(sampler.dynamics)
+    value = loss.step(sampler.dynamics, OnPolicy(), 128, torch.Generator().manual_seed(0), 0.0)
+    value.backward()
+    assert value.isfinite() and 0 < loss.exponent <= 1
+    gradients = [parameter.grad for parameter in sampler.policy.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    # Values that no density has are counted, some 80 of 256 here; a density of zero is none of them.
+    assert (sampler.counter.num_invalid > 0) == (not worst < 0)
+
+
 def test_its_gradient_on_fresh_paths_within_the_region_is_that_of_log_variance() -> None:
     gradients = []
     for loss in (LogVariance(), TrustRegionLogVariance(64, trust_region=1e9)):
@@ -58,8 +85,11 @@ def test_its_gradient_on_fresh_paths_within_the_region_is_that_of_log_variance()
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_a_set_of_paths_serves_many_steps_without_asking_the_target_again() -> None:
+@pytest.mark.parametrize("score", [False, True])
+def test_a_set_of_paths_serves_many_steps_without_asking_the_target_again(score: bool) -> None:
     sampler = plain_sampler(two_wells())
+    if score:
+        sampler = Sampler(two_wells(), process=VariancePreserving, control=LangevinControl, flow=None, grid=16)
     loss = TrustRegionLogVariance(128, steps_per_set=5)
     loss.adapt(sampler.dynamics)
     generator, before = torch.Generator().manual_seed(0), sampler.num_target_evaluations
@@ -67,8 +97,9 @@ def test_a_set_of_paths_serves_many_steps_without_asking_the_target_again() -> N
     for _ in range(6):
         loss.step(sampler.dynamics, OnPolicy(), 16, generator, 0.0)
         asked.append(sampler.num_target_evaluations - before)
-    assert asked == [128] * 5 + [256]
-    assert 0 < float(loss.exponent) < 1
+    of_set = 128 * 17 if score else 128
+    assert asked == [of_set] * 5 + [2 * of_set]
+    assert 0 < loss.exponent < 1
 
 
 def test_what_is_refused() -> None:
@@ -84,6 +115,8 @@ def test_what_is_refused() -> None:
     nowhere = FunctionTarget(lambda x: torch.where(x[..., 0] > 1e6, 0.0, -torch.inf), dim=2)
     with pytest.raises(InputError, match="not finite at any"):
         fit(plain_sampler(nowhere), 1, loss=TrustRegionLogVariance(8), batch_size=4, **QUIETLY)
+    with pytest.raises(InputError, match="at most num_paths"):
+        fit(plain_sampler(two_wells()), 1, loss=TrustRegionLogVariance(8), batch_size=16, **QUIETLY)
 
 
 @pytest.mark.slow
@@ -96,4 +129,4 @@ def test_it_finds_both_wells_without_the_score() -> None:
     estimate = sampler.estimate_log_z(20_000, seed=1)
     # 4.5 standard errors: a false alarm of 7e-6.
     assert abs(estimate.log_z - truth) < 4.5 * math.sqrt((1 / estimate.ess - 1) / 20_000)
-    assert estimate.ess > 0.5 and float(loss.exponent) == 1.0
+    assert estimate.ess > 0.5 and loss.exponent == 1.0
