@@ -54,21 +54,28 @@ class Run(NamedTuple):
 
 
 class Digits(NamedTuple):
-    """Grey values to train on, and black and white images to validate and test; with shape (n, 64)."""
+    """Grey values to train on, and black and white images to validate and test; with shape (n, 64).
+
+    `label` says which digits those to train on are, with shape (n); no training sees it.
+    """
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    label: Tensor
 
 
 def load() -> Digits:
     """1197, 300 and 300 images, always the same."""
     from sklearn.datasets import load_digits
 
-    images = torch.as_tensor(load_digits().data, dtype=torch.float32) / 16
+    found = load_digits()
     generator = torch.Generator().manual_seed(0)
-    train, validation, test = images[torch.randperm(len(images), generator=generator)].split([1197, 300, 300])
-    return Digits(train, torch.bernoulli(validation, generator=generator), torch.bernoulli(test, generator=generator))
+    order = torch.randperm(len(found.data), generator=generator)
+    images = torch.as_tensor(found.data, dtype=torch.float32)[order] / 16
+    train, validation, test = images.split([1197, 300, 300])
+    validation, test = (torch.bernoulli(part, generator=generator) for part in (validation, test))
+    return Digits(train, validation, test, torch.as_tensor(found.target)[order][: len(train)])
 
 
 def make_model(run: Run, digits: Digits) -> nn.Module:
@@ -179,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=count, default=200, help="CPU seconds of a training")
-    parser.add_argument("--tuning_seconds", type=count, default=60, help="the same while settings are chosen")
+    parser.add_argument("--tuning_seconds", type=count, default=50, help="the same while settings are chosen")
     parser.add_argument("--file", type=Path, default=Path("runs/digits.jsonl"), help="of finished runs")
     given: argparse.Namespace = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -77,26 +77,18 @@ def main(arguments: list[str] | None = None) -> None:
         for run, result in read(given.file, Run).items()
         if run.seconds == given.seconds and run.seed != TUNING_SEED
     }
-    digits, digit = load(), labels()
+    digits = load()
     shown = {run.method: run for run in found if run.seed == given.seed}
     figure, axes = plt.subplot_mosaic([["a", "b", "c"], ["d", "e", "f"], ["g"] * 3], figsize=(8.4, 8.6))
     for above, below, method in zip("abc", "def", ("gflownet-em", "iwae", "vae"), strict=True):
         decoder = trained(shown[method], folder_of(given.file)).decoder
-        draw_plane(axes[above], decoder, digits.train.round(), digit)
+        draw_plane(axes[above], decoder, digits.train.round(), digits.label)
         axes[above].set_title(NAMES[method])
         axes[below].imshow(decoded(decoder), cmap="gray_r", extent=(-HALF_WIDTH, HALF_WIDTH) * 2, vmin=0, vmax=1)
         axes[below].set(xticks=[], yticks=[])
     draw_curves(axes["g"], found)
     figure.tight_layout()
     figure.savefig(given.output, dpi=80)
-
-
-def labels() -> Tensor:
-    """The digits of the training images."""
-    from sklearn.datasets import load_digits
-
-    target = torch.as_tensor(load_digits().target)
-    return target[torch.randperm(len(target), generator=torch.Generator().manual_seed(0))][:1197]
 
 
 if __name__ == "__main__":
