@@ -38,6 +38,20 @@ def test_counts_have_probabilities_that_sum_to_one() -> None:
     torch.testing.assert_close(pairs, decoder.log_likelihood(z[:, None].expand(-1, 16, -1), counts.expand(5, -1, -1)))
 
 
+def test_weights_of_draws_have_the_likelihood_of_the_data_for_their_mean() -> None:
+    generator, x = torch.Generator().manual_seed(0), linear_data(3)
+    decoder = LinearGaussianDecoder(2, 6, generator)
+    model = DiffusionPosterior(decoder, linear_data(), num_draws=8)
+    weight = model.weighted_draws(x, 20_000, generator)[1].exp()
+    exact = decoder.log_marginal(x).detach().double().exp()
+    # Six standard errors: of three normal means, a false alarm has a chance of 6e-9.
+    assert ((weight.mean(1) - exact).abs() < 6 * weight.std(1) / 20_000**0.5).all()
+    assert (weight.std(1) / 20_000**0.5 < 0.05 * exact).all()
+    # The same sampler as one of a family, whose states carry the data; 3 intervals of 95 % are 11 standard errors.
+    found = model.sampler.given(x[0]).estimate_log_z(20_000, seed=0)
+    assert found.log_z == pytest.approx(float(exact[0].log()), abs=3 * (found.high - found.low))
+
+
 @pytest.mark.slow
 def test_probabilistic_principal_components_reach_the_closed_form_maximum() -> None:
     x, generator = linear_data(), torch.Generator().manual_seed(0)
@@ -46,11 +60,11 @@ def test_probabilistic_principal_components_reach_the_closed_form_maximum() -> N
     model = DiffusionPosterior(decoder, x, num_draws=16, num_steps=6, width=32)
     highest, before = highest_log_likelihood(x, 2), float(decoder.log_marginal(x).mean().detach())
     optimizer = torch.optim.Adam([*decoder.parameters(), *model.sampler.policy.parameters()], lr=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
-    for _ in range(300):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 450)
+    for _ in range(450):
         optimizer.zero_grad()
         model.loss(x[torch.randint(len(x), (64,), generator=generator)], generator).backward()
         optimizer.step()
         schedule.step()
     gap = highest - float(decoder.log_marginal(x).mean().detach())
-    assert before < highest - 1 and -1e-4 < gap < 0.03
+    assert before < highest - 1 and -1e-4 < gap < 0.01

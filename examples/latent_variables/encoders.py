@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from examples.latent_variables.decoders import Decoder
 
 
+def perceptron(in_dim: int, width: int, out_dim: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(in_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, out_dim)
+    )
+
+
 class Encoder(nn.Module):
     """q(z | x), Gaussian with a diagonal covariance."""
 
     def __init__(self, latent_dim: int, data_dim: int, width: int = 128) -> None:
         super().__init__()
-        self.network = nn.Sequential(
-            nn.Linear(data_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * latent_dim)
-        )
+        self.network = perceptron(data_dim, width, 2 * latent_dim)
 
     def draw(self, x: Tensor, num_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents with shape (n, K, d), by reparametrisation, and their log-densities with shape (n, K)."""
@@ -33,18 +38,19 @@ class Variational(nn.Module):
         self.decoder, self.num_draws = decoder, num_draws
         self.encoder = Encoder(decoder.latent_dim, decoder.data_dim)
 
-    def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """With shape (n, K), for data with shape (n, D)."""
-        z, log_density = self.encoder.draw(x, self.num_draws, generator)
-        data = x.unsqueeze(1).expand(-1, self.num_draws, -1)
-        return self.decoder.log_joint(z, data) - log_density
+    def weighted_draws(self, x: Tensor, num_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents and log-weights, with shapes (n, K, d) and (n, K), for data with shape (n, D)."""
+        z, log_density = self.encoder.draw(x, num_draws, generator)
+        data = x.unsqueeze(1).expand(-1, num_draws, -1)
+        return z, self.decoder.log_joint(z, data) - log_density
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return -self.log_weight(x, generator).mean()
+        return -self.weighted_draws(x, self.num_draws, generator)[1].mean()
 
 
 class ImportanceWeighted(Variational):
     """An IWAE: the log of the mean weight (Burda et al., 2016, arXiv:1509.00519)."""
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return math.log(self.num_draws) - self.log_weight(x, generator).logsumexp(1).mean()
+        log_weight = self.weighted_draws(x, self.num_draws, generator)[1]
+        return math.log(self.num_draws) - log_weight.logsumexp(1).mean()

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from diffsampler import Sampler
 from diffsampler.families import Family
-from diffsampler.networks import LearnedVariance, PreconditionedMLP
-from diffsampler.paths import Dynamics, Path, evaluate, rollback, rollout
-from diffsampler.processes import Conditional, VariancePreserving
+from diffsampler.paths import Dynamics, Path, Trajectory, evaluate, rollback, rollout
+from diffsampler.processes import VariancePreserving
 from examples.latent_variables.decoders import Decoder
+from examples.latent_variables.encoded_control import EncodedControl
 
 
 class LatentPosterior(Family):
@@ -45,61 +45,70 @@ class DiffusionPosterior(nn.Module):
         data: what is trained on, with shape (N, D).
         num_draws: K.
         num_steps: of a path.
-        width: of the sampler's networks.
+        width: of the sampler's network.
     """
 
-    def __init__(self, decoder: Decoder, data: Tensor, num_draws: int, num_steps: int = 8, width: int = 64) -> None:
+    def __init__(self, decoder: Decoder, data: Tensor, num_draws: int, num_steps: int = 4, width: int = 64) -> None:
         super().__init__()
         self.decoder, self.num_draws = decoder, num_draws
-        network = partial(PreconditionedMLP, width=width)
-        self.sampler = Sampler(
-            LatentPosterior(decoder, data),
-            process=VariancePreserving,
-            control=partial(LearnedVariance, network=network, width=width),
-            flow=None,
-            grid=num_steps,
-        )
+        sizes = {"latent_dim": decoder.latent_dim, "data_dim": decoder.data_dim}
+        control = partial(EncodedControl, **sizes, width=width)
+        parts = {"process": VariancePreserving, "control": control, "flow": None}
+        self.sampler = Sampler(LatentPosterior(decoder, data), grid=num_steps, **parts)
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Of both steps, with shape (), for data with shape (n, D): gradients of neither reach the other's parameters.
 
         The decoder is evaluated once at every draw.
         """
-        dynamics = self._walking_on(x.repeat_interleave(self.num_draws, 0))
-        path = rollout(dynamics, len(x) * self.num_draws, generator)
-        log_joint = self.decoder.log_joint(*self._apart(path.x[-1]))
-        trajectory = evaluate(dynamics, replace(path, log_prob=log_joint.detach()[None]), with_flow=False)
-        weight = trajectory.log_weight.detach().reshape(len(x), -1).softmax(1).flatten().float()
-        maximisation = -(weight * log_joint).sum() / len(x)
-        wake = -(weight * trajectory.log_pf.sum(0)).sum() / len(x)
-        return maximisation + wake + self._dream(len(x), generator)
+        n = len(x)
+        path, encodings = self._walk(x, self.num_draws, generator)
+        log_joint = self._log_joint(path, x)
+        dreamt, dream_encodings = self._dream(n, generator)
+        # One pass for both kinds of paths; of dreams no density is asked for, only that of their transitions.
+        values = torch.cat([log_joint.detach().double().flatten(), torch.zeros(n, dtype=torch.float64)])
+        joined = Path(path.times, torch.cat([path.x, dreamt.x], 1), log_prob=values[None])
+        trajectory = self._evaluate(joined, torch.cat([encodings, dream_encodings]))
+        log_pf, num_walked = trajectory.log_pf.sum(0), n * self.num_draws
+        weight = trajectory.log_weight[:num_walked].detach().view(n, -1).softmax(1)
+        maximisation = -(weight.to(log_joint.dtype) * log_joint).sum() / n
+        wake = -(weight.flatten() * log_pf[:num_walked]).sum() / n
+        return maximisation + wake - log_pf[num_walked:].mean()
 
     @torch.no_grad()
     def weighted_draws(self, x: Tensor, num_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents and log-weights, with shapes (n, K, d) and (n, K), for data with shape (n, D)."""
-        dynamics = self._walking_on(x.repeat_interleave(num_draws, 0))
-        path = rollout(dynamics, len(x) * num_draws, generator)
-        z = self._apart(path.x[-1])[0]
-        log_weight = evaluate(dynamics, path, with_flow=False).log_weight
-        return z.reshape(len(x), num_draws, -1), log_weight.reshape(len(x), num_draws)
+        path, encodings = self._walk(x, num_draws, generator)
+        values = self._log_joint(path, x).double().flatten()
+        trajectory = self._evaluate(replace(path, log_prob=values[None]), encodings)
+        return path.x[-1].view(len(x), num_draws, -1), trajectory.log_weight.view(len(x), num_draws)
 
-    def _dream(self, n: int, generator: torch.Generator) -> Tensor:
-        """Minus the mean log-density of paths rolled back from exact draws."""
+    def _walk(self, x: Tensor, num_draws: int, generator: torch.Generator) -> tuple[Path, Tensor]:
+        """Paths of latents, K for each x, and the encodings of x for each, with shape (n K, width)."""
+        control = self.sampler.policy.control
+        encodings = control.encode(x).repeat_interleave(num_draws, 0)
+        with control.given_encodings(encodings.detach()):
+            return rollout(self._dynamics, len(encodings), generator), encodings
+
+    def _dream(self, n: int, generator: torch.Generator) -> tuple[Path, Tensor]:
+        """Paths rolled back from exact draws of latents, and the encodings of their x, with shape (n, width)."""
         with torch.no_grad():
             z = torch.randn(n, self.decoder.latent_dim, generator=generator)
-            pairs = torch.cat([z, self.decoder.sample(z, generator)], -1)
-        dynamics = self.sampler.dynamics
-        path = rollback(dynamics, pairs, generator)
-        # Its density is not asked for: only that of the transitions is fitted.
-        path = Path(path.times, path.x, log_prob=torch.zeros(1, n, dtype=torch.float64))
-        return -evaluate(dynamics, path, with_flow=False).log_pf.sum(0).mean()
+            x = self.decoder.sample(z, generator)
+        return rollback(self._dynamics, z, generator), self.sampler.policy.control.encode(x)
 
-    def _walking_on(self, contexts: Tensor) -> Dynamics:
-        """The sampler's dynamics with a context for each trajectory, with shape (B, D)."""
-        policy, dynamics = self.sampler.policy, self.sampler.dynamics
-        process = Conditional(policy.process.process, lambda n, generator: contexts, self.decoder.data_dim)
-        return replace(dynamics, policy=policy.with_process(process))
+    def _evaluate(self, path: Path, encodings: Tensor) -> Trajectory:
+        with self.sampler.policy.control.given_encodings(encodings):
+            return evaluate(self._dynamics, path, with_flow=False)
 
-    def _apart(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and data."""
-        return state.split([self.decoder.latent_dim, self.decoder.data_dim], -1)
+    def _log_joint(self, path: Path, x: Tensor) -> Tensor:
+        """At the ends of paths, with shape (n, K)."""
+        z = path.x[-1].view(len(x), -1, self.decoder.latent_dim)
+        return self.decoder.log_joint(z, x.unsqueeze(1).expand(-1, z.shape[1], -1))
+
+    @property
+    def _dynamics(self) -> Dynamics:
+        """The sampler's, of latents alone: states without data are 33 times smaller for digits."""
+        policy = self.sampler.policy.with_process(self.sampler.policy.process.process)
+        policy.log_z_network = None  # which would look for a context in the states
+        return replace(self.sampler.dynamics, policy=policy)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples.latent_variables.decoders import Decoder, log_prior
 
@@ -29,3 +29,25 @@ def exact_log_likelihood(decoder: Decoder, x: Tensor, half_width: float = 6.0, n
         log_joint = log_prior(z)[:, None] + decoder.log_likelihood_of_pairs(z, x)
         total = torch.logaddexp(total, log_joint.double().logsumexp(0))
     return total + 2 * math.log(2 * half_width / num_points)
+
+
+class Quadrature(nn.Module):
+    """A decoder that is trained by log p(x) itself: what an E-step without error gives, where there are two latents.
+
+    Arguments:
+        decoder: p(x | z).
+        num_points: of a line of the grid.
+    """
+
+    half_width = 5.0
+
+    def __init__(self, decoder: Decoder, num_points: int) -> None:
+        super().__init__()
+        self.decoder, self.num_points = decoder, num_points
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Of a grid that is moved at random: a decoder trained on one grid would learn to be large at its points."""
+        cell = 2 * self.half_width / self.num_points
+        z = grid(self.half_width, self.num_points) + cell * (torch.rand(2, generator=generator) - 0.5)
+        log_joint = log_prior(z)[:, None] + self.decoder.log_likelihood_of_pairs(z, x)
+        return -log_joint.logsumexp(0).mean() - 2 * math.log(cell)
