@@ -19,8 +19,8 @@ from examples.benchmarks import (
     physics,
     step_time,
     time_to_accuracy,
-    two_moons,
     trust_region,
+    two_moons,
 )
 from examples.benchmarks.cost_model import Ceilings, Need, measure_need
 from examples.benchmarks.densities import DENSITIES
@@ -270,6 +270,8 @@ def test_truths_of_preferences(name: str) -> None:
     for context, log_z in zip(case.contexts[:3], case.log_z[:3], strict=True):
         weight = (case.family.log_prob(x, context.expand(len(x), -1)) - log_density - log_z).exp()
         assert abs(float(weight.mean()) - 1) < 4.5 * float(weight.std()) / math.sqrt(len(weight))
+
+
 def test_trust_region_runs_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

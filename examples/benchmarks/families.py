@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsampler import Sampler, fit
 from diffsampler.log_z import LogZEstimate
+from diffsampler.report.curve_figure import plot_curve
 from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.families_cases import CASES, Case
 from examples.benchmarks.lines import kept
 
 UNKNOWN = 1e9  # for an interval without an end
+NUM_SHOWN = 20_000  # draws at each context of a figure
 
 
 class Run(NamedTuple):
@@ -68,10 +71,22 @@ def beside_truth(estimates: Sequence[LogZEstimate], log_z: Tensor) -> dict[str, 
     }
 
 
-def perform(run: Run) -> dict[str, Any]:
+def figure(sampler: Sampler, case: Case, seed: int) -> Figure:
+    """The curve of a family whose contexts are numbers, with exact values where they are known."""
+    curve = sampler.log_z_curve(case.shown, num_samples=NUM_SHOWN, seed=seed, pool=True)
+    known = dict(zip(case.contexts.flatten().tolist(), case.log_z.tolist(), strict=True))
+    ends = torch.tensor([[one.log_z, one.low, one.high] for one in curve.estimates])
+    exact = [known.get(context) for context in curve.contexts.flatten().tolist()]
+    return plot_curve(curve.contexts[:, 0], ends, curve.grades, curve.names[0], exact, [False] * len(exact))
+
+
+def perform(run: Run, figures: Path | None = None) -> dict[str, Any]:
     torch.set_num_threads(1)
     case = CASES[run.case](run.seed)
     sampler, seconds = train(case, run)
+    if figures is not None and case.shown is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        figure(sampler, case, run.seed).savefig(figures / f"{run.case}_{run.seed}.png", dpi=110)
     found = {**measure(sampler, case, run.seed), **case.more(sampler, run.seed)}
     return {**run._asdict(), "steps": run.max_steps or case.max_steps, "cpu_seconds": seconds, **found}
 
@@ -100,11 +115,14 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--cases", choices=CASES, nargs="+", default=[*CASES], help="which families")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=count, help="training steps; by default those of the case")
+    parser.add_argument("--figures", type=Path, help="a folder for curves of runs that are not in the file yet")
     parser.add_argument("--file", type=Path, default=Path("runs/families.jsonl"), help="of what was found")
     options: argparse.Namespace = parser.parse_args(args)
     for case in options.cases:
         for seed in options.seeds:
-            print(in_words(kept(options.file, Run(case, seed, options.max_steps or 0), perform)), flush=True)
+            run = Run(case, seed, options.max_steps or 0)
+            found = kept(options.file, run, lambda run: perform(run, options.figures))
+            print(in_words(found), flush=True)
 
 
 if __name__ == "__main__":
