@@ -13,6 +13,7 @@ from diffsampler.baseline import Independent
 from diffsampler.errors import InputError, check_instance, warn_of
 from diffsampler.log_z import LogZDifference, LogZEstimate, Verdict, judge
 from diffsampler.log_z.estimate import KHAT_REFUSE, in_nats
+from diffsampler.log_z.verdict import COMPARE
 from diffsampler.observables import ObservableEstimate, estimate_observable, find_observables
 from diffsampler.paths import rolled_back_log_weight
 from diffsampler.sampler import Sampler
@@ -144,7 +145,8 @@ def assess_draws(
         # Rounding moves a draw at an edge of the support out of it.
         finite = rolled_back[rolled_back.isfinite()]
         eubo = float(finite.mean()) if len(finite) else None
-    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact)
+    compare = COMPARE if sampler.measure is None else sampler.measure.compare
+    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact, compare)
     network = sampler.num_network_evaluations
     return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo, network)
 

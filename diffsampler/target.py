@@ -116,6 +116,11 @@ class Target(nn.Module, ABC):
         return {}
 
     @property
+    def points_of(self) -> "Target | None":
+        """The target whose points these are, with the names that they have there; None for its own."""
+        return None
+
+    @property
     def coordinate_names(self) -> list[str] | None:
         """What messages call the D coordinates; None for x[0], x[1], ..."""
         return None

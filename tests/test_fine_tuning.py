@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffsampler import FunctionTarget, InputError, Sampler, assess, fine_tune, fine_tuned, fit
-from diffsampler.baseline import GaussianComponents
+from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fine_tune, fine_tuned, fit
+from diffsampler.baseline import GaussianComponents, reference
 from diffsampler.behaviours import OnPolicy, WeightedPaths
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.families import Tempered
-from diffsampler.fine_tuning import mean_reward
+from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import MaximumLikelihood, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.models import ModelTarget
 from diffsampler.networks import FourierFlow, FourierMLP
 from diffsampler.processes import Underdamped, VariancePreserving
 from diffsampler.processes.grids import JitteredGrid
@@ -22,6 +23,8 @@ from targets import Gaussian
 Z_BOUND = 4.5  # a false alarm of 7e-6
 QUIETLY = {"enable_progress_bar": False, "accelerator": "cpu"}
 SLOPE = torch.tensor([1.0, -0.5]).double()
+# of a count of 4 by a Gamma(3, 2) rate: a negative binomial
+GAMMA_POISSON = math.lgamma(7) - math.lgamma(3) - math.lgamma(5) + 3 * math.log(2 / 3) + 4 * math.log(1 / 3)
 LOC, SCALE = torch.tensor([3.0, -2.0]).double(), torch.tensor([[0.5, 0.0], [1.0, 2.0]]).double()
 
 
@@ -30,13 +33,14 @@ def log_reward(x: torch.Tensor) -> torch.Tensor:
 
 
 REWARD = FunctionTarget(log_reward, dim=2)
+UNEVEN = Gaussian(mean=[0.4, 0.0])  # for draws of N(0, I), log-weights of variance 0.16
 
 
-def pretrained(coordinates: AffineCoordinates | None = None, **parts: object) -> Sampler:
+def pretrained(coordinates: AffineCoordinates | None = None, target: Target | None = None, **parts: object) -> Sampler:
     """Draws N(0, I) exactly: a process that keeps it, and a control that is zero; or what coordinates make of it."""
     process = partial(VariancePreserving, sigma=1.0)
     parts = {"process": process, "control": FourierMLP, "flow": None, "grid": 12, **parts}
-    return Sampler(Gaussian(mean=[0.0, 0.0]), coordinates=coordinates, **parts)
+    return Sampler(target or Gaussian(mean=[0.0, 0.0]), coordinates=coordinates, **parts)
 
 
 @pytest.mark.parametrize("in_coordinates", [False, True])
@@ -52,7 +56,8 @@ def test_log_z_is_the_log_of_the_mean_reward(in_coordinates: bool) -> None:
     assert abs(estimate.log_z - truth) < Z_BOUND * standard_error
     # The means of w^2 and of w, squared, are known to 1.1 % and 0.8 %.
     assert estimate.ess == pytest.approx(math.exp(-float(slope @ slope)), rel=0.08)
-    assert mean_reward(pretrained(coordinates), reward, 20_000, seed=1).estimate.log_z == estimate.log_z
+    reference = mean_reward(pretrained(coordinates), reward, 20_000, seed=1, weighted=False).estimate
+    assert reference.log_z == pytest.approx(estimate.log_z, abs=1e-6)
 
 
 def test_training_keeps_log_z_and_makes_weights_even() -> None:
@@ -103,6 +108,72 @@ def test_balance_losses_train_it(loss: object) -> None:
     assert history[-1]["ess"] > 0.5  # 0.29 before
 
 
+def test_a_mean_reward_is_that_of_the_density_and_that_of_draws_differs() -> None:
+    sampler = pretrained(target=UNEVEN)
+    gentle, num = FunctionTarget(lambda x: 0.5 * log_reward(x), dim=2), 40_000
+    with pytest.warns(UserWarning, match=r"another mean reward than its density, -0\.(19|2)\d* nats"):
+        reference = mean_reward(sampler, gentle, num, seed=1)
+    as_drawn = mean_reward(sampler, gentle, num, seed=1, weighted=False)
+    # The mean of exp(a x) over N(m, I) is exp(a m + a a / 2).
+    assert abs(as_drawn.estimate.log_z - 0.15625) < Z_BOUND * math.sqrt(math.expm1(0.3125) / num)
+    # w ~ exp((0.4, 0) x) and w r ~ exp((0.9, -0.25) x), each over its mean: of their difference, the variance.
+    error = math.sqrt((math.exp(0.8725) + math.exp(0.16) - 2 * math.exp(0.36)) / num)
+    assert abs(reference.estimate.log_z - 0.35625) < Z_BOUND * error
+    # e^{4 x 0.87} / n is the relative variance of a second moment: half-widths are known to 1.4 %.
+    half = 0.5 * (reference.estimate.high - reference.estimate.low)
+    assert half == pytest.approx(1.96 * error, rel=0.08)
+    # Draws of N((0.9, -0.25), I): the error of weights, and of choosing among them.
+    assert abs(float(reference.x[:, 0].mean()) - 0.9) < Z_BOUND * math.sqrt(2 * math.exp(0.8725) / num)
+    assert assess(fine_tuned(sampler, gentle), num, reference=reference).verdict.grade == "not to be trusted"
+
+
+def test_a_product_is_weighed_by_both_densities() -> None:
+    tuned = fine_tune(pretrained(target=UNEVEN), REWARD, max_steps=80, lr=5e-3, ema_decay=0.0, **QUIETLY)
+    sampler = product_sampler(tuned)
+    before = tuned.sample(3, seed=0)
+    assert torch.equal(sampler.sample(3, seed=0), before)
+    estimate = sampler.estimate_log_z(20_000, seed=1)
+    assert abs(estimate.log_z - 1.025) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
+    assert abs(tuned.estimate_log_z(20_000, seed=1).log_z - 0.625) < 0.05
+    fit(sampler, 40, lr=5e-3, ema_decay=0.0, **QUIETLY)
+    assert sampler.estimate_log_z(5000, seed=1).ess > max(0.9, estimate.ess)
+    assert torch.equal(tuned.sample(3, seed=0), before)
+    found = assess(sampler, 5000, reference=reference(sampler.target, 500))
+    assert found.verdict.grade == "trustworthy"
+
+
+def test_a_product_of_a_posterior_keeps_its_names_and_its_support() -> None:
+    """A Gamma(3, 2) rate, and then a count of 4: evidence and posterior are known."""
+    prior = ModelTarget(prior={"rate": torch.distributions.Gamma(3.0, 2.0)})
+    sampler = pretrained(target=prior)
+
+    def log_count(x: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.Poisson(prior.constrain(x)["rate"]).log_prob(torch.tensor(4.0).double())
+
+    tuned = fine_tuned(sampler, FunctionTarget(log_count, dim=1))
+    assert tuned.posterior(100).values.keys() == {"rate"}
+    product = product_sampler(tuned)
+    posterior = product.posterior(1000, num_samples=20_000)
+    assert posterior.estimate.low < GAMMA_POISSON < posterior.estimate.high
+    rate = posterior.expectation("rate")
+    assert abs(float(rate.value) - 7 / 3) < Z_BOUND * float(rate.standard_error)
+
+
+def test_products_that_there_are_none_of() -> None:
+    tuned = fine_tuned(pretrained(), REWARD)
+    with pytest.raises(InputError, match="fine_tune or fine_tuned"):
+        product_sampler(pretrained())
+    with pytest.raises(InputError, match="fine_tune or fine_tuned"):
+        product_sampler(product_sampler(tuned))
+    with pytest.raises(InputError, match="sum of both log-rewards"):
+        product_sampler(fine_tuned(tuned, REWARD))
+
+
+def test_a_verdict_without_reference_says_which_one_to_make() -> None:
+    found = assess(fine_tuned(pretrained(), REWARD), 1000)
+    assert any("mean_reward(pretrained, reward)" in step for step in found.verdict.next_steps)
+
+
 def test_it_is_loaded_into_one_made_alike(tmp_path: Path) -> None:
     sampler = pretrained()
     tuned = fine_tune(sampler, REWARD, max_steps=3, **QUIETLY)
@@ -119,7 +190,7 @@ def test_what_is_refused() -> None:
         fine_tuned(REWARD, REWARD)
     with pytest.raises(InputError, match="reward must be a Target"):
         fine_tuned(pretrained(), log_reward)
-    with pytest.raises(InputError, match="reward must have the sampler's dimension 2, got 3"):
+    with pytest.raises(InputError, match="reward must have the dimension of the density, 2, got 3"):
         fine_tuned(pretrained(), FunctionTarget(log_reward, dim=3))
     with pytest.raises(InputError, match="support"):
         fine_tuned(pretrained(), FunctionTarget(log_reward, dim=2, support=(0, 1)))

@@ -4,6 +4,7 @@ from diffsampler.coordinates.affine import AffineCoordinates, LaplaceCoordinates
 from diffsampler.coordinates.base import Coordinates, check_coordinates, check_space
 from diffsampler.coordinates.bonds import chiral_atoms, z_matrix_from_bonds
 from diffsampler.coordinates.family_on_space import FamilyOnSpace
+from diffsampler.coordinates.fixed import FixedCoordinates
 from diffsampler.coordinates.found import FoundCoordinates
 from diffsampler.coordinates.internal import InternalCoordinates
 from diffsampler.coordinates.mean_free import MeanFreeCoordinates
@@ -22,6 +23,7 @@ __all__ = [
     "DensityInCoordinates",
     "FamilyCoordinates",
     "FamilyOnSpace",
+    "FixedCoordinates",
     "FoundCoordinates",
     "InternalCoordinates",
     "LaplaceCoordinates",

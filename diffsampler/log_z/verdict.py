@@ -87,6 +87,7 @@ def judge(
     history: Sequence[dict[str, Any]] = (),
     rolled_back: Tensor | None = None,
     draws_are_exact: bool = False,
+    compare: str = COMPARE,
 ) -> Verdict:
     """Judge an estimate by its weights, by an independent one, by the places that both have seen, and by its history.
 
@@ -100,15 +101,17 @@ def judge(
         rolled_back: log-weights of trajectories rolled back from draws of the target, with shape (m), as by
             `diffsampler.paths.rolled_back_log_weight`.
         draws_are_exact: whether those draws are the target's own: then they are an independent estimate.
+        compare: the next step where no independent estimate is given.
     """
     if log_weight is not None:
         log_weight = torch.where(log_weight.isfinite(), log_weight.double(), -math.inf)
     is_of_exact_draws = reference is None and draws_are_exact and rolled_back is not None
     if is_of_exact_draws:
         reference = _from_exact_draws(rolled_back)
-    findings = [*_weights(estimate), *_agreement(estimate, reference, is_of_exact_draws), *_history(history)]
+    findings = [*_weights(estimate), *_agreement(estimate, reference, is_of_exact_draws, compare)]
+    findings += _history(history)
     if x is not None and log_weight is not None and reference_x is not None:
-        findings += _places(x, log_weight, reference_x)
+        findings += _places(x, log_weight, reference_x, compare)
     if log_weight is not None and rolled_back is not None:
         findings += _rolled_back(estimate, log_weight, rolled_back)
     findings.sort(key=lambda finding: -finding[0])
@@ -172,10 +175,12 @@ def _weights(estimate: LogZEstimate) -> list[Finding]:
     return found or [(0, f"The weights are good: {khat}, {effective:.0f} effective samples.", "")]
 
 
-def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool) -> Iterator[Finding]:
+def _agreement(
+    estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool, compare: str
+) -> Iterator[Finding]:
     if reference is None:
         said = "No independent estimate stands beside it: modes that the sampler never visits cannot show."
-        yield 1, said, COMPARE
+        yield 1, said, compare
         return
     if not isinstance(reference, LogZEstimate):
         raise InputError(
@@ -207,9 +212,9 @@ def _agreement(estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exa
         yield 0, f"It agrees with the reference: {said}.", ""
 
 
-def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor) -> Iterator[Finding]:
+def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor, compare: str) -> Iterator[Finding]:
     if len(reference_x) < FEW:
-        yield 1, f"The reference has {len(reference_x)} draws, too few to tell where modes are.", COMPARE
+        yield 1, f"The reference has {len(reference_x)} draws, too few to tell where modes are.", compare
         return
     missing = share_not_covered(reference_x, by=x)
     # What the sampler takes for the target: draws of no weight may be anywhere.

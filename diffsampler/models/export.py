@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate
-from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.named_target import NamedTarget, Values, naming
 from diffsampler.models.names import labels_of
 from diffsampler.models.summary import entries
 from diffsampler.optional import import_extra
@@ -37,20 +37,21 @@ def to_arviz(target: Target, values: Values, x: Tensor, log_weight: Tensor, esti
         "sample_stats": {name: _chain(value) for name, value in stats.items()},
     }
     dims, coords = {}, {}
-    if isinstance(target, NamedTarget):
-        dims, coords = dict(target.dims), dict(target.coords)
-        _check_names(values, target)
-        terms = target.log_likelihoods(x)
+    named = naming(target)
+    if named is not None:
+        dims, coords = dict(named.dims), dict(named.coords)
+        _check_names(values, named)
+        terms = named.log_likelihoods(x)
         if isinstance(terms, Tensor):
             name = "data" if "data" not in values else "log_likelihood"
-            if names := target.dims_of_terms(tuple(terms.shape[1:])):
+            if names := named.dims_of_terms(tuple(terms.shape[1:])):
                 dims[name] = names
             terms = {name: terms}
         if taken := RESERVED & {*values, *(one for names in dims.values() for one in names)}:
             raise InputError(f"ArviZ has dimensions called {' and '.join(sorted(taken))} already: name them otherwise.")
         if terms is not None:
             groups["log_likelihood"] = {name: _chain(value) for name, value in terms.items()}
-        if observed := target.observed_data:
+        if observed := named.observed_data:
             groups["observed_data"] = {name: torch.as_tensor(value).cpu().numpy() for name, value in observed.items()}
     evidence = {"log_evidence": estimate.log_z, "log_evidence_low": estimate.low, "log_evidence_high": estimate.high}
     attrs = {

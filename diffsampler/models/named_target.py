@@ -51,3 +51,9 @@ class NamedTarget(Target):
     def observed_data(self) -> Mapping[str, Any]:
         """What is observed, tensors or arrays by name, as far as it is known."""
         return {}
+
+
+def naming(target: Target) -> NamedTarget | None:
+    """What names the points of a target: itself, or the one whose points these are; None where they have no names."""
+    found = target.points_of or target
+    return found if isinstance(found, NamedTarget) else None

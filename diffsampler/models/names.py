@@ -5,21 +5,23 @@ from typing import Any
 
 from torch import Tensor
 
-from diffsampler.models.named_target import NamedTarget, Values
+from diffsampler.models.named_target import Values, naming
 from diffsampler.models.summary import HDI_PROB, Summary, entries, summarise
 from diffsampler.target import Target
 
 
 def values_of(target: Target, x: Tensor) -> Values:
     """Values by name, float64, at points x of a target, with shape (n, D); "x" where they have no names."""
-    return target.constrain(x.double()) if isinstance(target, NamedTarget) else {"x": x.double()}
+    named = naming(target)
+    return {"x": x.double()} if named is None else named.constrain(x.double())
 
 
 def labels_of(target: Target) -> Mapping[str, list[list[Any]]]:
     """The labels along each dimension of parameters whose dimensions have them, by name."""
-    if not isinstance(target, NamedTarget):
+    named = naming(target)
+    if named is None:
         return {}
-    return {name: [target.coords.get(dim, []) for dim in dims] for name, dims in target.dims.items()}
+    return {name: [named.coords.get(dim, []) for dim in dims] for name, dims in named.dims.items()}
 
 
 def names_of_free(name: str, shape: tuple[int, ...], is_value: bool) -> list[str]:
@@ -36,6 +38,6 @@ def names_of_free(name: str, shape: tuple[int, ...], is_value: bool) -> list[str
 
 def summary_of(target: Target, x: Tensor, log_weight: Tensor) -> Summary | None:
     """The table of weighted draws x, with shape (n, D), where a target's values have names; else None."""
-    if not isinstance(target, NamedTarget):
+    if naming(target) is None:
         return None
     return summarise(values_of(target, x), log_weight, HDI_PROB, labels_of(target))

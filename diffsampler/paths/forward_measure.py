@@ -26,6 +26,8 @@ class ForwardMeasure(PathMeasure):
             or if it is one of all members of a family.
     """
 
+    compare = "Compare: assess(tuned, reference=mean_reward(pretrained, reward)), by diffsampler.fine_tuning."
+
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         name = type(policy.process).__name__

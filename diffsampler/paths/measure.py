@@ -15,7 +15,12 @@ class PathMeasure(nn.Module, ABC):
     References:
         Amortizing intractable inference in diffusion models, Venkatraman et al., 2024, arXiv:2405.20971 (relative
             trajectory balance).
+
+    Attributes:
+        compare: what stands beside an estimate by it, as a next step of a verdict that lacks that.
     """
+
+    compare: str = "Compare: assess(sampler, reference=...), with an estimate that the sampler had no part in."
 
     @abstractmethod
     def log_start(self, x: Tensor) -> Tensor:

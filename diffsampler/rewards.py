@@ -1,0 +1,100 @@
+"""A reward on another density's draws, and the product of both."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsampler.errors import InputError, check_instance
+from diffsampler.target import Target
+
+
+class Reward(Target):
+    """A reward on another density's draws: what is known of it as a density, log Z and draws, means nothing here.
+
+    Arguments:
+        given: log R is its `log_prob`.
+        prior: the other density, whose space it shares.
+
+    Raises:
+        InputError: if they do not fit together.
+    """
+
+    def __init__(self, given: Target, prior: Target) -> None:
+        check_instance("reward", given, Target, "FunctionTarget(log_reward, dim)")
+        if given.dim != prior.dim:
+            raise InputError(f"reward must have the dimension of the density, {prior.dim}, got {given.dim}.")
+        if given.support is not None:
+            raise InputError("A reward declares no support: return -inf where it is zero.")
+        super().__init__(given.dim)
+        self.given, self._prior = given, (prior,)  # whose tensors are the pretrained sampler's
+        self.differentiable, self.space = given.differentiable, prior.space
+        self.plot_range, self.plot_coordinates = prior.plot_range, prior.plot_coordinates
+
+    @property
+    def prior(self) -> Target:
+        """The other density."""
+        return self._prior[0]
+
+    @property
+    def known_as(self) -> str:
+        return self.given.known_as
+
+    @property
+    def points_of(self) -> Target:
+        return self.prior.points_of or self.prior
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.given.log_prob(x)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.given.log_prob_and_score(x)
+
+    @property
+    def observables(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {**self.prior.observables, **self.given.observables}
+
+    @property
+    def coordinate_names(self) -> list[str] | None:
+        return self.prior.coordinate_names
+
+    def diagnostics(self, x: Tensor) -> dict[str, float]:
+        return self.given.diagnostics(x)
+
+
+class Product(Reward):
+    """The unnormalised density p(x) R(x), of one that is known and a reward: its Z is the integral of both.
+
+    Arguments:
+        prior: p, and what it declares.
+        reward: log R is its `log_prob`.
+
+    Raises:
+        InputError: if they do not fit together.
+
+    Example:
+        >>> from diffsampler import FunctionTarget
+        >>> from targets import Gaussian
+        >>> prior, reward = Gaussian(mean=[0.0]), FunctionTarget(lambda x: x.sum(-1), dim=1)
+        >>> Product(prior, reward).log_prob(torch.ones(1)) - prior.log_prob(torch.ones(1))
+        tensor(1.)
+    """
+
+    def __init__(self, prior: Target, reward: Target) -> None:
+        super().__init__(reward, prior)
+        self.differentiable = prior.differentiable and reward.differentiable
+        self.support, self.coordinates, self.limits = prior.support, prior.coordinates, prior.limits
+
+    @property
+    def known_as(self) -> str:
+        return f"{self.prior.known_as} * {self.given.known_as}"
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.prior.log_prob(x.clone()) + self.given.log_prob(x)
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        (first, score), (second, more) = self.prior.log_prob_and_score(x.clone()), self.given.log_prob_and_score(x)
+        return first + second, score + more
+
+    def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
+        return self.prior.starting_points(n, generator)
