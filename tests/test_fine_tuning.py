@@ -159,6 +159,21 @@ def test_a_product_of_a_posterior_keeps_its_names_and_its_support() -> None:
     assert abs(float(rate.value) - 7 / 3) < Z_BOUND * float(rate.standard_error)
 
 
+def test_a_product_within_a_support_is_fine_tuned_again() -> None:
+    """The density x^2 exp(-2 x) on (0, inf), times x, times x again: of each, a Gamma function is the integral."""
+    prior = FunctionTarget(
+        lambda x: (2 * x.log() - 2 * x).sum(-1), dim=1, support=torch.distributions.constraints.positive
+    )
+    once = FunctionTarget(lambda x: x.log().sum(-1), dim=1)
+    product = product_sampler(fine_tuned(pretrained(target=prior), once))
+    again = product_sampler(fine_tuned(product, once))
+    for sampler, log_z in ((product, math.log(6 / 16)), (again, math.log(24 / 32))):
+        estimate = sampler.estimate_log_z(20_000, seed=1)
+        assert abs(estimate.log_z - log_z) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
+        assert (sampler.sample(100, seed=0) > 0).all()
+        assert sampler.log_prob(torch.tensor([[-1.0]]), seed=0) == -math.inf
+
+
 def test_products_that_there_are_none_of() -> None:
     tuned = fine_tuned(pretrained(), REWARD)
     with pytest.raises(InputError, match="fine_tune or fine_tuned"):
