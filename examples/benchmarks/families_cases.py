@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal
 from diffsampler import FunctionTarget, Sampler
 from diffsampler.curves import thermodynamics
 from diffsampler.families import Amortised, Coupled, Family, Scalarised, Tempered
-from targets import Gaussian, Phi4Hopping
+from targets import DoubleWell4, Gaussian, Phi4Hopping, U1Gauge
 
 BETAS = (0.1, 0.3, 0.5, 1.0, 1.5, 2.0)
 NUM_WELLS = 4
@@ -102,10 +102,57 @@ def preferences(kind: str, seed: int) -> Case:
     return Case(family, weight, of_product + 1.5 * (2 * math.pi / precision).log(), 400, 4000)
 
 
+def gamma(seed: int) -> Case:
+    """A product of Gamma densities, within their support, at all temperatures: of each, another Gamma density."""
+    shape, betas = torch.tensor([3.0, 1.5], dtype=torch.float64), (0.5, 0.7, 1.0, 1.4, 1.9)
+    target = FunctionTarget(
+        lambda x: (x.log() * (shape - 1).to(x) - x).sum(-1), dim=2, support=torch.distributions.constraints.positive
+    )
+    beta = torch.tensor(betas, dtype=torch.float64)
+    shapes = beta.unsqueeze(-1) * (shape - 1) + 1
+    log_z = (shapes.lgamma() - shapes * beta.log().unsqueeze(-1)).sum(-1)
+    return Case(Tempered(target, 0.5, 2.0), beta.log().unsqueeze(-1), log_z, 1000, 4000)
+
+
+def rotators(seed: int) -> Case:
+    """2 cos x_0 + cos(x_1 - x_0), of two angles: Z = (2 pi)^2 I_0(2 beta) I_0(beta)."""
+    target = FunctionTarget(lambda x: 2 * x[..., 0].cos() + (x[..., 1] - x[..., 0]).cos(), dim=2, periodic=True)
+    beta = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    log_z = 2 * math.log(2 * math.pi) + torch.special.i0(2 * beta).log() + torch.special.i0(beta).log()
+    return Case(Tempered(target, 0.5, 4.0), beta.log().unsqueeze(-1), log_z, 100, 4000)
+
+
+def u1(seed: int) -> Case:
+    beta = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    log_z = torch.tensor([U1Gauge((4, 4), one).log_z for one in beta.tolist()], dtype=torch.float64)
+    return Case(Coupled(U1Gauge, {"beta": (1.0, 4.0)}, shape=(4, 4)), beta.unsqueeze(-1), log_z, 600, 2000)
+
+
+class AtBeta(DoubleWell4):
+    """DW-4 at another temperature, for the quadrature that its log Z is found by."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def pair_energy(self, squared: Tensor) -> Tensor:
+        return self.beta * super().pair_energy(squared)
+
+
+def dw4(seed: int) -> Case:
+    beta = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    log_z = torch.tensor([AtBeta(one).log_z for one in beta.tolist()], dtype=torch.float64)
+    return Case(Tempered(DoubleWell4(), 0.5, 2.0), beta.log().unsqueeze(-1), log_z, 800, 2000)
+
+
 CASES: dict[str, Callable[[int], Case]] = {
     "wells": wells,
     "phi4": phi4,
     "linear_gaussian": linear_gaussian,
+    "gamma": gamma,
+    "rotators": rotators,
+    "u1": u1,
+    "dw4": dw4,
     "preferences_sum": lambda seed: preferences("sum", seed),
     "preferences_log_linear": lambda seed: preferences("log-linear", seed),
 }
