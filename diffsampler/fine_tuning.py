@@ -20,14 +20,16 @@ from diffsampler.log_z.verdict import NOTICEABLE
 from diffsampler.networks import StateFlow
 from diffsampler.paths import ForwardMeasure, weighted_rollout
 from diffsampler.processes import Process
+from diffsampler.progress import in_batches
 from diffsampler.recipes import FineTuning, Parts
+from diffsampler.recipes.fine_tuning import LR_FROM_MIXTURE
 from diffsampler.repeatable import naming_the_target
 from diffsampler.rewards import Product, Reward
 from diffsampler.sampler import Sampler
 from diffsampler.target import Target
 from diffsampler.training.fit import fit
 
-NUM_TILTING = 10_000  # draws of the pretrained sampler
+NUM_TILTING = 40_000  # draws of the pretrained sampler
 NUM_AT_ONCE = 10_000
 
 
@@ -76,16 +78,18 @@ def _warn_of_difference(as_drawn: LogZEstimate, weighted: LogZEstimate) -> None:
         )
 
 
-def _tilt(tuned: Sampler, seed: int) -> None:
-    """Let a control that knows a mixture lead to that of the pretrained draws, weighed by the reward."""
+def _tilt(tuned: Sampler, seed: int) -> bool:
+    """Let a control that knows a mixture lead to that of the pretrained draws, weighed by the reward; whether it does."""
     coordinates = None if tuned.coordinates is None else tuned.coordinates.coordinates
     if not isinstance(coordinates, SearchedCoordinates) or coordinates.mixture is None:
-        return
+        return False
     generator = torch.Generator(tuned.device).manual_seed(check_count("seed", seed, minimum=0))
-    z, log_weight = weighted_rollout(tuned.dynamics, NUM_TILTING, generator)
+    drawn = [weighted_rollout(tuned.dynamics, count, generator) for count in in_batches(NUM_TILTING, NUM_AT_ONCE)]
+    z, log_weight = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     usable = log_weight.isfinite()
     if usable.any():
         coordinates.mixture = coordinates.mixture.tilted(z[usable], log_weight[usable])
+    return bool(usable.any())
 
 
 def fine_tuned(
@@ -143,7 +147,8 @@ def fine_tune(sampler: Sampler, reward: Target, max_steps: int = 2000, seed: int
         InputError: if something does not fit together, or training diverges.
     """
     tuned = fine_tuned(sampler, reward)
-    _tilt(tuned, seed)
+    if _tilt(tuned, seed):
+        tuned.recipe = FineTuning(tuned.recipe.pretrained, LR_FROM_MIXTURE)
     with torch.inference_mode(False):
         fit(tuned, max_steps, seed, **options)
     return tuned

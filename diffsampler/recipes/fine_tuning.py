@@ -7,7 +7,7 @@ from diffsampler.target import Target
 
 NUM_TRANSITIONS = 2048
 SHARE_FITTED = 0.5
-LR = 1e-3
+LR, LR_FROM_MIXTURE = 1e-3, 2e-4
 
 
 class FineTuning(Recipe):
@@ -18,10 +18,12 @@ class FineTuning(Recipe):
 
     Arguments:
         pretrained: the parts of the sampler that is fine-tuned.
+        lr: the learning rate; where a mixture has the way to the modes in closed form, a small one, since larger ones
+            make weights less even than they were.
     """
 
-    def __init__(self, pretrained: Parts) -> None:
-        self.pretrained = pretrained
+    def __init__(self, pretrained: Parts, lr: float = LR) -> None:
+        self.pretrained, self.lr = pretrained, lr
 
     def parts(self, target: Target) -> Parts:
         return self.pretrained
@@ -30,4 +32,4 @@ class FineTuning(Recipe):
         weighted = WeightedPaths()
         behaviour = Succession([weighted, Alternation([OnPolicy(), weighted])], [SHARE_FITTED, 1 - SHARE_FITTED])
         loss = Stages([MaximumLikelihood(NUM_TRANSITIONS), LogVariance()])
-        return Training(loss, behaviour, LR, tolerance=0.0)
+        return Training(loss, behaviour, self.lr, tolerance=0.0)
