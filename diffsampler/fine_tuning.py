@@ -79,7 +79,7 @@ def _warn_of_difference(as_drawn: LogZEstimate, weighted: LogZEstimate) -> None:
 
 
 def _tilt(tuned: Sampler, seed: int) -> bool:
-    """Let a control that knows a mixture lead to that of the pretrained draws, weighed by the reward; whether it does."""
+    """Let a control that knows a mixture lead to that of draws weighed by the reward; False where there is none."""
     coordinates = None if tuned.coordinates is None else tuned.coordinates.coordinates
     if not isinstance(coordinates, SearchedCoordinates) or coordinates.mixture is None:
         return False
