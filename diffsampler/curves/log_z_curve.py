@@ -150,7 +150,8 @@ def log_z_curve(
             num_evaluations += member.num_target_evaluations - before
             num_invalid += member.counter.num_invalid
             tell(k + 1)
-    pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid)
+    rounding = max(member.counter.rounding for member in members)
+    pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid, rounding)
     found = [_assessed(member, pooled, k, seed + k, observables) for k, member in enumerate(members)]
     found += [_between(sampler.given(context), pooled, context, observables) for context in others]
     own = (*(one.estimate for one in drawn), *(None for _ in others))
@@ -165,7 +166,7 @@ def _assessed(
     estimate = replace(used.estimate, elbo=mine.estimate.elbo)
     generator = new_generator("metrics", seed, device=member.device)
     found = assess_draws(member, mine.x, mine.log_weight, estimate, generator)
-    verdict, others = found.verdict, pool.by_others(mine.context, k)
+    verdict, others = found.verdict, pool.by_others(k)
     if others is not None:
         apart, variance = mine.estimate.log_z - others.log_z, mine.estimate.variance + others.variance
         if abs(apart) > max(LARGE * math.sqrt(variance), NOTICEABLE):
