@@ -125,3 +125,5 @@ def test_what_cannot_be_pooled_is_refused(options: dict, message: str) -> None:
         log_z_curve(quadratic(), [0.0], **options)
     with pytest.raises(InputError, match="between must be a list of inverse temperatures"):
         thermodynamics(quadratic(), [1.0], between=2.0)
+    with pytest.raises(InputError, match="betas must be a list of inverse temperatures"):
+        thermodynamics(quadratic(), ["warm"])
