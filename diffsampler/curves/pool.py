@@ -92,7 +92,7 @@ class Pool:
 
     def by_others(self, own: int) -> LogZEstimate | None:
         """log Z of a member by the draws of the others alone; None where they say nothing."""
-        return None if self.sources is None or len(self.drawn) < 2 else self.sources.without(own)
+        return None if self.sources is None or len(self.drawn) < 2 else self.sources.others[own]
 
     @torch.no_grad()
     def _known_of(self, x: Tensor) -> Tensor:

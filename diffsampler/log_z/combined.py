@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsampler.errors import InputError
 from diffsampler.log_z.estimate import KHAT_REFUSE, NORMAL_97_5, LogZEstimate, estimate_log_z, rounding_warnings
+from diffsampler.log_z.verdict import LARGE, NOTICEABLE
 from diffsampler.log_z.weights import WeightSummary
 
 FEW = 50  # effective draws of a half, below which a source is left out
@@ -82,7 +83,8 @@ class Sources:
     sum_k count_k times the means of these is an estimate of its Z, the balance heuristic, unbiased whatever the counts.
     Where one source never comes, others are left to say all: none need reach everywhere by itself, and one that does
     not, however equal its weights, does no harm. Counts of one half of the draws are those that the other half says:
-    weights do not decide by how much they count themselves.
+    weights do not decide by how much they count themselves. Sources that miss some of their own density, by what others
+    have seen of it, are left out.
 
     References:
         Optimally combining sampling techniques for Monte Carlo rendering, Veach & Guibas, 1995.
@@ -93,6 +95,10 @@ class Sources:
         log_weights: log importance weights of independent draws of each source, with shapes (n_k).
         log_probs: log R_l at the draws of each source, for all l, with shapes (n_k, J).
         rounding: as in `estimate_log_z`.
+
+    Attributes:
+        others: log Z of each source by the draws of all others; None where these say nothing.
+        blind: which are left out.
     """
 
     def __init__(self, log_weights: Sequence[Tensor], log_probs: Sequence[Tensor], rounding: float = 0.0) -> None:
@@ -100,7 +106,13 @@ class Sources:
         self.log_probs = [_usable(one.double()) for one in log_probs]
         self.starts = [0, *accumulate(len(one) for one in self.log_weights)]
         self.are_good = [True, True]  # whether any source is, by what each half says
+        self.blind: set[int] = set()
         self.counts = [self._counts_by(half) for half in (0, 1)]
+        self.others = [self._without(k) for k in range(len(self.log_weights))]
+        while (worst := self._worst()) is not None:
+            self.blind.add(worst)
+            self.counts = [self._counts_by(half) for half in (0, 1)]
+            self.others = [self._without(k) for k in range(len(self.log_weights))]
 
     def at(
         self,
@@ -120,12 +132,27 @@ class Sources:
             InputError: if R has mass where no source has any.
         """
         ways = self.counts
-        if own is not None:
+        if own is not None and own not in self.blind:
             alone = self._alone(own)
             ways = [[*(some if is_good else []), alone] for some, is_good in zip(ways, self.are_good, strict=True)]
         return self._combined(ways, log_prob, num_target_evaluations, num_invalid_evaluations)
 
-    def without(self, own: int) -> LogZEstimate | None:
+    def _worst(self) -> int | None:
+        """The source whose own draws say least of what the others have seen of it; None where none says too little.
+
+        No weight is negative: where an estimate is too low, and sure of itself, its draws miss something.
+        """
+        missing = {}
+        for k, others in enumerate(self.others):
+            if k in self.blind or others is None or self.log_weights[k].isneginf().all():
+                continue
+            own = estimate_log_z(self.log_weights[k])
+            lost = others.log_z - own.log_z
+            if lost > max(LARGE * math.sqrt(own.variance + others.variance), NOTICEABLE):
+                missing[k] = lost
+        return max(missing, key=missing.get) if missing else None
+
+    def _without(self, own: int) -> LogZEstimate | None:
         """log Z of a source by the draws of all others; None where these say nothing."""
         log_prob = [rows[:, own] for rows in self.log_probs]
         ways = [[_without(one, own, log_prob) for one in some] for some in self.counts]
@@ -185,9 +212,13 @@ class Sources:
         """
         summaries = [WeightSummary(len(one[half::2])).add(one[half::2]) for one in self.log_weights]
         ess = [one.ess if one.num_zero < one.num else 0.0 for one in summaries]
-        is_good = [e * one.num >= FEW and one.khat < KHAT_REFUSE for e, one in zip(ess, summaries, strict=True)]
+        is_seeing = [k not in self.blind for k in range(len(ess))]
+        is_good = [
+            e * one.num >= FEW and one.khat < KHAT_REFUSE and sees
+            for e, one, sees in zip(ess, summaries, is_seeing, strict=True)
+        ]
         if not any(is_good):
-            self.are_good[half], is_good = False, [e > 0 for e in ess]
+            self.are_good[half], is_good = False, [e > 0 and sees for e, sees in zip(ess, is_seeing, strict=True)]
         qualities = (lambda e: e, lambda e: 1 / (1 / e - 1 + SMALLEST_VARIANCE))
         return [
             self._counts(

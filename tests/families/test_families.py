@@ -104,6 +104,14 @@ def test_preferences_have_closed_forms(kind: str) -> None:
     assert log_z == pytest.approx(float(total if kind == "sum" else product), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sum", "log-linear"])
+def test_a_temperature_divides_the_whole(kind: str) -> None:
+    rewards = [Gaussian(mean=[m], covariance=1.0) for m in (-1.0, 2.0)]
+    x, weight = torch.randn(5, 1, dtype=torch.float64), [0.3, 0.7]
+    sharp, plain = (Scalarised(rewards, kind, temperature).given(weight).log_prob(x) for temperature in (0.2, 1.0))
+    torch.testing.assert_close(sharp, 5 * plain)
+
+
 def test_preferences_are_on_the_simplex() -> None:
     family = Scalarised([Gaussian(mean=[0.0], covariance=1.0)] * 3, concentration=0.3)
     contexts = family.sample_contexts(1000, torch.Generator().manual_seed(0))
@@ -410,6 +418,7 @@ def test_a_budget_that_ends_amid_the_searches_says_so_and_what_was_found_is_used
     assert sampler.search_cost < 2_000_000
     member = sampler.given([0.5, 1.0])
     assert abs(member.reference.log_z - math.log(3.0)) < Z_BOUND * math.sqrt(member.reference.variance)
+    assert member.reference.high - member.reference.low > 1.0  # so short, searches do not know, and say so
     # By the found coordinates alone: weights of a normal density in them.
     assert member.estimate_log_z(2000, seed=0).ess > 0.5
 

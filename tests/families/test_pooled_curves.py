@@ -15,6 +15,7 @@ from diffsampler.networks import FourierMLP
 from diffsampler.processes import VariancePreserving
 from targets import Gaussian, Phi4Hopping
 
+BY_PREFERENCE = [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]]
 BETAS, BETWEEN = [0.9, 1.1, 1.4], [1.0, 1.25]  # all narrower than what an untrained sampler draws
 
 
@@ -72,29 +73,51 @@ def test_preferences_share_draws_where_their_source_is_not_zero() -> None:
 
 
 class Perfect(Sampler):
-    """Of the sum of rewards N((-4, 0), I) and N((4, 0), I): exact draws, with weights that vary a little."""
+    """Of the sum of rewards N((-4, 0), I) and N((4, 0), I): exact draws, with weights that vary a little.
+
+    At one preference it may have lost the second mode.
+    """
+
+    blind_at = None
 
     def given(self, context: list[float]) -> Sampler:
         member, share = super().given(context), float(context[0])
+        is_blind = share == self.blind_at
 
         def sample(n: int, generator: torch.Generator, **_: bool) -> tuple[Tensor, Tensor]:
             noise = torch.randn(n, 4, generator=generator, dtype=torch.float64)
-            side = torch.where(torch.rand(n, generator=generator, dtype=torch.float64) < share, -4.0, 4.0)
-            return noise[:, :2] + side.unsqueeze(-1) * torch.tensor([1.0, 0.0]), 0.3 * noise[:, 2] - 0.045
+            uniform = torch.rand(n, generator=generator, dtype=torch.float64) * (share if is_blind else 1.0)
+            x = noise[:, :2] + torch.where(uniform < share, -4.0, 4.0).unsqueeze(-1) * torch.tensor([1.0, 0.0])
+            return x, 0.3 * noise[:, 2] - 0.045 + (math.log(share) if is_blind else 0.0)
 
         member.sample = sample
         return member
 
 
+def of_two_rewards() -> Perfect:
+    rewards = [Gaussian(mean=[place, 0.0], covariance=1.0) for place in (-4.0, 4.0)]
+    return Perfect(Scalarised(rewards, "sum"), process=VariancePreserving, control=FourierMLP, flow=None, grid=6)
+
+
 def test_a_preference_that_needs_no_mode_does_not_hide_it_from_others() -> None:
     """Draws for one reward alone never see the other, and their weights are more even than any at each preference."""
-    rewards = [Gaussian(mean=[place, 0.0], covariance=1.0) for place in (-4.0, 4.0)]
-    sampler = Perfect(Scalarised(rewards, "sum"), process=VariancePreserving, control=FourierMLP, flow=None, grid=6)
     preferences = [[1.0, 0.0], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]
-    curve = log_z_curve(sampler, preferences, 2000, between=[[0.9, 0.1], [0.4, 0.6]])
+    curve = log_z_curve(of_two_rewards(), preferences, 2000, between=[[0.9, 0.1], [0.4, 0.6]])
     errors = torch.tensor([one.variance for one in curve.estimates]).sqrt()
-    reward = sum(one.log_z for one in rewards) / 2
-    assert ((curve.log_z - reward).abs() < Z_BOUND * errors).all() and errors.max() < 0.02  # six figures
+    assert (curve.log_z.abs() < Z_BOUND * errors).all() and errors.max() < 0.02  # six figures
+
+
+def test_a_context_whose_own_draws_differ_from_those_of_its_neighbours_is_doubted() -> None:
+    sampler = of_two_rewards()
+    said = "Its own draws and those of its neighbours differ by -0.6"  # log 0.5
+    assert not any(said in str(one) for one in log_z_curve(sampler, BY_PREFERENCE, 2000).assessments)
+    sampler.blind_at = 0.5
+    curve = log_z_curve(sampler, BY_PREFERENCE, 2000)
+    assert [said in str(one) for one in curve.assessments] == [False, True, False]
+    assert curve.grades[1] != "trustworthy"
+    # Nor does what it has lost make others lose it.
+    errors = torch.tensor([one.variance for one in curve.estimates]).sqrt()
+    assert (curve.log_z.abs() < Z_BOUND * errors).all() and errors.max() < 0.02
 
 
 def test_other_families_pool_when_they_are_asked_to() -> None:

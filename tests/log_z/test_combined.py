@@ -68,6 +68,20 @@ def test_sources_that_miss_a_mode_take_nothing_from_those_that_do_not(asked: tup
     assert max(one.high - one.low for one in found) < 0.2
 
 
+def test_weights_do_not_decide_by_how_much_they_count() -> None:
+    """Of two halves, each is told by the other: what the first says of one source moves no weight of another in it."""
+    log_weights, x = gaussians([[2.0, 0.0], [1.0, 3.0]], 400, torch.Generator().manual_seed(5))
+    log_probs = [torch.stack([log_sum(one, 2.0, 0.0), log_sum(one, 1.0, 3.0)], -1) for one in x]
+    values, found = [log_sum(one, 1.0, 1.0) for one in x], []
+    for factor in (0.0, 1.0):
+        moved = log_weights[0] + torch.where(torch.arange(400) % 2 == 0, factor, 0.0)
+        one = Sources([moved, log_weights[1]], log_probs).at(values)
+        is_even_of_the_other = (one.rows >= 400) & (one.rows % 2 == 0)
+        found.append(one.log_weight[is_even_of_the_other])
+    assert len(found[0]) == 200
+    torch.testing.assert_close(*found)
+
+
 def test_equal_sources_tell_as_much_as_all_their_draws() -> None:
     generator = torch.Generator().manual_seed(1)
     one = estimate_log_z(log_normal(0.5, 4000, generator))
