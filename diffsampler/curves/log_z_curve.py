@@ -12,7 +12,7 @@ from torch import Tensor
 from diffsampler.assessment import Assessment, assess_draws, estimate_observables
 from diffsampler.curves.pool import MIN_DRAWS, Draws, Pool
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
-from diffsampler.families import Family, read_context
+from diffsampler.families import Family, read_contexts
 from diffsampler.log_z import LogZEstimate, judge
 from diffsampler.log_z.combined import Combined
 from diffsampler.log_z.resampling import systematic
@@ -130,11 +130,8 @@ def log_z_curve(
     family = sampler.target
     if not isinstance(family, Family):
         raise InputError(f"log_z_curve is for samplers of a Family; {type(family).__name__} is one density.")
-    if not isinstance(contexts, Tensor | Sequence) or not len(contexts):
-        raise InputError(f"contexts must be a list of contexts, one at least, got {contexts!r}.")
-    if not isinstance(between, Tensor | Sequence):
-        raise InputError(f"between must be a list of contexts, got {between!r}.")
-    rows, others = ([read_context(family, context) for context in some] for some in (contexts, between))
+    rows, others = read_contexts(family, contexts), read_contexts(family, between, "between", minimum=0)
+    check_count("seed", seed, minimum=0)
     if others and (num_samples < MIN_DRAWS or pool is False):
         raise InputError(f"between needs draws that are pooled, {MIN_DRAWS} at each context at least.")
     is_shared = family.has_statistics or bool(others) if pool is None else check_flag("pool", pool)
@@ -143,15 +140,16 @@ def log_z_curve(
     with progress_of("Curve", len(rows), " contexts", progress_bar, progress_bar) as tell:
         for k, context in enumerate(rows):
             member = sampler.given(context)
-            generator = new_generator("test", seed + k, device=sampler.device)
+            generator = new_generator("test", seed, step=k, device=sampler.device)
             x, log_weight = member.sample(num_samples, return_log_weights=True, generator=generator)
             drawn.append(Draws(context, x, log_weight, member.estimate_from(log_weight)))
             members.append(member)
             num_evaluations += member.num_target_evaluations - before
             num_invalid += member.counter.num_invalid
             tell(k + 1)
-    pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid)
-    found = [_assessed(member, pooled, k, seed + k, observables) for k, member in enumerate(members)]
+    rounding = max(member.counter.rounding for member in members)
+    pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid, rounding)
+    found = [_assessed(member, pooled, k, seed, observables) for k, member in enumerate(members)]
     found += [_between(sampler.given(context), pooled, context, observables) for context in others]
     own = (*(one.estimate for one in drawn), *(None for _ in others))
     return LogZCurve(_names(family), torch.stack(rows + others), tuple(found), own, pooled)
@@ -163,9 +161,9 @@ def _assessed(
     """Of a context with draws of its own, which are what is judged."""
     mine, used = pool.drawn[k], pool.at(pool.drawn[k].context, k)
     estimate = replace(used.estimate, elbo=mine.estimate.elbo)
-    generator = new_generator("metrics", seed, device=member.device)
+    generator = new_generator("metrics", seed, step=k, device=member.device)
     found = assess_draws(member, mine.x, mine.log_weight, estimate, generator)
-    verdict, others = found.verdict, pool.by_others(mine.context, k)
+    verdict, others = found.verdict, pool.by_others(k)
     if others is not None:
         apart, variance = mine.estimate.log_z - others.log_z, mine.estimate.variance + others.variance
         if abs(apart) > max(LARGE * math.sqrt(variance), NOTICEABLE):

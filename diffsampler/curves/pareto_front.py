@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsampler.dominance import hypervolume, non_dominated
 from diffsampler.errors import InputError, check_count, check_instance
-from diffsampler.families import Scalarised, read_context
+from diffsampler.families import Scalarised, read_contexts
 from diffsampler.log_z.resampling import systematic
 from diffsampler.report.pareto_figure import plot_pareto_front
 from diffsampler.sampler import Sampler
@@ -95,11 +95,10 @@ def pareto_front(
     family = sampler.target
     if not isinstance(family, Scalarised):
         raise InputError(f"pareto_front is for samplers of Scalarised, got one of {type(family).__name__}.")
-    if not isinstance(preferences, Tensor | Sequence) or not len(preferences):
-        raise InputError(f"preferences must be a list of them, one at least, got {preferences!r}.")
-    rows, found = [read_context(family, one) for one in preferences], []
+    rows, found = read_contexts(family, preferences, "preferences"), []
+    check_count("seed", seed, minimum=0)
     for k, context in enumerate(rows):
-        generator = new_generator("test", seed + k, device=sampler.device)
+        generator = new_generator("test", seed, step=k, device=sampler.device)
         x, log_weight = sampler.given(context).sample(num_samples, return_log_weights=True, generator=generator)
         found.append(x[systematic(log_weight, num_samples, generator)])
     x = torch.stack(found)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffsampler.errors import InputError
 from diffsampler.families import Family
 from diffsampler.log_z import LogZEstimate
-from diffsampler.log_z.combined import Combined, combine
+from diffsampler.log_z.combined import Combined, Sources
 
 MIN_DRAWS = 100  # of each member, below which nothing tells how much others are of use
 
@@ -27,13 +28,15 @@ class Pool:
     """Weighted draws of any member, from draws of several.
 
     A trajectory that was drawn at context c_j, with the weight w, has the weight w R(x | c) / R(x | c_j) at context c:
-    any backward kernel will do, so that it need not be walked again. Its mean is Z(c), whatever j.
+    any backward kernel will do, so that it need not be walked again. Its mean is Z(c), whatever j, where members are
+    dense in the same places; `Sources` puts several together where they are not.
 
     Arguments:
         family: whose members they are.
         drawn: of each.
         is_shared: whether draws of one are weighed for others.
         num_target_evaluations, num_invalid_evaluations: what all cost.
+        rounding: as in `estimate_log_z`.
     """
 
     def __init__(
@@ -43,13 +46,16 @@ class Pool:
         is_shared: bool,
         num_target_evaluations: int,
         num_invalid_evaluations: int,
+        rounding: float = 0.0,
     ) -> None:
-        self.family, self.drawn, self.is_shared = family, drawn, is_shared
+        self.family, self.drawn = family, drawn
         self.num_target_evaluations, self.num_invalid_evaluations = num_target_evaluations, num_invalid_evaluations
         # What gives log R at any context: a few numbers, or the draws themselves.
-        sources = drawn if is_shared or family.has_statistics else []
-        self._known = [self._known_of(one.x) for one in sources]
-        self._log_prob = [self._log_prob_at(self._known[j], one.context) for j, one in enumerate(sources)]
+        self._known = [self._known_of(one.x) for one in drawn] if is_shared or family.has_statistics else []
+        self.sources: Sources | None = None
+        if is_shared:
+            log_probs = [torch.stack([self._log_prob_at(x, one.context) for one in drawn], -1) for x in self._known]
+            self.sources = Sources([one.log_weight for one in drawn], log_probs, rounding)
 
     @property
     def x(self) -> Tensor:
@@ -67,34 +73,26 @@ class Pool:
         Arguments:
             context: of the member.
             own: which draws are its own, if there are any.
+
+        Raises:
+            InputError: if there is mass where no draws may be.
         """
-        if own is not None and not (self.is_shared and len(self.drawn) > 1):
+        if own is not None and (self.sources is None or len(self.drawn) < 2):
             before, mine = sum(len(one.x) for one in self.drawn[:own]), self.drawn[own]
             rows = before + torch.arange(len(mine.x), device=mine.x.device)
             return Combined(mine.estimate, rows, mine.log_weight, torch.eye(len(self.drawn))[own].double())
-        groups = [self._weighed(j, context, own) for j in range(len(self.drawn))]
-        return combine(groups, own, self.num_target_evaluations, self.num_invalid_evaluations)
+        if own is None:
+            log_prob = [self._log_prob_at(one, context) for one in self._known]
+        else:
+            log_prob = [rows[:, own] for rows in self.sources.log_probs]
+        try:
+            return self.sources.at(log_prob, own, self.num_target_evaluations, self.num_invalid_evaluations)
+        except InputError as error:
+            raise InputError(f"At the context {context.tolist()}: {error}") from error
 
-    def by_others(self, context: Tensor, own: int) -> LogZEstimate | None:
+    def by_others(self, own: int) -> LogZEstimate | None:
         """log Z of a member by the draws of the others alone; None where they say nothing."""
-        if not self.is_shared or len(self.drawn) < 2:
-            return None
-        groups = [self._weighed(j, context, None) for j in range(len(self.drawn)) if j != own]
-        if all(group.isneginf().all() for group in groups):
-            return None
-        return combine(groups).estimate
-
-    def _weighed(self, j: int, context: Tensor, own: int | None) -> Tensor:
-        """Log-weights of the draws of source j at a context; all -inf where these are none of it."""
-        log_weight = self.drawn[j].log_weight
-        if j == own:
-            return log_weight
-        log_prob = self._log_prob_at(self._known[j], context)
-        was_zero = self._log_prob[j].isneginf()
-        if (was_zero & ~log_prob.isneginf()).any():  # mass where the source has none, hence no weights
-            return torch.full_like(log_weight, -math.inf)
-        moved = log_weight + log_prob - self._log_prob[j]
-        return torch.where(moved.isnan() | log_weight.isneginf(), -math.inf, moved)
+        return None if self.sources is None or len(self.drawn) < 2 else self.sources.others[own]
 
     @torch.no_grad()
     def _known_of(self, x: Tensor) -> Tensor:
@@ -109,4 +107,6 @@ class Pool:
         if self.family.has_statistics:
             return self.family.log_prob_of(known, context)
         self.num_target_evaluations += len(known)
-        return self.family.log_prob(known, context).double()
+        found = self.family.log_prob(known, context).double()
+        self.num_invalid_evaluations += int((~(found < math.inf)).sum())
+        return found

@@ -97,6 +97,8 @@ def _first(column: Tensor) -> Tensor:
 
 
 def _read(name: str, betas: Sequence[float] | Tensor) -> Tensor:
-    if not isinstance(betas, Tensor | Sequence):
-        raise InputError(f"{name} must be a list of inverse temperatures, got {betas!r}.")
-    return torch.tensor([check_positive(name, float(one)) for one in betas], dtype=torch.float64)
+    try:
+        values = [float(one) for one in betas]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be a list of inverse temperatures, got {betas!r}.") from error
+    return torch.tensor([check_positive(name, one) for one in values], dtype=torch.float64)

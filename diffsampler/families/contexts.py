@@ -30,8 +30,24 @@ def draw_contexts(family: Family, n: int, generator: torch.Generator | None) -> 
 
 
 def draw_jointly(family: Family, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """n exact draws and their contexts, with shapes (n, D) and (n, C), on the generator's device."""
+    """n exact draws and their contexts, with shapes (n, D) and (n, C), on the generator's device.
+
+    Simulations that have failed, as NaN or infinity, are left out: others are there twice.
+
+    Raises:
+        InputError: if `sample_jointly` returns something else, or all have failed.
+    """
     x, context = family.sample_jointly(n, _on_cpu(generator))
+    if x.shape != (n, family.dim) or context.shape != (n, family.context_dim):
+        raise InputError(
+            f"{type(family).__name__}.sample_jointly must return draws and contexts with shapes (n, {family.dim}) and "
+            f"(n, {family.context_dim}), here n = {n}, got {tuple(x.shape)} and {tuple(context.shape)}."
+        )
+    known = (x.isfinite().all(-1) & context.isfinite().all(-1)).nonzero().flatten()
+    if not len(known):
+        raise InputError(f"{type(family).__name__}.sample_jointly must return finite numbers, got none of {n}.")
+    if len(known) < n:
+        x, context = (part[known[torch.arange(n) % len(known)]] for part in (x, context))
     return x.to(generator.device), context.to(x.dtype).to(generator.device)
 
 

@@ -64,6 +64,9 @@ class Coupled(Family):
         uniform = torch.rand(n, self.context_dim, generator=generator, dtype=torch.float64)
         return low.to(uniform) + (high - low).to(uniform) * uniform
 
+    def check_context(self, context: Tensor) -> None:
+        self.target_at(context)  # which is refused in the words of the target
+
     def log_z_at(self, context: Tensor) -> float | None:
         return self.target_at(context).log_z
 

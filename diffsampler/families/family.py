@@ -1,7 +1,9 @@
 """Families: unnormalised densities R(x | c), one for every context c."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from diffsampler.errors import InputError, check_count
 from diffsampler.spaces import Euclidean, Product
 from diffsampler.support import beside_reals
-from diffsampler.target import Target, by_autograd, space_of
+from diffsampler.target import Target, by_autograd, check_log_z, space_of
 
 
 class Family(Target):
@@ -45,7 +47,7 @@ class Family(Target):
         return by_autograd(self.known_as, lambda point: self.log_prob(point, context), x)
 
     def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """n contexts and an exact draw of each one's density, with shapes (n, D) and (n, C), if there are such.
+        """n exact draws, and the context of each, with shapes (n, D) and (n, C), if there are such.
 
         Of a posterior: parameters from the prior, then data from the model.
         """
@@ -103,7 +105,12 @@ class Member(Target):
         self.differentiable, self.has_density = family.differentiable, family.has_density
         self.support, self.space = family.support, family.space
         self.plot_range, self.plot_coordinates = family.plot_range, family.plot_coordinates
-        self.log_z = family.log_z_at(context)
+        self._asked = context  # whatever dtype and device the buffer takes
+
+    @cached_property
+    def log_z(self) -> float | None:
+        # Transfer matrices take seconds, and most members are never reported on.
+        return check_log_z(self.known_as, self.family.log_z_at(self._asked))
 
     @property
     def family(self) -> Family:
@@ -132,6 +139,16 @@ class Joint(Target):
     """
 
     def __init__(self, family: Family) -> None:
+        if not hasattr(family, "context_dim"):
+            raise InputError(
+                f"{type(family).__name__} must call super().__init__(dim, context_dim) in its own __init__."
+            )
+        names = family.context_names
+        if isinstance(names, str) or len(names) not in (0, family.context_dim):
+            raise InputError(
+                f"context_names of {type(family).__name__} must be a name for each of its {family.context_dim} "
+                f"numbers, in a tuple, got {names!r}."
+            )
         super().__init__(family.dim + family.context_dim)
         self.family = family
         space_of(family)  # which refuses what is no space of its dimension, or beside a support
@@ -172,10 +189,26 @@ def read_context(family: Family, context: Tensor | Sequence[float] | float) -> T
         InputError: if it is none.
     """
     try:
-        found = torch.as_tensor(context, dtype=torch.float64).reshape(-1)
+        found = torch.as_tensor(context, dtype=torch.float64).detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"context must be {family.context_dim} numbers, got {context!r}.") from error
     if len(found) != family.context_dim or not found.isfinite().all():
         raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
     family.check_context(found)
     return found
+
+
+def read_contexts(family: Family, contexts: Iterable[Any], name: str = "contexts", minimum: int = 1) -> list[Tensor]:
+    """Several contexts, each as by `read_context`: rows of a tensor or an array, or a list.
+
+    Raises:
+        InputError: if they are none, or too few.
+    """
+    try:
+        rows = list(contexts)
+    except TypeError:  # one number, also as a tensor without dimensions
+        rows = None
+    if rows is None or len(rows) < minimum:
+        few = ", one at least" if minimum else ""
+        raise InputError(f"{name} must be a list of contexts{few}, got {contexts!r}.")
+    return [read_context(family, one) for one in rows]

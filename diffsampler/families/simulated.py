@@ -75,8 +75,8 @@ def no_likelihood(name: str) -> InputError:
 def _simulated(
     unknowns: Unknowns, simulate: Callable[[Any], Tensor], n: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Parameters and data, with shapes (n, D) and (n, C)."""
-    with torch.random.fork_rng(devices=[]):
+    """Parameters and data, with shapes (n, D) and (n, C); without a generator, others at every call."""
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=generator.device)))
         x = unknowns.sample(n)

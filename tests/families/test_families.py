@@ -3,13 +3,14 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import Z_BOUND
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from diffsampler import FunctionTarget, InputError, Sampler, assess, fit
+from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fit
 from diffsampler.baseline.conditional_map import ConditionalMap, fit_conditional_map
 from diffsampler.behaviours import OnPolicy
 from diffsampler.curves import thermodynamics
@@ -101,6 +102,14 @@ def test_preferences_have_closed_forms(kind: str) -> None:
     product = product + 0.5 * (2 * math.pi / precision).log()
     total = (weight.log() + torch.tensor([reward.log_z for reward in rewards])).logsumexp(0)
     assert log_z == pytest.approx(float(total if kind == "sum" else product), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sum", "log-linear"])
+def test_a_temperature_divides_the_whole(kind: str) -> None:
+    rewards = [Gaussian(mean=[m], covariance=1.0) for m in (-1.0, 2.0)]
+    x, weight = torch.randn(5, 1, dtype=torch.float64), [0.3, 0.7]
+    sharp, plain = (Scalarised(rewards, kind, temperature).given(weight).log_prob(x) for temperature in (0.2, 1.0))
+    torch.testing.assert_close(sharp, 5 * plain)
 
 
 def test_preferences_are_on_the_simplex() -> None:
@@ -273,10 +282,16 @@ def test_a_search_names_the_context_that_it_fails_at() -> None:
         Sampler(Broken()).search(seed=0)
 
 
-@pytest.mark.parametrize("contexts", [0.3, [], torch.zeros(0, 2)], ids=str)
+@pytest.mark.parametrize("contexts", [0.3, torch.tensor(0.3), None, [], torch.zeros(0, 2)], ids=str)
 def test_a_curve_needs_contexts(fitted: Sampler, contexts: object) -> None:
     with pytest.raises(InputError, match="contexts must be a list of contexts, one at least"):
         fitted.log_z_curve(contexts)
+
+
+def test_arrays_of_contexts_are_rows_of_them() -> None:
+    rows = np.array([[0.2, 1.0], [0.4, 0.7]])
+    curve, same = (unsearched().log_z_curve(some, num_samples=100) for some in (rows, rows.tolist()))
+    assert torch.equal(curve.contexts, torch.from_numpy(rows)) and torch.equal(curve.log_z, same.log_z)
 
 
 def test_contexts_of_another_shape_are_refused() -> None:
@@ -297,10 +312,72 @@ def test_what_cannot_be_a_family_is_refused() -> None:
         Scalarised([Gaussian(mean=[0.0], covariance=1.0), Gaussian(mean=[0.0, 0.0], covariance=1.0)])
     with pytest.raises(InputError, match="simulate must return data"):
         Amortised(Independent(Normal(torch.zeros(2), 1.0), 1), lambda x: x.sum(), lambda x, data: x.sum(-1))
+    with pytest.raises(InputError, match="targets must be a list of two at least"):
+        Scalarised(Gaussian(mean=[0.0], covariance=1.0))
+    with pytest.raises(InputError, match=r"Tempered is a family: give one of its members, family.given\(context\)"):
+        Tempered(Tempered(Gaussian(mean=[0.0], covariance=1.0)))
+    with pytest.raises(InputError, match="covariance must have positive variances"):
+        Coupled(Gaussian, {"covariance": (0.5, 1.0)}, mean=[0.0]).given(-1.0)
+    for names in ("place", ("place",)):
+        with pytest.raises(InputError, match="context_names of Named must be a name for each of its 2 numbers"):
+            Sampler(type("Named", (Shifted,), {"context_names": names})())
+    with pytest.raises(InputError, match=r"Bare must call super\(\).__init__\(dim, context_dim\)"):
+        Sampler(type("Bare", (Shifted,), {"__init__": lambda self: Target.__init__(self, 2)})())
     with pytest.raises(InputError, match="given is for samplers of a Family"):
         Sampler(Gaussian(mean=[0.0], covariance=1.0)).given(1.0)
     with pytest.raises(InputError, match="thermodynamics is for samplers of Tempered"):
         thermodynamics(Sampler(Shifted()), [1.0])
+
+
+def test_log_z_of_a_member_is_asked_for_only_when_it_is_reported() -> None:
+    """Transfer matrices take seconds."""
+    asked = []
+
+    class Slow(Shifted):
+        def log_z_at(self, context: Tensor) -> Tensor:
+            asked.append(context.tolist())
+            return torch.tensor(math.log(3.0))
+
+    sampler = Sampler(Slow(), process=VariancePreserving, control=FourierMLP, grid=8)
+    member = sampler.given([0.5, 1.0])
+    member.estimate_log_z(100, seed=0)
+    assert not asked
+    found = assess(member, 500)
+    assert asked == [[0.5, 1.0]] and "true log Z           1.0986" in str(found)
+    Slow.log_z_at = lambda self, context: math.nan
+    with pytest.raises(InputError, match="log_z of Slow must be a finite number, or None where it is not known"):
+        assess(sampler.given([0.5, 1.0]), 500)
+
+
+def test_curves_of_different_seeds_have_different_noise() -> None:
+    one, other = (unsearched().log_z_curve([[0.2, 1.0], [0.2, 1.0]], num_samples=200, seed=seed) for seed in (0, 1))
+    assert len({float(log_z) for curve in (one, other) for log_z in curve.log_z}) == 4
+
+
+def test_simulations_without_a_generator_are_others_each_time() -> None:
+    family, (first, second) = linear_model(), (torch.Generator().manual_seed(seed) for seed in (3, 3))
+    assert not torch.equal(family.sample_jointly(3)[0], family.sample_jointly(3)[0])
+    assert torch.equal(family.sample_jointly(3, first)[0], family.sample_jointly(3, second)[0])
+
+
+def test_failed_simulations_are_left_out() -> None:
+    """One of a thousand is NaN, where each of 20 000 draws would spoil the map that is fitted to them."""
+
+    class Failing(Amortised):
+        def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+            return linear_model().sample_contexts(n, generator)
+
+        def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+            x, data = super().sample_jointly(n, generator)
+            data[::1000] = math.nan
+            return x, data
+
+    like = linear_model()
+    sampler = Sampler(Failing(like.prior, like.simulate, like.log_likelihood))
+    sampler.search(seed=0)
+    data = torch.tensor([0.5, -1.0])
+    estimate = sampler.given(data).estimate_log_z(1000, seed=0)
+    assert abs(estimate.log_z - log_evidence(data)) < Z_BOUND * math.sqrt(estimate.variance)
 
 
 @pytest.mark.slow
@@ -341,6 +418,7 @@ def test_a_budget_that_ends_amid_the_searches_says_so_and_what_was_found_is_used
     assert sampler.search_cost < 2_000_000
     member = sampler.given([0.5, 1.0])
     assert abs(member.reference.log_z - math.log(3.0)) < Z_BOUND * math.sqrt(member.reference.variance)
+    assert member.reference.high - member.reference.low > 1.0  # so short, searches do not know, and say so
     # By the found coordinates alone: weights of a normal density in them.
     assert member.estimate_log_z(2000, seed=0).ess > 0.5
 

@@ -94,7 +94,7 @@ def test_what_has_no_front_is_refused() -> None:
     sampler = untrained(2)
     with pytest.raises(InputError, match="pareto_front is for samplers of Scalarised, got one of Tempered"):
         pareto_front(Sampler(Tempered(Gaussian(mean=[0.0], covariance=1.0))), [[1.0]])
-    with pytest.raises(InputError, match="preferences must be a list of them, one at least"):
+    with pytest.raises(InputError, match="preferences must be a list of contexts, one at least"):
         pareto_front(sampler, [])
     with pytest.raises(InputError, match="context must be preferences"):
         pareto_front(sampler, [[0.5, 0.6]])

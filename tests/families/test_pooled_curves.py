@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import Z_BOUND
+from torch import Tensor
 
 from diffsampler import FunctionTarget, InputError, Sampler
 from diffsampler.curves import log_z_curve, thermodynamics
@@ -14,6 +15,7 @@ from diffsampler.networks import FourierMLP
 from diffsampler.processes import VariancePreserving
 from targets import Gaussian, Phi4Hopping
 
+BY_PREFERENCE = [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]]
 BETAS, BETWEEN = [0.9, 1.1, 1.4], [1.0, 1.25]  # all narrower than what an untrained sampler draws
 
 
@@ -58,7 +60,7 @@ def test_far_contexts_are_no_neighbours() -> None:
     assert any("contexts nearer" in step for step in curve.assessments[1].verdict.next_steps)
 
 
-def test_preferences_share_draws_but_none_where_their_source_is_zero() -> None:
+def test_preferences_share_draws_where_their_source_is_not_zero() -> None:
     """One reward is zero for x < 0: draws for it alone say nothing of the mass of the other there."""
     half = FunctionTarget(lambda x: torch.where(x[..., 0] > 0, -0.5 * x.square().sum(-1), -math.inf), 2)
     sampler = untrained(Scalarised([half, Gaussian(mean=[0.0, 0.0], covariance=1.0)], "sum"))
@@ -66,7 +68,56 @@ def test_preferences_share_draws_but_none_where_their_source_is_zero() -> None:
     exact = torch.tensor([math.pi, 0.5 * (math.pi + 1), 1.0, 0.2 * math.pi + 0.8]).log()
     errors = torch.tensor([one.variance for one in curve.estimates]).sqrt()
     assert ((curve.log_z - exact).abs() < Z_BOUND * errors).all()
-    assert float(curve.weighted(2).shares[0]) == 0
+    with pytest.raises(InputError, match=r"At the context \[0.5, 0.5\]: log_prob is not zero where it is for all"):
+        log_z_curve(sampler, [[1.0, 0.0]], 4000, between=[[0.5, 0.5]])
+
+
+class Perfect(Sampler):
+    """Of the sum of rewards N((-4, 0), I) and N((4, 0), I): exact draws, with weights that vary a little.
+
+    At one preference it may have lost the second mode.
+    """
+
+    blind_at = None
+
+    def given(self, context: list[float]) -> Sampler:
+        member, share = super().given(context), float(context[0])
+        is_blind = share == self.blind_at
+
+        def sample(n: int, generator: torch.Generator, **_: bool) -> tuple[Tensor, Tensor]:
+            noise = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(n, generator=generator, dtype=torch.float64) * (share if is_blind else 1.0)
+            x = noise[:, :2] + torch.where(uniform < share, -4.0, 4.0).unsqueeze(-1) * torch.tensor([1.0, 0.0])
+            return x, 0.3 * noise[:, 2] - 0.045 + (math.log(share) if is_blind else 0.0)
+
+        member.sample = sample
+        return member
+
+
+def of_two_rewards() -> Perfect:
+    rewards = [Gaussian(mean=[place, 0.0], covariance=1.0) for place in (-4.0, 4.0)]
+    return Perfect(Scalarised(rewards, "sum"), process=VariancePreserving, control=FourierMLP, flow=None, grid=6)
+
+
+def test_a_preference_that_needs_no_mode_does_not_hide_it_from_others() -> None:
+    """Draws for one reward alone never see the other, and their weights are more even than any at each preference."""
+    preferences = [[1.0, 0.0], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]
+    curve = log_z_curve(of_two_rewards(), preferences, 2000, between=[[0.9, 0.1], [0.4, 0.6]])
+    errors = torch.tensor([one.variance for one in curve.estimates]).sqrt()
+    assert (curve.log_z.abs() < Z_BOUND * errors).all() and errors.max() < 0.02  # six figures
+
+
+def test_a_context_whose_own_draws_differ_from_those_of_its_neighbours_is_doubted() -> None:
+    sampler = of_two_rewards()
+    said = "Its own draws and those of its neighbours differ by -0.6"  # log 0.5
+    assert not any(said in str(one) for one in log_z_curve(sampler, BY_PREFERENCE, 2000).assessments)
+    sampler.blind_at = 0.5
+    curve = log_z_curve(sampler, BY_PREFERENCE, 2000)
+    assert [said in str(one) for one in curve.assessments] == [False, True, False]
+    assert curve.grades[1] != "trustworthy"
+    # Nor does what it has lost make others lose it.
+    errors = torch.tensor([one.variance for one in curve.estimates]).sqrt()
+    assert (curve.log_z.abs() < Z_BOUND * errors).all() and errors.max() < 0.02
 
 
 def test_other_families_pool_when_they_are_asked_to() -> None:
@@ -77,8 +128,8 @@ def test_other_families_pool_when_they_are_asked_to() -> None:
     for k in (0, 1):
         assert together.own[k].log_z == alone.own[k].log_z
         assert together.estimates[k].variance < alone.estimates[k].variance
-    # Two contexts' draws, and each at its own context and at two more.
-    assert together.pool.num_target_evaluations - before > 2 * 1000 + 6 * 1000
+    # Two contexts' draws, each of them at its own context, the other's, and one more.
+    assert together.pool.num_target_evaluations - before == 2 * 1000 + 2 * 3 * 1000
 
 
 @pytest.mark.parametrize(
@@ -97,3 +148,5 @@ def test_what_cannot_be_pooled_is_refused(options: dict, message: str) -> None:
         log_z_curve(quadratic(), [0.0], **options)
     with pytest.raises(InputError, match="between must be a list of inverse temperatures"):
         thermodynamics(quadratic(), [1.0], between=2.0)
+    with pytest.raises(InputError, match="betas must be a list of inverse temperatures"):
+        thermodynamics(quadratic(), ["warm"])

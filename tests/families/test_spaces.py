@@ -196,6 +196,18 @@ def test_a_family_with_exact_draws_is_learned_on_its_space(
         assert torch.equal(*draws)
 
 
+def test_widths_of_particles_follow_the_context_before_any_step() -> None:
+    """Coordinates alone are those of every member: springs from 0.45 to 2.2 times as stiff."""
+    control = partial(ConditionalControl, network=partial(PairForces, width=8, depth=0, num_bumps=4))
+    sampler = Sampler(Springs(), process=VariancePreserving, control=control, grid=4)
+    sampler.search(seed=0)
+    for c in (-0.8, 0.8):
+        estimate = sampler.given(c).estimate_log_z(500, seed=1)
+        # 1e-4 for each of two.
+        assert abs(estimate.log_z - log_z_of_cluster(math.exp(c))) < Z_BOUND * math.sqrt(estimate.variance)
+        assert estimate.ess > 0.95
+
+
 def stirred(control: ConditionalControl) -> ConditionalControl:
     """With weights that are not zero."""
     torch.manual_seed(0)
