@@ -69,7 +69,7 @@ def phi4(seed: int) -> Case:
     family = Coupled(Phi4Hopping, {"kappa": (0.2, 0.3)}, shape=(4, 4))
     kappa, log_z = (torch.tensor(column, dtype=torch.float64) for column in zip(*KAPPA_LOG_Z.items(), strict=True))
     shown = torch.tensor([0.2, 0.22, 0.24, 0.25, 0.26, 0.27, 0.28, 0.285, 0.29, 0.295, 0.3], dtype=torch.float64)
-    return Case(family, kappa.unsqueeze(-1), log_z, 6000, 100_000, shown=shown.unsqueeze(-1))
+    return Case(family, kappa.unsqueeze(-1), log_z, 6000, 400_000, shown=shown.unsqueeze(-1))
 
 
 def linear_gaussian(seed: int) -> Case:
