@@ -78,7 +78,9 @@ def _warn_of_difference(as_drawn: LogZEstimate, weighted: LogZEstimate) -> None:
 
 def _tilt(tuned: Sampler, seed: int) -> None:
     """Let a control that knows a mixture lead to that of the pretrained draws, weighed by the reward."""
-    coordinates = None if tuned.coordinates is None else tuned.coordinates.coordinates
+    coordinates = tuned.coordinates
+    while isinstance(coordinates, FixedCoordinates):  # several where it was fine-tuned before
+        coordinates = coordinates.coordinates
     if not isinstance(coordinates, SearchedCoordinates) or coordinates.mixture is None:
         return
     generator = torch.Generator(tuned.device).manual_seed(check_count("seed", seed, minimum=0))

@@ -184,6 +184,31 @@ def test_products_that_there_are_none_of() -> None:
         product_sampler(fine_tuned(tuned, REWARD))
 
 
+def test_another_target_is_another_reward() -> None:
+    """One that is a density elsewhere included: its log Z says nothing of this one."""
+    tuned = fine_tuned(pretrained(), REWARD)
+    tuned.move_to(Gaussian(mean=[1.0, 0.0]))
+    truth = -math.log(4 * math.pi) - 0.25  # N(0; (1, 0), 2 I)
+    estimate = tuned.estimate_log_z(20_000, seed=0)
+    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
+    assert assess(tuned, 1000).true_log_z is None
+    assert abs(product_sampler(tuned).estimate_log_z(20_000, seed=0).log_z - truth) < 0.1
+    with pytest.raises(InputError, match="support"):
+        tuned.move_to(FunctionTarget(log_reward, dim=2, support=(0, 1)))
+
+
+def test_a_product_moves_to_another_support_and_a_reward_stays_within_its_own() -> None:
+    def beyond(low: float) -> Target:
+        return FunctionTarget(lambda x: -(x - low).sum(-1), dim=1, support=(low, math.inf))
+
+    tuned = fine_tuned(pretrained(target=beyond(0.0)), FunctionTarget(lambda x: -x.sum(-1), dim=1))
+    product = product_sampler(tuned)
+    product.move_to(beyond(7.0))
+    assert product.sample(100, seed=0).min() > 7.0
+    tuned.move_to(FunctionTarget(lambda x: -2 * x.sum(-1), dim=1))
+    assert 0.0 < tuned.sample(100, seed=0).min() < 1.0
+
+
 def test_a_verdict_without_reference_says_which_one_to_make() -> None:
     found = assess(fine_tuned(pretrained(), REWARD), 1000)
     assert any("mean_reward(pretrained, reward)" in step for step in found.verdict.next_steps)
@@ -226,6 +251,15 @@ def test_weighted_paths_are_draws_of_the_target() -> None:
     # N(slope, I). The mean of 5000 drawn from weights of an effective 0.29 of 20 000: variances of both add.
     standard_error = math.sqrt(1 / 5000 + 1 / (0.29 * 20_000))
     assert ((x.mean(0) - SLOPE).abs() < Z_BOUND * standard_error).all()
+
+
+def test_paths_of_an_earlier_training_are_forgotten() -> None:
+    behaviour, options = WeightedPaths(64), {"loss": MaximumLikelihood(), **QUIETLY}
+    fit(pretrained(), 2, behaviour=behaviour, **options)
+    others = [pretrained(target=Gaussian(mean=[9.0, 0.0, 0.0]), grid=7) for _ in range(2)]
+    for sampler, given in zip(others, (behaviour, WeightedPaths(64)), strict=True):
+        fit(sampler, 2, behaviour=given, **options)
+    assert torch.equal(*(sampler.sample(9, seed=0) for sampler in others))
 
 
 def test_weighted_paths_refuse_times_that_change_and_densities_that_are_zero() -> None:
