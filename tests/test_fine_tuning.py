@@ -174,6 +174,18 @@ def test_a_product_within_a_support_is_fine_tuned_again() -> None:
         assert sampler.log_prob(torch.tensor([[-1.0]]), seed=0) == -math.inf
 
 
+def test_in_double_precision_and_on_another_device_it_goes_on_as_the_pretrained_one() -> None:
+    sampler = pretrained().double()
+    tuned = fine_tuned(sampler, REWARD)
+    product = product_sampler(tuned)
+    assert tuned.dtype == product.dtype == torch.float64
+    for found in (tuned, product):
+        assert torch.equal(found.sample(4, seed=0), sampler.sample(4, seed=0))
+    fit(tuned, 2, **QUIETLY)
+    # As on a GPU: both densities go along.
+    assert product.to("meta").target.log_prob(torch.zeros(3, 2, device="meta")).shape == (3,)
+
+
 def test_products_that_there_are_none_of() -> None:
     tuned = fine_tuned(pretrained(), REWARD)
     with pytest.raises(InputError, match="fine_tune or fine_tuned"):
