@@ -53,7 +53,8 @@ def reweighted_reference(
 
     Weights of draws of the old density have the mean Z_new / Z_old. A run of SMC of few particles must find the same
     log Z, from where runs begin that know nothing: one from around the draws would miss the mode that they miss, where
-    a field is turned off say. What both miss is not seen: they know less than several such runs, at a tenth of the cost.
+    a field is turned off say. What both miss is not seen: they know less than several such runs, at a tenth of the
+    cost.
 
     Arguments:
         counter: the target, in its own coordinates.

@@ -36,7 +36,8 @@ class ForwardMeasure(PathMeasure):
         if policy.uses_score or policy.evaluations_per_state:
             raise InputError(
                 "The kernels of a pretrained sampler must not use the score, or the density, which would be those of "
-                "the reward here: train one without, such as Sampler(target), or with control=FourierMLP."
+                "the reward here: train one without, such as Sampler(target), of particles with "
+                "control=partial(PairForces, use_score=False), or control=FourierMLP."
             )
         if isinstance(policy.process, Conditional):
             raise InputError("The pretrained sampler is one of a family, or of its members: take one of one density.")
