@@ -13,7 +13,15 @@ from diffsampler.behaviours import OnPolicy, WeightedPaths
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.families import Tempered
 from diffsampler.fine_tuning import mean_reward, product_sampler
-from diffsampler.losses import MaximumLikelihood, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.losses import (
+    AdjointMatching,
+    Matching,
+    MaximumLikelihood,
+    PathwiseReverseKL,
+    ScoreFunctionReverseKL,
+    SubTrajectoryBalance,
+    TrajectoryBalance,
+)
 from diffsampler.models import ModelTarget
 from diffsampler.networks import FourierFlow, FourierMLP
 from diffsampler.processes import Underdamped, VariancePreserving
@@ -106,6 +114,41 @@ def test_balance_losses_train_it(loss: object) -> None:
     tuned = fine_tuned(pretrained(), REWARD, flow=FourierFlow)
     history = fit(tuned, 60, loss=loss(), behaviour=OnPolicy(), lr=5e-3, ema_decay=0.0, **QUIETLY)
     assert history[-1]["ess"] > 0.5  # 0.29 before
+
+
+def test_path_wise_gradients_are_those_of_whole_paths() -> None:
+    """Off the optimum, on one batch of rollouts: path-wise and score-function gradients have the same mean."""
+    tuned = fine_tuned(pretrained(), REWARD)
+    bias = list(tuned.policy.control.parameters())[-1]
+    with torch.no_grad():
+        bias.add_(0.3)
+    means, errors = [], []
+    for loss in (PathwiseReverseKL(), ScoreFunctionReverseKL()):
+        found = []
+        for seed in range(100):
+            generator = torch.Generator().manual_seed(seed)
+            value = loss.step(tuned.dynamics, OnPolicy(), 64, generator, 0.0)
+            found.append(torch.autograd.grad(value, bias)[0])
+        found = torch.stack(found)
+        means.append(found.mean(0))
+        errors.append(found.std(0) / 10)
+    assert (means[0].abs() > 20 * errors[0]).any()
+    assert ((means[0] - means[1]).abs() < Z_BOUND * (errors[0].square() + errors[1].square()).sqrt()).all()
+
+
+def test_what_is_right_for_densities_alone_is_refused() -> None:
+    tuned = fine_tuned(pretrained(), REWARD)
+    with pytest.raises(InputError, match=r"AdjointMatching is of a density.*product_sampler"):
+        fit(tuned, 1, loss=AdjointMatching(), behaviour=OnPolicy(), **QUIETLY)
+    with pytest.raises(InputError, match="method='ode' weighs by a density"):
+        tuned.estimate_log_z(100, method="ode")
+
+
+def test_a_reward_has_no_score_to_match() -> None:
+    tuned = [fine_tuned(pretrained(), REWARD) for _ in range(2)]
+    for sampler, use_score in zip(tuned, (True, False), strict=True):
+        fit(sampler, 2, loss=Matching(64, use_score), behaviour=WeightedPaths(64), **QUIETLY)
+    assert torch.equal(*(sampler.sample(9, seed=0) for sampler in tuned))
 
 
 def test_a_mean_reward_is_that_of_the_density_and_that_of_draws_differs() -> None:

@@ -1,6 +1,5 @@
 """What a pretrained sampler does by itself, as the measure that weights compare rollouts with."""
 
-import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
@@ -49,6 +48,5 @@ class ForwardMeasure(PathMeasure):
     def log_step(self, s: Tensor, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
         embedding = self.policy.embed(s.flatten())
         embedding = embedding.unsqueeze(1) if s.ndim else embedding.squeeze(0)
-        with torch.no_grad():
-            kernel = self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x, None), None)
-            return kernel.log_prob(y)
+        # With gradients to the states, which path-wise losses take; the networks themselves have none.
+        return self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x, None), None).log_prob(y)
