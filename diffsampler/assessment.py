@@ -37,6 +37,7 @@ class Assessment:
         draws: of the target, which the sampler was compared with, or None.
         draws_are_exact: whether they come from the target itself, not from a search or reference.
         eubo: the mean log-weight of those draws rolled back, an upper bound on log Z as far as they are exact, or None.
+            Of a fine-tuned sampler, as far as P_B walks back as the pretrained one has come, too.
         num_network_evaluations: states that control networks were asked at so far, training included.
         observables: weighted means, by name, with standard errors that know nothing of modes that no draw has seen.
     """

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.counted import CountedTarget
+from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate, WeightSummary, estimate_log_z
 from diffsampler.paths import Dynamics, ProbabilityFlow, sequential_rollout, weighted_rollout
 from diffsampler.progress import in_batches
@@ -56,6 +57,11 @@ def by_ode(
     dynamics: Dynamics, n: int, generator: torch.Generator | None, batch_size: int, progress_bar: bool
 ) -> LogZEstimate:
     """Draws of the probability flow, weighed."""
+    if dynamics.measure is not None:
+        raise InputError(
+            "method='ode' weighs by a density of end points, and a fine-tuned sampler is weighed by paths of another: "
+            "take method='importance', or product_sampler(tuned) of diffsampler.fine_tuning."
+        )
     flow, summary, variance = ProbabilityFlow(dynamics), WeightSummary(n), 0.0
     for count in in_batches(n, batch_size, progress_bar):
         part = flow.sample(count, generator)

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 
 from diffsampler.baseline import Independent
-from diffsampler.coordinates import FixedCoordinates, FoundCoordinates, RewardCoordinates, SearchedCoordinates
+from diffsampler.coordinates import (
+    Coordinates,
+    FixedCoordinates,
+    FoundCoordinates,
+    RewardCoordinates,
+    SearchedCoordinates,
+)
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_count, check_instance
 from diffsampler.estimation import estimate_from
@@ -18,7 +24,7 @@ from diffsampler.log_z.ratio import estimate_ratio
 from diffsampler.log_z.resampling import systematic
 from diffsampler.log_z.verdict import NOTICEABLE
 from diffsampler.networks import StateFlow
-from diffsampler.paths import ForwardMeasure, weighted_rollout
+from diffsampler.paths import ForwardMeasure, PathMeasure, weighted_rollout
 from diffsampler.processes import Process
 from diffsampler.progress import in_batches
 from diffsampler.recipes import FineTuning, Parts
@@ -80,7 +86,9 @@ def _warn_of_difference(as_drawn: LogZEstimate, weighted: LogZEstimate) -> None:
 
 def _tilt(tuned: Sampler, seed: int) -> bool:
     """Let a control that knows a mixture lead to that of draws weighed by the reward; False where there is none."""
-    coordinates = None if tuned.coordinates is None else tuned.coordinates.coordinates
+    coordinates = tuned.coordinates
+    while isinstance(coordinates, FixedCoordinates):  # several where it was fine-tuned before
+        coordinates = coordinates.coordinates
     if not isinstance(coordinates, SearchedCoordinates) or coordinates.mixture is None:
         return False
     generator = torch.Generator(tuned.device).manual_seed(check_count("seed", seed, minimum=0))
@@ -114,22 +122,8 @@ def fine_tuned(
     """
     _check(sampler, reward)
     prior = sampler.target
-    frozen, start = (copy.deepcopy(sampler, {id(prior): prior}) for _ in range(2))
-    parts = Parts(
-        start.policy.process,
-        start.policy.control,
-        flow,
-        start.grid,
-        None if start.coordinates is None else RewardCoordinates(start.coordinates),
-    )
-    tuned = Sampler(
-        Reward(reward, prior),
-        **parts._asdict(),
-        backward_control=start.policy.backward_control,
-        measure=ForwardMeasure(frozen.policy),
-    )
-    tuned.recipe = FineTuning(parts)
-    return tuned.to(sampler.device, sampler.dtype)
+    measure = ForwardMeasure(copy.deepcopy(sampler, {id(prior): prior}).policy)
+    return _with_networks_of(sampler, Reward(reward, prior), flow, RewardCoordinates, measure)
 
 
 def fine_tune(sampler: Sampler, reward: Target, max_steps: int = 2000, seed: int = 0, **options: Any) -> Sampler:
@@ -175,20 +169,35 @@ def product_sampler(tuned: Sampler) -> Sampler:
             "The pretrained sampler was fine-tuned itself, and knows no density of its draws: fine-tune the first one "
             "by the sum of both log-rewards."
         )
-    start = copy.deepcopy(tuned, {id(reward): reward})
-    parts = Parts(
-        start.policy.process,
-        start.policy.control,
-        None,
-        start.grid,
-        None if start.coordinates is None else FixedCoordinates(start.coordinates.coordinates),
+    found = _with_networks_of(
+        tuned, Product(reward.prior, reward.given), None, lambda of_reward: FixedCoordinates(of_reward.coordinates)
     )
-    found = Sampler(
-        Product(reward.prior, reward.given), **parts._asdict(), backward_control=start.policy.backward_control
-    )
-    found.recipe = FineTuning(parts)
     found.was_trained = tuned.was_trained
-    return found.to(tuned.device, tuned.dtype)
+    return found
+
+
+def _with_networks_of(
+    sampler: Sampler,
+    target: Reward,
+    flow: StateFlow | Callable[[Process], StateFlow] | None,
+    seen_as: Callable[[Coordinates], Coordinates],
+    measure: PathMeasure | None = None,
+) -> Sampler:
+    """A sampler of copies of another's process, networks and coordinates, where and in which precision those are."""
+    start = copy.deepcopy(sampler, {id(sampler.target): sampler.target})
+    policy, coordinates = start.policy, start.coordinates
+    for part in (policy, *([] if coordinates is None else [coordinates])):
+        part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
+    seen = None if coordinates is None else seen_as(coordinates)
+    parts = Parts(policy.process, policy.control, flow, start.grid, seen)
+    made = Sampler(target, **parts._asdict(), backward_control=policy.backward_control, measure=measure)
+    made.recipe = FineTuning(parts)
+    made.to(sampler.device, sampler.dtype)
+    for name in ("process", "control", "backward_control"):
+        part = getattr(sampler.policy, name)
+        if part is not None:  # in all its digits
+            getattr(made.policy, name).load_state_dict(part.state_dict())
+    return made
 
 
 def _check(sampler: Sampler, reward: Target) -> None:

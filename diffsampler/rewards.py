@@ -67,7 +67,7 @@ class Product(Reward):
 
     Arguments:
         prior: p, and what it declares.
-        reward: log R is its `log_prob`.
+        given: log R is its `log_prob`.
 
     Raises:
         InputError: if they do not fit together.
@@ -80,9 +80,10 @@ class Product(Reward):
         tensor(1.)
     """
 
-    def __init__(self, prior: Target, reward: Target) -> None:
-        super().__init__(reward, prior)
-        self.differentiable = prior.differentiable and reward.differentiable
+    def __init__(self, prior: Target, given: Target) -> None:
+        super().__init__(given, prior)
+        self.asked = prior  # which goes along to other devices, as `given` does
+        self.differentiable = prior.differentiable and given.differentiable
         self.support, self.coordinates, self.limits = prior.support, prior.coordinates, prior.limits
 
     @property

@@ -40,6 +40,7 @@ from diffsampler.processes.grids import Grid
 from diffsampler.progress import in_batches
 from diffsampler.renamed import knows_old_names
 from diffsampler.repeatable import naming_the_target
+from diffsampler.rewards import Reward
 from diffsampler.spaces import Space
 from diffsampler.target import Target, space_of
 
@@ -155,6 +156,8 @@ class Sampler(nn.Module):
     def move_to(self, target: Target) -> None:
         """Make this the sampler of another target in the same space, with the networks that it has: a warm start.
 
+        A fine-tuned sampler takes it for another reward on the draws of the same pretrained one.
+
         Counts begin anew. What a search has found of the target before is forgotten but for where to begin the next;
         `fit(sampler, target=...)` does this, searches and trains.
 
@@ -164,6 +167,8 @@ class Sampler(nn.Module):
         check_target(target)
         if self.family is not None or self.is_member or isinstance(target, Family):
             raise InputError("A sampler of a family stays with that: make another Sampler for another family.")
+        if type(self.target) is Reward:  # on draws of a measure, which stays
+            target = Reward(target, self.target.prior)
         old, new = describe(space_of(self.target)), describe(space_of(target))
         if old != new:
             raise InputError(

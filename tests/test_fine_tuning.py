@@ -13,7 +13,15 @@ from diffsampler.behaviours import OnPolicy, WeightedPaths
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.families import Tempered
 from diffsampler.fine_tuning import mean_reward, product_sampler
-from diffsampler.losses import MaximumLikelihood, SubTrajectoryBalance, TrajectoryBalance
+from diffsampler.losses import (
+    AdjointMatching,
+    Matching,
+    MaximumLikelihood,
+    PathwiseReverseKL,
+    ScoreFunctionReverseKL,
+    SubTrajectoryBalance,
+    TrajectoryBalance,
+)
 from diffsampler.models import ModelTarget
 from diffsampler.networks import FourierFlow, FourierMLP
 from diffsampler.processes import Underdamped, VariancePreserving
@@ -108,6 +116,41 @@ def test_balance_losses_train_it(loss: object) -> None:
     assert history[-1]["ess"] > 0.5  # 0.29 before
 
 
+def test_path_wise_gradients_are_those_of_whole_paths() -> None:
+    """Off the optimum, on one batch of rollouts: path-wise and score-function gradients have the same mean."""
+    tuned = fine_tuned(pretrained(), REWARD)
+    bias = list(tuned.policy.control.parameters())[-1]
+    with torch.no_grad():
+        bias.add_(0.3)
+    means, errors = [], []
+    for loss in (PathwiseReverseKL(), ScoreFunctionReverseKL()):
+        found = []
+        for seed in range(100):
+            generator = torch.Generator().manual_seed(seed)
+            value = loss.step(tuned.dynamics, OnPolicy(), 64, generator, 0.0)
+            found.append(torch.autograd.grad(value, bias)[0])
+        found = torch.stack(found)
+        means.append(found.mean(0))
+        errors.append(found.std(0) / 10)
+    assert (means[0].abs() > 20 * errors[0]).any()
+    assert ((means[0] - means[1]).abs() < Z_BOUND * (errors[0].square() + errors[1].square()).sqrt()).all()
+
+
+def test_what_is_right_for_densities_alone_is_refused() -> None:
+    tuned = fine_tuned(pretrained(), REWARD)
+    with pytest.raises(InputError, match=r"AdjointMatching is of a density.*product_sampler"):
+        fit(tuned, 1, loss=AdjointMatching(), behaviour=OnPolicy(), **QUIETLY)
+    with pytest.raises(InputError, match="method='ode' weighs by a density"):
+        tuned.estimate_log_z(100, method="ode")
+
+
+def test_a_reward_has_no_score_to_match() -> None:
+    tuned = [fine_tuned(pretrained(), REWARD) for _ in range(2)]
+    for sampler, use_score in zip(tuned, (True, False), strict=True):
+        fit(sampler, 2, loss=Matching(64, use_score), behaviour=WeightedPaths(64), **QUIETLY)
+    assert torch.equal(*(sampler.sample(9, seed=0) for sampler in tuned))
+
+
 def test_a_mean_reward_is_that_of_the_density_and_that_of_draws_differs() -> None:
     sampler = pretrained(target=UNEVEN)
     gentle, num = FunctionTarget(lambda x: 0.5 * log_reward(x), dim=2), 40_000
@@ -174,6 +217,18 @@ def test_a_product_within_a_support_is_fine_tuned_again() -> None:
         assert sampler.log_prob(torch.tensor([[-1.0]]), seed=0) == -math.inf
 
 
+def test_in_double_precision_and_on_another_device_it_goes_on_as_the_pretrained_one() -> None:
+    sampler = pretrained().double()
+    tuned = fine_tuned(sampler, REWARD)
+    product = product_sampler(tuned)
+    assert tuned.dtype == product.dtype == torch.float64
+    for found in (tuned, product):
+        assert torch.equal(found.sample(4, seed=0), sampler.sample(4, seed=0))
+    fit(tuned, 2, **QUIETLY)
+    # As on a GPU: both densities go along.
+    assert product.to("meta").target.log_prob(torch.zeros(3, 2, device="meta")).shape == (3,)
+
+
 def test_products_that_there_are_none_of() -> None:
     tuned = fine_tuned(pretrained(), REWARD)
     with pytest.raises(InputError, match="fine_tune or fine_tuned"):
@@ -182,6 +237,31 @@ def test_products_that_there_are_none_of() -> None:
         product_sampler(product_sampler(tuned))
     with pytest.raises(InputError, match="sum of both log-rewards"):
         product_sampler(fine_tuned(tuned, REWARD))
+
+
+def test_another_target_is_another_reward() -> None:
+    """One that is a density elsewhere included: its log Z says nothing of this one."""
+    tuned = fine_tuned(pretrained(), REWARD)
+    tuned.move_to(Gaussian(mean=[1.0, 0.0]))
+    truth = -math.log(4 * math.pi) - 0.25  # N(0; (1, 0), 2 I)
+    estimate = tuned.estimate_log_z(20_000, seed=0)
+    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
+    assert assess(tuned, 1000).true_log_z is None
+    assert abs(product_sampler(tuned).estimate_log_z(20_000, seed=0).log_z - truth) < 0.1
+    with pytest.raises(InputError, match="support"):
+        tuned.move_to(FunctionTarget(log_reward, dim=2, support=(0, 1)))
+
+
+def test_a_product_moves_to_another_support_and_a_reward_stays_within_its_own() -> None:
+    def beyond(low: float) -> Target:
+        return FunctionTarget(lambda x: -(x - low).sum(-1), dim=1, support=(low, math.inf))
+
+    tuned = fine_tuned(pretrained(target=beyond(0.0)), FunctionTarget(lambda x: -x.sum(-1), dim=1))
+    product = product_sampler(tuned)
+    product.move_to(beyond(7.0))
+    assert product.sample(100, seed=0).min() > 7.0
+    tuned.move_to(FunctionTarget(lambda x: -2 * x.sum(-1), dim=1))
+    assert 0.0 < tuned.sample(100, seed=0).min() < 1.0
 
 
 def test_a_verdict_without_reference_says_which_one_to_make() -> None:
@@ -226,6 +306,15 @@ def test_weighted_paths_are_draws_of_the_target() -> None:
     # N(slope, I). The mean of 5000 drawn from weights of an effective 0.29 of 20 000: variances of both add.
     standard_error = math.sqrt(1 / 5000 + 1 / (0.29 * 20_000))
     assert ((x.mean(0) - SLOPE).abs() < Z_BOUND * standard_error).all()
+
+
+def test_paths_of_an_earlier_training_are_forgotten() -> None:
+    behaviour, options = WeightedPaths(64), {"loss": MaximumLikelihood(), **QUIETLY}
+    fit(pretrained(), 2, behaviour=behaviour, **options)
+    others = [pretrained(target=Gaussian(mean=[9.0, 0.0, 0.0]), grid=7) for _ in range(2)]
+    for sampler, given in zip(others, (behaviour, WeightedPaths(64)), strict=True):
+        fit(sampler, 2, behaviour=given, **options)
+    assert torch.equal(*(sampler.sample(9, seed=0) for sampler in others))
 
 
 def test_weighted_paths_refuse_times_that_change_and_densities_that_are_zero() -> None:

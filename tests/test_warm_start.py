@@ -208,6 +208,17 @@ def test_draws_of_a_lattice_are_reweighted() -> None:
     assert not found.is_warm and abs(sampler.reference.log_z - Chain(1.0).log_z) < 0.1
 
 
+def test_a_mode_that_no_old_draw_is_in_is_not_missed() -> None:
+    """Of fields on a chain that a field held on one side: without it, half of the mass is on the other."""
+    both = Chain(1.0, apart=4.0)
+    root = torch.linalg.cholesky(torch.linalg.inv(both.precision))
+    noise = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one_side = -0.5 * noise.square().sum(-1) - math.log(2)
+    held = estimate_log_z(torch.full((5000,), both.log_z - math.log(2)).double())
+    found = reference(both, num_particles=200, seed=0, known=KnownDraws(noise @ root.T + 4.0, one_side, held))
+    assert not found.is_warm and abs(found.estimate.log_z - both.log_z) < 0.3  # log 2 where one mode is missed
+
+
 def test_draws_that_are_weighed_once_and_again_have_no_bias() -> None:
     """Von Mises angles, by exact draws at first: log Z is log 2 pi I_0(k), the mean of cos x is I_1(k) / I_0(k)."""
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from diffsampler.baseline.agreement import DISAGREE, Replicates
 from diffsampler.baseline.moves import TargetPath
 from diffsampler.baseline.refine import GOOD_ESS, USEFUL_KHAT
-from diffsampler.baseline.starts import widest
 from diffsampler.baseline.symmetric import check_symmetric
-from diffsampler.baseline.tempered import ESS_THRESHOLD, GOOD_ERROR, NUM_PILOT, check_reals, moves_of
+from diffsampler.baseline.tempered import ESS_THRESHOLD, GOOD_ERROR, NUM_PILOT, check_reals, moves_of, scaled_start
 from diffsampler.baseline.tempering import estimate_of_variance, smc
 from diffsampler.counted import CountedTarget
 from diffsampler.density import or_zero_density
@@ -24,7 +23,7 @@ from diffsampler.repeatable import check_repeatable
 from diffsampler.target import space_of
 
 MAX_ERROR = 2 * GOOD_ERROR  # nats; beyond it a search from nothing says more
-NUM_EXPLORERS, WIDENING = 500, 1.8
+NUM_EXPLORERS = 500
 NUM_MOVES = 1
 
 
@@ -50,11 +49,12 @@ def reweighted_reference(
     generator: torch.Generator,
     tell: Callable[[float], None],
 ) -> Replicates | None:
-    """log Z and draws by weights of known draws, beside a short search that does not know their weights.
+    """log Z and draws by weights of known draws, beside a short search that does not know them.
 
-    Weights of draws of the old density have the mean Z_new / Z_old. A run of SMC of few particles, from a start nearly
-    twice as wide as the draws, must find the same log Z. What both miss is not seen: they know less than runs that
-    begin from nothing, at a tenth of the cost.
+    Weights of draws of the old density have the mean Z_new / Z_old. A run of SMC of few particles must find the same
+    log Z, from where runs begin that know nothing: one from around the draws would miss the mode that they miss, where
+    a field is turned off say. What both miss is not seen: they know less than several such runs, at a tenth of the
+    cost.
 
     Arguments:
         counter: the target, in its own coordinates.
@@ -86,7 +86,7 @@ def reweighted_reference(
         check_reals(counter, frame.space, z[:NUM_PILOT])
         tell(0.1)
         move, num_moves = moves_of(counter)
-        start = widest(frame.space, 1.0, z.device).fitted_to(z, WIDENING)
+        start = scaled_start(counter, frame.space, generator)
         try:
             explored = smc(
                 counter, start, NUM_EXPLORERS, num_moves, move, ESS_THRESHOLD, None, None, generator,

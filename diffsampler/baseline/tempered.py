@@ -70,7 +70,7 @@ def tempered_reference(
     user_density, space = counter.density, frame.space
     density = DensityInCoordinates(user_density, frame)
     with counter.reading(density):
-        start = _scaled(counter, space, generator)
+        start = scaled_start(counter, space, generator)
         x = start.sample(NUM_PILOT, generator)
         check_repeatable(counter, x)
         log_prob = counter.log_prob(x)
@@ -128,7 +128,7 @@ def moves_of(counter: CountedTarget) -> tuple[Move, int]:
     return (HamiltonianMove(8), 4) if counter.differentiable else (RandomWalkMove(), 24)
 
 
-def _scaled(counter: CountedTarget, space: Space, generator: torch.Generator) -> Start:
+def scaled_start(counter: CountedTarget, space: Space, generator: torch.Generator) -> Start:
     """A start as wide as a population that follows the density, from the scale where it is highest in the mean.
 
     References:

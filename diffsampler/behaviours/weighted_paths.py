@@ -31,7 +31,8 @@ class WeightedPaths(Behaviour):
         Reweighted Wake-Sleep, Bornschein & Bengio, 2015, arXiv:1406.2751 (its update of the proposal).
 
     Arguments:
-        size: paths that are kept, each with its weight when it was rolled out; the oldest go first.
+        size: paths that are kept, each with its weight when it was rolled out; the oldest go first. Every training
+            begins with new ones.
         trust_region: KL(w^a P | P) of draws by w^a, in nats; infinite where a is to be 1.
     """
 
@@ -42,11 +43,15 @@ class WeightedPaths(Behaviour):
         if trust_region != math.inf:
             check_positive("trust_region", trust_region)
         self.trust_region = float(trust_region)
+        self._forget()
+
+    def _forget(self) -> None:
         self.times: Tensor | None = None
         self.x = self.log_prob = self.log_weight = torch.empty(0)
         self.oldest = 0
 
     def check(self, dynamics: Dynamics) -> None:
+        self._forget()  # paths of an earlier training may be of another density; those of a checkpoint come later
         if dynamics.policy.is_of_family:
             raise InputError("WeightedPaths compares weights, which those of a family's densities cannot be.")
         if not torch.equal(*(dynamics.grid.times(torch.Generator().manual_seed(seed)) for seed in (0, 1))):

@@ -5,6 +5,7 @@ from torch import Tensor
 from diffsampler.coordinates.base import Coordinates
 from diffsampler.spaces import Space
 from diffsampler.support import Support
+from diffsampler.target import Target
 
 
 class FixedCoordinates(Coordinates):
@@ -26,6 +27,9 @@ class FixedCoordinates(Coordinates):
     @property
     def onto(self) -> Support | None:
         return self.coordinates.onto
+
+    def move_to(self, target: Target) -> None:
+        self.coordinates.move_to(target)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return self.coordinates(z)

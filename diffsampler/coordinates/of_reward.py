@@ -5,10 +5,14 @@ from torch import Tensor
 
 from diffsampler.coordinates.base import Coordinates
 from diffsampler.coordinates.fixed import FixedCoordinates
+from diffsampler.target import Target
 
 
 class RewardCoordinates(FixedCoordinates):
     """z of a pretrained sampler: a reward of x is a reward of z, not a density that a change of variables stretches."""
+
+    def move_to(self, target: Target) -> None:
+        """Nothing: another reward is one on the same draws, whose density declares what there is to declare."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det = self.coordinates(z)

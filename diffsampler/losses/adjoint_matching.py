@@ -30,6 +30,8 @@ class AdjointMatching(EndPointRegression):
             run into, are shortened to it, which moves the optimum where they are the target's own. None leaves them.
     """
 
+    of_density = True
+
     def __init__(self, num_transitions: int = 1024, max_score_norm: float | None = None) -> None:
         super().__init__(num_transitions)
         self.max_score_norm = None if max_score_norm is None else check_positive("max_score_norm", max_score_norm)

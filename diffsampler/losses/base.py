@@ -18,6 +18,8 @@ class Objective(nn.Module, ABC):
         uses_log_z: whether it trains the policy's `log_z`.
         on_policy: whether it is right for the sampler's own rollouts only.
         backward: whether it is right for paths rolled back from given points only.
+        of_density: whether it takes the target for a density, whose paths P_B walks back, and not for a reward on
+            paths of another sampler.
         min_batch_size: the trajectories that a step needs at least: 2 where they are compared with each other.
     """
 
@@ -25,6 +27,7 @@ class Objective(nn.Module, ABC):
     uses_log_z: bool = True
     on_policy: bool = False
     backward: bool = False
+    of_density: bool = False
     min_batch_size: int = 1
 
     @abstractmethod
@@ -59,6 +62,11 @@ class Objective(nn.Module, ABC):
             raise InputError(
                 f"loss {name} needs a flow network, but the sampler has flow=None. "
                 "Pass flow=ForwardLookingFlow, or use TrajectoryBalance or LogVariance."
+            )
+        if self.of_density and dynamics.measure is not None:
+            raise InputError(
+                f"loss {name} is of a density, and the target of a fine-tuned sampler is a reward on another's draws. "
+                "Use LogVariance or TrajectoryBalance, or train diffsampler.fine_tuning.product_sampler(tuned)."
             )
         if self.on_policy and not behaviour.on_policy:
             raise InputError(

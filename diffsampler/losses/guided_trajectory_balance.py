@@ -23,6 +23,8 @@ class GuidedTrajectoryBalance(Objective):
         weight: of the second term; at least 0.
     """
 
+    of_density = True
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         self.weight = check_non_negative("weight", weight)

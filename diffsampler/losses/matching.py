@@ -25,7 +25,8 @@ class Matching(EndPointRegression):
     Arguments:
         num_transitions: of each training step; drawn to as many end points as its batch has trajectories.
         use_score: whether the target's score is asked for at end points, if it has one; else it is denoising alone,
-            which costs no evaluation of the target, where the control takes no score.
+            which costs no evaluation of the target, where the control takes no score. In fine-tuning it is that: the
+            score of a reward is not that of the density.
     """
 
     backward = True
@@ -41,7 +42,7 @@ class Matching(EndPointRegression):
         self.products, self.squares = like.new_zeros(2, dynamics.grid.num_steps).unbind()
 
     def estimate(self, dynamics: Dynamics, ends: Tensor, transitions: Transitions) -> Tensor:
-        if not (self.use_score and dynamics.target.differentiable):
+        if not (self.use_score and dynamics.target.differentiable and dynamics.measure is None):
             return transitions.end
         step, x, end = transitions.step, transitions.x, transitions.end
         score = dynamics.target.log_prob_and_score(ends)[1][transitions.row]

@@ -1,6 +1,5 @@
 """What a pretrained sampler does by itself, as the measure that weights compare rollouts with."""
 
-import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
@@ -36,7 +35,8 @@ class ForwardMeasure(PathMeasure):
         if policy.uses_score or policy.evaluations_per_state:
             raise InputError(
                 "The kernels of a pretrained sampler must not use the score, or the density, which would be those of "
-                "the reward here: train one without, such as Sampler(target), or with control=FourierMLP."
+                "the reward here: train one without, such as Sampler(target), of particles with "
+                "control=partial(PairForces, use_score=False), or control=FourierMLP."
             )
         if isinstance(policy.process, Conditional):
             raise InputError("The pretrained sampler is one of a family, or of its members: take one of one density.")
@@ -48,6 +48,5 @@ class ForwardMeasure(PathMeasure):
     def log_step(self, s: Tensor, t: Tensor, x: Tensor, y: Tensor) -> Tensor:
         embedding = self.policy.embed(s.flatten())
         embedding = embedding.unsqueeze(1) if s.ndim else embedding.squeeze(0)
-        with torch.no_grad():
-            kernel = self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x, None), None)
-            return kernel.log_prob(y)
+        # With gradients to the states, which path-wise losses take; the networks themselves have none.
+        return self.policy.forward_kernel(s, t, x, self.policy.control(embedding, x, None), None).log_prob(y)
