@@ -130,9 +130,10 @@ def log_z_curve(
     family = sampler.target
     if not isinstance(family, Family):
         raise InputError(f"log_z_curve is for samplers of a Family; {type(family).__name__} is one density.")
-    if not isinstance(contexts, Tensor | Sequence) or not len(contexts):
+    contexts, between = (some.tolist() if hasattr(some, "tolist") else some for some in (contexts, between))
+    if not isinstance(contexts, Sequence) or not len(contexts):
         raise InputError(f"contexts must be a list of contexts, one at least, got {contexts!r}.")
-    if not isinstance(between, Tensor | Sequence):
+    if not isinstance(between, Sequence):
         raise InputError(f"between must be a list of contexts, got {between!r}.")
     rows, others = ([read_context(family, context) for context in some] for some in (contexts, between))
     if others and (num_samples < MIN_DRAWS or pool is False):

@@ -97,6 +97,7 @@ def _first(column: Tensor) -> Tensor:
 
 
 def _read(name: str, betas: Sequence[float] | Tensor) -> Tensor:
-    if not isinstance(betas, Tensor | Sequence):
+    betas = betas.tolist() if hasattr(betas, "tolist") else betas
+    if not isinstance(betas, Sequence):
         raise InputError(f"{name} must be a list of inverse temperatures, got {betas!r}.")
     return torch.tensor([check_positive(name, float(one)) for one in betas], dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from diffsampler.families.amortised import Amortised
 from diffsampler.families.coupled import Coupled
-from diffsampler.families.family import Family, Joint, Member, read_context, walked_on
+from diffsampler.families.family import Family, Joint, Member, read_context, size_of_context, walked_on
 from diffsampler.families.scalarised import Scalarised
 from diffsampler.families.simulated import Simulated, no_likelihood
 from diffsampler.families.tempered import Tempered
@@ -18,5 +18,6 @@ __all__ = [
     "Tempered",
     "no_likelihood",
     "read_context",
+    "size_of_context",
     "walked_on",
 ]

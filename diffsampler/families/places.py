@@ -22,6 +22,8 @@ def check_places(name: str, targets: Sequence[Target]) -> None:
     for target in targets:
         if not isinstance(target, Target):
             raise InputError(f"{name} is made of targets, got {type(target).__name__}.")
+        if isinstance(target, Family):
+            raise InputError(f"{name} is made of single densities, and {type(target).__name__} is a family.")
         if target.coordinates is not None:
             raise InputError(
                 f"{name} is for densities on R^D, or on a support or a space that they declare, but "

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diffsampler.errors import InputError, check_positive
+from diffsampler.errors import InputError, check_positive, in_one_line
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
@@ -39,8 +39,8 @@ class Scalarised(Family):
         temperature: float = 1.0,
         concentration: float = 1.0,
     ) -> None:
-        if len(targets) < 2:
-            raise InputError(f"targets must be two at least, got {len(targets)}.")
+        if not isinstance(targets, Sequence | nn.ModuleList) or len(targets) < 2:
+            raise InputError(f"targets must be a list of two at least, got {in_one_line(targets)}.")
         check_places(type(self).__name__, targets)
         if kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
