@@ -9,6 +9,7 @@ def non_dominated(objectives: Tensor) -> Tensor:
 
     More is better. Equal points stay together.
     """
+    objectives = torch.as_tensor(objectives)
     kept = torch.zeros(len(objectives), dtype=torch.bool, device=objectives.device)
     order = torch.arange(len(objectives), device=objectives.device)
     for column in reversed(objectives.unbind(-1)):  # the first objective decides, then the next: a stable sort
@@ -31,7 +32,8 @@ def hypervolume(objectives: Tensor, reference: Tensor) -> float:
     References:
         A faster algorithm for calculating hypervolume, While et al., 2006: hypervolume by slicing objectives.
     """
-    above = objectives.double() - reference.to(objectives.device).double()
+    objectives = torch.as_tensor(objectives, dtype=torch.float64)
+    above = objectives - torch.as_tensor(reference, dtype=torch.float64, device=objectives.device)
     return _volume(above[(above > 0).all(-1)])
 
 

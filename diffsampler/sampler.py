@@ -22,7 +22,7 @@ from diffsampler.coordinates import (
 from diffsampler.counted import CountedTarget, NetworkCounter
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
-from diffsampler.families import Family, no_likelihood, walked_on
+from diffsampler.families import Family, no_likelihood, size_of_context, walked_on
 from diffsampler.families.contexts import log_mean_of_group
 from diffsampler.files import check_file, write_atomically
 from diffsampler.fingerprint import describe, differences
@@ -574,7 +574,7 @@ class Sampler(nn.Module):
         if self.family is not None:
             raise InputError(
                 f"{type(self.target).__name__} is a family of densities: say which one, by "
-                f"sampler.given(context), a context being {self.family.context_dim} numbers."
+                f"sampler.given(context), a context being {size_of_context(self.family)}."
             )
 
     def _check_has_density(self) -> None:

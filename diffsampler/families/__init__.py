@@ -2,7 +2,15 @@
 
 from diffsampler.families.amortised import Amortised
 from diffsampler.families.coupled import Coupled
-from diffsampler.families.family import Family, Joint, Member, read_context, read_contexts, walked_on
+from diffsampler.families.family import (
+    Family,
+    Joint,
+    Member,
+    read_context,
+    read_contexts,
+    size_of_context,
+    walked_on,
+)
 from diffsampler.families.scalarised import Scalarised
 from diffsampler.families.simulated import Simulated, no_likelihood
 from diffsampler.families.tempered import Tempered
@@ -19,5 +27,6 @@ __all__ = [
     "no_likelihood",
     "read_context",
     "read_contexts",
+    "size_of_context",
     "walked_on",
 ]

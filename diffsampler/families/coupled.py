@@ -1,5 +1,6 @@
 """Targets that an argument of theirs tells apart."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ class Coupled(Family):
         bounds = _read(ranges)
         # What is declared may depend on the numbers: at the ends of all ranges it does, if anywhere.
         numbers = [dict(zip(bounds, ends, strict=True)) for ends in zip(*bounds.values(), strict=True)]
+        _check_arguments(make, bounds, fixed)
         low, high = (check_instance("make", make(**one, **fixed), Target, "Phi4") for one in numbers)
         check_places(type(self).__name__, [low, high])
         super().__init__(low.dim, len(bounds))
@@ -81,6 +83,26 @@ class Coupled(Family):
         back = order.argsort()
         joined = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
         return tuple(part.reshape(*x.shape[:-1], *part.shape[1:]) for part in joined)
+
+
+def _check_arguments(make: Callable[..., Target], ranges: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raise InputError where a target takes no arguments of these names, or not together."""
+    if isinstance(make, Target):
+        raise InputError(
+            f"make must be what makes a target, a class such as {type(make).__name__}, got one that is made."
+        )
+    if both := [name for name in ranges if name in fixed]:
+        raise InputError(f"{both[0]} is a context, by ranges, and can have no other value: leave {both[0]}= out.")
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return  # what says nothing of its arguments
+    try:
+        signature.bind(**ranges, **fixed)
+    except TypeError as error:
+        name = getattr(make, "__name__", "make")
+        accepted = ", ".join(signature.parameters) or "none"
+        raise InputError(f"{name} cannot be made: {error}; its arguments are {accepted}.") from error
 
 
 def _read(ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:

@@ -182,6 +182,12 @@ def walked_on(target: Target) -> Target:
     return Joint(target) if isinstance(target, Family) else target
 
 
+def size_of_context(family: Family, kind: str = "") -> str:
+    """What a context is, for messages: how many numbers, and which."""
+    names = f" ({', '.join(family.context_names)})" if family.context_names else ""
+    return f"{family.context_dim} {kind}number{'s' if family.context_dim > 1 else ''}{names}"
+
+
 def read_context(family: Family, context: Tensor | Sequence[float] | float) -> Tensor:
     """A context as a tensor, float64, with shape (C).
 
@@ -191,9 +197,9 @@ def read_context(family: Family, context: Tensor | Sequence[float] | float) -> T
     try:
         found = torch.as_tensor(context, dtype=torch.float64).detach().reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"context must be {family.context_dim} numbers, got {context!r}.") from error
+        raise InputError(f"context must be {size_of_context(family)}, got {context!r}.") from error
     if len(found) != family.context_dim or not found.isfinite().all():
-        raise InputError(f"context must be {family.context_dim} finite numbers, got {found.tolist()}.")
+        raise InputError(f"context must be {size_of_context(family, 'finite ')}, got {found.tolist()}.")
     family.check_context(found)
     return found
 

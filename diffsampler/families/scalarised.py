@@ -39,7 +39,7 @@ class Scalarised(Family):
         temperature: float = 1.0,
         concentration: float = 1.0,
     ) -> None:
-        if not isinstance(targets, Sequence) or len(targets) < 2:
+        if not isinstance(targets, Sequence | nn.ModuleList) or len(targets) < 2:
             raise InputError(f"targets must be a list of two at least, got {in_one_line(targets)}.")
         check_places(type(self).__name__, targets)
         if kind not in KINDS:

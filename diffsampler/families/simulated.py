@@ -80,8 +80,18 @@ def _simulated(
         if generator is not None:
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=generator.device)))
         x = unknowns.sample(n)
-        data = simulate(unknowns.values(x))
+        try:
+            data = simulate(unknowns.values(x))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"simulate failed for {n} draws at once, with {unknowns.said_of(n)}: {type(error).__name__}: {error}."
+            ) from error
     if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
         shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
         raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
+    if not data.isfinite().all():
+        share = float((~data.isfinite()).any(-1).double().mean())
+        raise InputError(f"simulate must return finite data; of {n} simulations {share:.1%} have NaN or infinity.")
     return x, data

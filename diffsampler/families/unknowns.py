@@ -36,6 +36,10 @@ class Unknowns(ABC):
     def values(self, x: Tensor) -> Any:
         """What functions get for x with shape (*, D)."""
 
+    @abstractmethod
+    def said_of(self, n: int) -> str:
+        """What functions get for n points, in words."""
+
     def member(self, family: Family, context: Tensor) -> Member:
         """The posterior of one data set, with shape (C)."""
         return Member(family, context)
@@ -66,6 +70,9 @@ class VectorUnknowns(Unknowns):
 
     def values(self, x: Tensor) -> Tensor:
         return x
+
+    def said_of(self, n: int) -> str:
+        return f"a tensor of shape ({n}, {self.dim})"
 
 
 class NamedUnknowns(Unknowns):
@@ -103,6 +110,10 @@ class NamedUnknowns(Unknowns):
         low, high = (end.to(x.device) for end in self.model.limits)
         return self.model.constrain(x.double().clamp(low, high))
 
+    def said_of(self, n: int) -> str:
+        shapes = self.values(self.sample(1)).items()
+        return "values by name of shape " + ", ".join(f"{name} {(n, *value.shape[1:])}" for name, value in shapes)
+
     def member(self, family: Family, context: Tensor) -> Member:
         return NamedMember(family, context, self)
 
@@ -137,7 +148,16 @@ def asked_in_rows(function: Any, unknowns: Unknowns, x: Tensor, data: Tensor) ->
     """A likelihood at x and data, with shapes (*, D) and (*, C): what it gives for each, summed over its terms, (*)."""
     rows, lead = x.reshape(-1, x.shape[-1]), x.shape[:-1]
     with in_float64():
-        found = function(unknowns.values(rows), data.expand(*lead, -1).reshape(len(rows), -1).double())
+        given = data.expand(*lead, -1).reshape(len(rows), -1).double()
+        try:
+            found = function(unknowns.values(rows), given)
+        except InputError:
+            raise
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"log_likelihood failed, given {unknowns.said_of(len(rows))}, and data of shape "
+                f"{tuple(given.shape)}: {type(error).__name__}: {error}."
+            ) from error
     if not isinstance(found, Tensor) or not found.ndim or len(found) != len(rows):
         shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InputError(

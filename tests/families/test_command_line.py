@@ -51,7 +51,7 @@ def test_predict_draws_of_the_density_that_is_asked_for(
     assert "--samples.context='[...]': log beta" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*asked, "--samples.context=[0.0, 1.0]"])
-    assert "1 finite numbers" in capsys.readouterr().err
+    assert "1 finite number " in capsys.readouterr().err
     main([*asked, "--samples.context=[0.5]"])
     (samples,) = working_folder.rglob("samples.npz")
     drawn = np.load(samples)

@@ -138,7 +138,7 @@ def test_other_families_pool_when_they_are_asked_to() -> None:
         ({"between": [0.1], "num_samples": 99}, "between needs draws that are pooled, 100 at each"),
         ({"between": [0.1], "pool": False}, "between needs draws that are pooled"),
         ({"between": 0.1}, "between must be a list of contexts, got 0.1"),
-        ({"between": [[0.1, 0.2]]}, "1 finite numbers"),
+        ({"between": [[0.1, 0.2]]}, "1 finite number "),
         ({"pool": "yes"}, "pool must be True or False"),
     ],
     ids=str,
