@@ -1,5 +1,6 @@
 """Posteriors of one model that can be simulated, for all data."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from diffsampler.families.family import Family, Member, read_context
 from diffsampler.families.unknowns import Unknowns, read_unknowns
 
 NUM_TRIED = 64
+FAILED = (
+    "simulate has returned NaN or infinity for some draws, which are left out: posteriors given finite data stay "
+    "right, but what makes simulations fail is worth a look."
+)
 
 
 class Simulated(Family):
@@ -75,7 +80,10 @@ def no_likelihood(name: str) -> InputError:
 def _simulated(
     unknowns: Unknowns, simulate: Callable[[Any], Tensor], n: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Parameters and data, with shapes (n, D) and (n, C); without a generator, others at every call."""
+    """Parameters and data, with shapes (n, D) and (n, C); without a generator, others at every call.
+
+    Simulations that failed are left out, and others are there twice: given finite data, posteriors stay the same.
+    """
     with torch.random.fork_rng(devices=[], enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator, device=generator.device)))
@@ -91,7 +99,11 @@ def _simulated(
     if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
         shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
         raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
-    if not data.isfinite().all():
-        share = float((~data.isfinite()).any(-1).double().mean())
-        raise InputError(f"simulate must return finite data; of {n} simulations {share:.1%} have NaN or infinity.")
+    known = data.isfinite().all(-1).nonzero().flatten()
+    if not len(known):
+        raise InputError(f"simulate must return finite data; all of {n} simulations have NaN or infinity.")
+    if len(known) < n:
+        warnings.warn(FAILED, stacklevel=2)
+        rows = known[torch.arange(n) % len(known)]
+        x, data = x[rows], data[rows]
     return x, data
