@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of search, training and all noise")
     parser.add_argument("--num_steps", type=count, default=128, help="of a trajectory")
-    parser.add_argument("--max_steps", type=count, default=200, help="of fine-tuning")
+    parser.add_argument("--max_steps", type=count, default=100, help="of fine-tuning")
     parser.add_argument("--file", type=Path, default=Path("runs/fine_tuning.jsonl"), help="of finished runs")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
