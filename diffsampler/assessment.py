@@ -146,8 +146,8 @@ def assess_draws(
         # Rounding moves a draw at an edge of the support out of it.
         finite = rolled_back[rolled_back.isfinite()]
         eubo = float(finite.mean()) if len(finite) else None
-    compare = COMPARE if sampler.measure is None else sampler.measure.compare
-    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact, compare)
+    advice = (COMPARE, None) if sampler.measure is None else (sampler.measure.compare, sampler.measure.apart)
+    verdict = judge(estimate, known, x, log_weight, places, history, rolled_back, exact, *advice)
     network = sampler.num_network_evaluations
     return Assessment(estimate, verdict, known, target.log_z, draws, exact, eubo, network)
 

@@ -167,7 +167,8 @@ def test_a_mean_reward_is_that_of_the_density_and_that_of_draws_differs() -> Non
     assert half == pytest.approx(1.96 * error, rel=0.08)
     # Draws of N((0.9, -0.25), I): the error of weights, and of choosing among them.
     assert abs(float(reference.x[:, 0].mean()) - 0.9) < Z_BOUND * math.sqrt(2 * math.exp(0.8725) / num)
-    assert assess(fine_tuned(sampler, gentle), num, reference=reference).verdict.grade == "not to be trusted"
+    verdict = assess(fine_tuned(sampler, gentle), num, reference=reference).verdict
+    assert verdict.grade == "not to be trusted" and "product_sampler(tuned)" in verdict.next_steps[0]
 
 
 def test_a_product_is_weighed_by_both_densities() -> None:

@@ -88,6 +88,7 @@ def judge(
     rolled_back: Tensor | None = None,
     draws_are_exact: bool = False,
     compare: str = COMPARE,
+    apart: str | None = None,
 ) -> Verdict:
     """Judge an estimate by its weights, by an independent one, by the places that both have seen, and by its history.
 
@@ -102,13 +103,14 @@ def judge(
             `diffsampler.paths.rolled_back_log_weight`.
         draws_are_exact: whether those draws are the target's own: then they are an independent estimate.
         compare: the next step where no independent estimate is given.
+        apart: that where one is given and differs; by default to search again, or to train.
     """
     if log_weight is not None:
         log_weight = torch.where(log_weight.isfinite(), log_weight.double(), -math.inf)
     is_of_exact_draws = reference is None and draws_are_exact and rolled_back is not None
     if is_of_exact_draws:
         reference = _from_exact_draws(rolled_back)
-    findings = [*_weights(estimate), *_agreement(estimate, reference, is_of_exact_draws, compare)]
+    findings = [*_weights(estimate), *_agreement(estimate, reference, is_of_exact_draws, compare, apart)]
     findings += _history(history)
     if x is not None and log_weight is not None and reference_x is not None:
         findings += _places(x, log_weight, reference_x, compare)
@@ -176,7 +178,7 @@ def _weights(estimate: LogZEstimate) -> list[Finding]:
 
 
 def _agreement(
-    estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool, compare: str
+    estimate: LogZEstimate, reference: LogZEstimate | None, is_of_exact_draws: bool, compare: str, apart: str | None
 ) -> Iterator[Finding]:
     if reference is None:
         said = "No independent estimate stands beside it: modes that the sampler never visits cannot show."
@@ -203,9 +205,9 @@ def _agreement(
     errors = abs(difference) / math.sqrt(variance) if math.isfinite(variance) and variance > 0 else 0.0
     said = f"{difference:+.3f} nats from the reference"
     if errors > LARGE and abs(difference) > TOLERABLE:
-        yield 2, f"It is {said}, {errors:.1f} standard errors: one of them is wrong.", SEARCH
+        yield 2, f"It is {said}, {errors:.1f} standard errors: one of them is wrong.", apart or SEARCH
     elif errors > MODERATE and abs(difference) > NOTICEABLE:
-        yield 1, f"It is {said}, {errors:.1f} standard errors.", TRAIN
+        yield 1, f"It is {said}, {errors:.1f} standard errors.", apart or TRAIN
     elif not math.isfinite(variance):
         yield 0, f"It is {said}, but has no interval to compare.", ""
     else:

@@ -26,6 +26,7 @@ class ForwardMeasure(PathMeasure):
     """
 
     compare = "Compare: assess(tuned, reference=mean_reward(pretrained, reward)), by diffsampler.fine_tuning."
+    apart = "Train the pretrained sampler longer, or take product_sampler(tuned), which weighs by both densities."
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()

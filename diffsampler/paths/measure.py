@@ -18,9 +18,11 @@ class PathMeasure(nn.Module, ABC):
 
     Attributes:
         compare: what stands beside an estimate by it, as a next step of a verdict that lacks that.
+        apart: what to do where that differs; None for what is said of densities.
     """
 
     compare: str = "Compare: assess(sampler, reference=...), with an estimate that the sampler had no part in."
+    apart: str | None = None
 
     @abstractmethod
     def log_start(self, x: Tensor) -> Tensor:
