@@ -17,7 +17,7 @@ from torch import Tensor
 from diffsampler.assessment import Assessment, assess_draws, estimate_observables
 from diffsampler.baseline import Annealed, reference
 from diffsampler.errors import InputError, warn_of
-from diffsampler.families import Family, read_context
+from diffsampler.families import Family, read_context, read_contexts
 from diffsampler.files import write_atomically, write_json
 from diffsampler.log_z import LogZEstimate, estimate_log_z
 from diffsampler.models.names import summary_of
@@ -27,7 +27,7 @@ from diffsampler.report.metrics import wasserstein2
 from diffsampler.sampler import Sampler
 from diffsampler.spaces import Euclidean
 from diffsampler.target import Target, space_of
-from diffsampler.training.family_report import write_family_report
+from diffsampler.training.family_report import write_family_report, write_likelihood_report
 from diffsampler.training.module import SamplerModule
 
 LAST_EVALUATIONS = 5
@@ -125,9 +125,11 @@ class Report(L.Callback):
     def setup(self, trainer: L.Trainer, module: SamplerModule, stage: str) -> None:
         self.folder = _folder_of(trainer)
         self.check(module.sampler.target)
-        if module.sampler.family is not None:
-            for context in self.contexts or []:
-                read_context(module.sampler.family, context)
+        if self.contexts is not None:
+            family = module.sampler.family
+            if family is None:
+                raise InputError(f"contexts are of families, and {module.sampler.target.known_as} is one density.")
+            read_contexts(family, self.contexts)
 
     def check(self, target: Target) -> None:
         """Raise InputError if an observable has no such name, or another shape: before anything is spent."""
@@ -170,6 +172,9 @@ class Report(L.Callback):
     def _write_family(self, module: SamplerModule, n: int) -> None:
         if module.ended:
             print(f"  Training ended: {module.ended}.")
+        if not module.sampler.target.has_density:
+            write_likelihood_report(self.folder, module.sampler, module.test_log_likelihood, module.trained_steps)
+            return
         write_family_report(
             self.folder, module.sampler, n, module.seed, self.contexts, self.figures, module.trained_steps
         )
@@ -301,6 +306,8 @@ def summarise_history(history: list[dict[str, Any]], true_log_z: float | None) -
 class SampleWriter(BasePredictionWriter):
     """Writes what `predict` draws into `samples.npz`: `x` with shape (n, D) and `log_weight` with shape (n).
 
+    Without weights where no density is known.
+
     Arguments:
         context: of a family: which of its densities to draw of.
     """
@@ -334,7 +341,7 @@ class SampleWriter(BasePredictionWriter):
     ) -> None:
         arrays = {
             key: module.gather_rows(torch.cat([part[key] for part in predictions]).to(module.device)).cpu().numpy()
-            for key in ("x", "log_weight")
+            for key in predictions[0]
         }
         if not trainer.is_global_zero:
             return
@@ -343,4 +350,5 @@ class SampleWriter(BasePredictionWriter):
         if module.trained_steps == 0 and not module.sampler.search_cost:
             print(UNTRAINED)
         write_atomically(folder / "samples.npz", lambda file: np.savez(file, **arrays))
-        print(f"Samples: {folder / 'samples.npz'} (x {arrays['x'].shape}, log_weight {arrays['log_weight'].shape})")
+        shapes = ", ".join(f"{key} {value.shape}" for key, value in arrays.items())
+        print(f"Samples: {folder / 'samples.npz'} ({shapes})")

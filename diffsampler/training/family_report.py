@@ -1,4 +1,4 @@
-"""What a run of a family leaves behind: log Z at several contexts, and the figure of that curve."""
+"""What a run of a family leaves behind: log Z at several contexts and the figure of that curve, or a likelihood."""
 
 from pathlib import Path
 
@@ -44,3 +44,26 @@ def write_family_report(
     if figures:
         print(f"Figures: {', '.join(map(str, save_all(folder, {'log_z_curve': curve.plot})))}")
     return curve
+
+
+def write_likelihood_report(folder: Path, sampler: Sampler, found: tuple[float, float] | None, step: int) -> None:
+    """Print how well fresh simulations are known, where no density is, and write `results.json`.
+
+    Arguments:
+        folder: where to.
+        sampler: of simulations.
+        found: their mean log-likelihood, bounded from below, and its standard error; None without a validation.
+        step: how far it was trained.
+    """
+    mean, error = (None, None) if found is None else found
+    results = {
+        "target": type(sampler.target).__name__,
+        "num_network_evaluations": sampler.num_network_evaluations,
+        "step": step,
+        "log_likelihood": mean,
+        "standard_error": error,
+    }
+    write_json(folder / "results.json", results)
+    if found is not None:
+        print(f"  log-likelihood of fresh simulations, at least {mean:.4f} +- {error:.4f}")
+    print(f"Results: {folder / 'results.json'}")

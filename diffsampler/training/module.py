@@ -67,6 +67,8 @@ class SamplerModule(L.LightningModule):
         history: one entry for each validation, from the first step on, resumed or not: the step and the fields of
             `LogZEstimate`; where no density is known, the mean `log_likelihood` of fresh simulations, bounded from
             below, and its `standard_error`.
+        test_log_likelihood: the mean `log_likelihood` of the last validation or test, and its standard error, where no
+            density is known.
         test_samples, test_log_weight, test_estimate, test_network_evaluations: what `test` drew, over all ranks, the
             estimate, and what networks were asked by then.
 
@@ -112,6 +114,7 @@ class SamplerModule(L.LightningModule):
         self.tolerance = check_non_negative("tolerance", usual.tolerance if tolerance is None else tolerance)
         self.ended = ""
         self.context: Tensor | None = None
+        self.test_log_likelihood: tuple[float, float] | None = None
         self.stopping = Stopping(sampler, self.tolerance, self.seed)
         self.history: list[dict[str, Any]] = []
         self.divergence = Divergence()
@@ -274,7 +277,10 @@ class SamplerModule(L.LightningModule):
         self.validation_step(batch_size, batch_idx)
 
     def predict_step(self, batch_size: int, batch_idx: int) -> dict[str, Tensor]:
-        x, log_weight = self._predicted[0].weighted_draws(batch_size, self.eval_generator)
+        sampler = self._predicted[0]
+        if not sampler.target.has_density:
+            return {"x": sampler.sample(batch_size, generator=self.eval_generator)}
+        x, log_weight = sampler.weighted_draws(batch_size, self.eval_generator)
         return {"x": x, "log_weight": log_weight}
 
     def on_validation_epoch_end(self) -> None:
@@ -311,9 +317,14 @@ class SamplerModule(L.LightningModule):
         mean, error = float(found.mean()), float(found.std() / math.sqrt(len(found)))
         if fitting:
             self.history.append({"step": self.global_step, "log_likelihood": mean, "standard_error": error})
+        self.test_log_likelihood = mean, error
         self.log("val/log_likelihood", mean, prog_bar=True, batch_size=1)
+        self.log("val/elbo", mean, batch_size=1)  # a lower bound, too, by which the best checkpoint is told
 
     def on_test_epoch_end(self) -> None:
+        if self._likelihoods:
+            self._note_likelihood(fitting=False)
+            return
         x, log_weight = (torch.cat(part) for part in zip(*self._draws, strict=True))
         self.test_samples, self.test_log_weight = self.gather_rows(x), self.gather_rows(log_weight)
         self.test_estimate = self._estimate()

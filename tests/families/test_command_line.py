@@ -32,6 +32,9 @@ trainer: {max_steps: 2, default_root_dir: ROOT}
 def test_a_run_of_a_family_leaves_a_curve(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = working_folder / "tempered.yaml"
     file.write_text(CONFIG.replace("ROOT", str(working_folder)))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(file), "--report.contexts=[]"])
+    assert "contexts must be a list of contexts, one at least" in capsys.readouterr().err
     main(["fit", "--config", str(file), "--report.contexts", "[[0.0], [0.5]]"])
     (results,) = working_folder.rglob("results.json")
     points = json.loads(results.read_text())["curve"]["points"]
@@ -71,3 +74,35 @@ def test_a_misspelt_family_is_named(working_folder: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["fit", "--model.target=Temperd", "--trainer.max_steps=1"])
     assert "did you mean Tempered" in capsys.readouterr().err
+
+
+SIMULATED = """
+from torch.distributions import Independent, Normal
+import torch
+
+from diffsampler.families import Simulated
+
+
+class Noisy(Simulated):
+    def __init__(self):
+        super().__init__(Independent(Normal(torch.zeros(2), 1.0), 1), lambda x: x + 0.5 * torch.randn_like(x))
+"""
+
+
+def test_simulations_alone_are_trained_tested_and_drawn_from(
+    working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (working_folder / "noisy_by_simulation.py").write_text(SIMULATED)
+    small = ["--data.steps_per_epoch=2", "--data.batch_size=32", "--data.num_eval_samples=64"]
+    main(["fit", "--model.target=noisy_by_simulation.Noisy", "--trainer.max_steps=4", "--seed_everything=0", *small])
+    assert "log-likelihood of fresh simulations, at least" in capsys.readouterr().out
+    (results,) = working_folder.rglob("results.json")
+    found = json.loads(results.read_text())
+    assert found["step"] == 4 and found["standard_error"] > 0
+    checkpoint = str(next(working_folder.rglob("best.ckpt")))
+    again = ["--config", str(next(working_folder.rglob("config.yaml"))), "--ckpt_path", checkpoint]
+    main(["test", *again, "--data.num_test_samples=64"])
+    assert "log-likelihood of fresh simulations" in capsys.readouterr().out
+    main(["predict", *again, "--samples.context=[0.5, -1.0]", "--data.num_predict_samples=20"])
+    with np.load(next(working_folder.rglob("samples.npz"))) as drawn:
+        assert drawn["x"].shape == (20, 2) and "log_weight" not in drawn
