@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsampler.assessment import Assessment, assess_draws, estimate_observables
+from diffsampler.baseline import Independent
+from diffsampler.baseline import reference as search
 from diffsampler.curves.pool import MIN_DRAWS, Draws, Pool
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.families import Family, read_contexts
@@ -80,6 +82,7 @@ class LogZCurve:
                 {
                     "context": context,
                     "grade": one.verdict.grade,
+                    "reasons": one.verdict.reasons,
                     **one.estimate.to_dict(),
                     "own": None if own is None else own.to_dict(),
                 }
@@ -107,6 +110,7 @@ def log_z_curve(
     progress_bar: bool = False,
     between: Tensor | Sequence[Any] = (),
     pool: bool | None = None,
+    reference: bool = False,
 ) -> LogZCurve:
     """log Z of several members of a family, each from importance weights of its own draws and its neighbours'.
 
@@ -121,6 +125,8 @@ def log_z_curve(
         pool: whether draws are weighed for neighbours. By default where that is free, in families with `statistics`
             (`Tempered`, `Scalarised`), and where there are contexts between; elsewhere it takes an evaluation for each
             draw and context.
+        reference: whether each density that is drawn of is searched from nothing too, seconds and some hundred thousand
+            evaluations each, to compare with; data to infer from have nothing else.
 
     Raises:
         InputError: if the sampler is none of a family, or there are no contexts.
@@ -149,20 +155,30 @@ def log_z_curve(
             tell(k + 1)
     rounding = max(member.counter.rounding for member in members)
     pooled = Pool(family, drawn, is_shared and num_samples >= MIN_DRAWS, num_evaluations, num_invalid, rounding)
-    found = [_assessed(member, pooled, k, seed, observables) for k, member in enumerate(members)]
+    with progress_of("References", len(rows), " contexts", progress_bar and reference) as tell:
+        found = []
+        for k, member in enumerate(members):
+            apart = search(member.target, seed=seed + k) if check_flag("reference", reference) else None
+            found.append(_assessed(member, pooled, k, seed, observables, apart))
+            tell(k + 1)
     found += [_between(sampler.given(context), pooled, context, observables) for context in others]
     own = (*(one.estimate for one in drawn), *(None for _ in others))
     return LogZCurve(_names(family), torch.stack(rows + others), tuple(found), own, pooled)
 
 
 def _assessed(
-    member: Sampler, pool: Pool, k: int, seed: int, observables: Mapping[str, Callable[[Tensor], Tensor]] | None
+    member: Sampler,
+    pool: Pool,
+    k: int,
+    seed: int,
+    observables: Mapping[str, Callable[[Tensor], Tensor]] | None,
+    apart: Independent | None,
 ) -> Assessment:
     """Of a context with draws of its own, which are what is judged."""
     mine, used = pool.drawn[k], pool.at(pool.drawn[k].context, k)
     estimate = replace(used.estimate, elbo=mine.estimate.elbo)
     generator = new_generator("metrics", seed, step=k, device=member.device)
-    found = assess_draws(member, mine.x, mine.log_weight, estimate, generator)
+    found = assess_draws(member, mine.x, mine.log_weight, estimate, generator, reference=apart)
     verdict, others = found.verdict, pool.by_others(k)
     if others is not None:
         apart, variance = mine.estimate.log_z - others.log_z, mine.estimate.variance + others.variance

@@ -218,10 +218,12 @@ def _places(x: Tensor, log_weight: Tensor, reference_x: Tensor, compare: str) ->
     if len(reference_x) < FEW:
         yield 1, f"The reference has {len(reference_x)} draws, too few to tell where modes are.", compare
         return
-    missing = share_not_covered(reference_x, by=x)
+    generator = torch.Generator(x.device).manual_seed(0)
+    # As many as the sampler has drawn: they say how near neighbours are, and more would be nearer.
+    chosen = torch.randperm(len(reference_x), generator=generator, device=x.device)[: len(x)]
+    missing = share_not_covered(reference_x[chosen.to(reference_x.device)], by=x)
     # What the sampler takes for the target: draws of no weight may be anywhere.
     effective = 1 / log_weight.softmax(0).square().sum()
-    generator = torch.Generator(x.device).manual_seed(0)
     weighted = x[systematic(log_weight, min(len(x), len(reference_x)), generator)]
     extra = share_not_covered(weighted, by=reference_x) if effective >= FEW else 0.0
     if missing > UNSEEN:

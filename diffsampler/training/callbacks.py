@@ -176,7 +176,14 @@ class Report(L.Callback):
             write_likelihood_report(self.folder, module.sampler, module.test_log_likelihood, module.trained_steps)
             return
         write_family_report(
-            self.folder, module.sampler, n, module.seed, self.contexts, self.figures, module.trained_steps
+            self.folder,
+            module.sampler,
+            n,
+            module.seed,
+            self.contexts,
+            self.figures,
+            module.trained_steps,
+            self.reference,
         )
 
     def _write(

@@ -13,7 +13,14 @@ NUM_CONTEXTS = 9
 
 
 def write_family_report(
-    folder: Path, sampler: Sampler, n: int, seed: int, contexts: list[list[float]] | None, figures: bool, step: int
+    folder: Path,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    contexts: list[list[float]] | None,
+    figures: bool,
+    step: int,
+    reference: bool,
 ) -> LogZCurve:
     """Print the curve, and write `results.json` and `log_z_curve.png`.
 
@@ -25,12 +32,13 @@ def write_family_report(
         contexts: where; by default far from each other among those trained on.
         figures: whether to draw.
         step: how far it was trained.
+        reference: whether each density is searched from nothing, to compare with.
     """
     generator = new_generator("metrics", seed, device=sampler.device)
     if contexts is None:
         chosen = spread_contexts(sampler.family, NUM_CONTEXTS, generator)
         contexts = chosen[chosen[:, 0].argsort()].tolist()
-    curve = log_z_curve(sampler, contexts, n, seed)
+    curve = log_z_curve(sampler, contexts, n, seed, progress_bar=reference, reference=reference)
     results = {
         "target": type(sampler.target).__name__,
         "num_target_evaluations": sampler.num_target_evaluations,

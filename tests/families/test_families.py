@@ -354,6 +354,16 @@ def test_curves_of_different_seeds_have_different_noise() -> None:
     assert len({float(log_z) for curve in (one, other) for log_z in curve.log_z}) == 4
 
 
+def test_a_curve_of_data_is_trusted_beside_references() -> None:
+    sampler = Sampler(linear_model())
+    sampler.search(seed=0)  # the exact map of a linear model
+    contexts = [[0.5, -1.0], [0.0, 2.0]]
+    assert sampler.log_z_curve(contexts, num_samples=1000).grades == ["doubtful"] * 2
+    curve = sampler.log_z_curve(contexts, num_samples=1000, reference=True)
+    assert curve.grades == ["trustworthy"] * 2, curve.assessments
+    assert "agrees with the reference" in " ".join(curve.to_dict()["points"][1]["reasons"])
+
+
 def test_simulations_without_a_generator_are_others_each_time() -> None:
     family, (first, second) = linear_model(), (torch.Generator().manual_seed(seed) for seed in (3, 3))
     assert not torch.equal(family.sample_jointly(3)[0], family.sample_jointly(3)[0])

@@ -66,6 +66,13 @@ def test_a_missing_mode_is_named(estimate: LogZEstimate, generator: torch.Genera
     assert verdict.grade == DOUBTFUL and "where the reference has hardly any draws" in verdict.reasons[0]
 
 
+def test_more_draws_of_a_reference_are_no_missing_modes(estimate: LogZEstimate, generator: torch.Generator) -> None:
+    """Neighbours among many are nearer than among few: in one dimension the most."""
+    few, many = (torch.randn(n, 1, generator=generator) for n in (1000, 20_000))
+    verdict = judge(estimate, estimate, few, torch.zeros(1000), many)
+    assert verdict.grade == GOOD, verdict
+
+
 def test_draws_of_no_weight_may_be_anywhere(estimate: LogZEstimate, generator: torch.Generator) -> None:
     both = draws([0.7, 0.3], generator)
     x = torch.cat([draws([0.5, 0.5], generator), 30 * torch.randn(1000, 2, generator=generator)])
