@@ -72,9 +72,10 @@ def test_a_path_without_a_usable_density_leaves_the_loss_finite(worst: float) ->
     assert (sampler.counter.num_invalid > 0) == (not worst < 0)
 
 
-def test_its_gradient_on_fresh_paths_within_the_region_is_that_of_log_variance() -> None:
+@pytest.mark.parametrize("bound", [1e9, 0.05])
+def test_its_gradient_on_fresh_paths_is_that_of_log_variance_times_the_exponent(bound: float) -> None:
     gradients = []
-    for loss in (LogVariance(), TrustRegionLogVariance(64, trust_region=1e9)):
+    for loss in (LogVariance(), TrustRegionLogVariance(64, trust_region=bound)):
         sampler = plain_sampler(Gaussian(mean=[1.0, 0.0]))
         loss.adapt(sampler.dynamics)
         behaviour = ExpertSamples()  # any paths will do: both losses are functions of them
@@ -82,7 +83,8 @@ def test_its_gradient_on_fresh_paths_within_the_region_is_that_of_log_variance()
         found = [parameter.grad for parameter in sampler.policy.control.parameters()]
         gradients.append(torch.cat([part.flatten() for part in found if part is not None]))
     assert gradients[0].norm() > 0
-    torch.testing.assert_close(gradients[1], gradients[0])
+    assert (loss.exponent == 1) == (bound > 1)
+    torch.testing.assert_close(gradients[1], loss.exponent * gradients[0])
 
 
 @pytest.mark.parametrize("score", [False, True])
