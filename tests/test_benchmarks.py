@@ -126,6 +126,7 @@ def test_calibration_runs_and_resumes(
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_calibration_by_the_reference_and_of_a_target_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

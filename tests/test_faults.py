@@ -108,6 +108,7 @@ class Exploding(TrajectoryBalance):
         return -super().forward(trajectory)
 
 
+@pytest.mark.slow
 def test_a_collapse_in_finite_numbers_is_named() -> None:
     sampler = Sampler(Gaussian(mean=[1.0, -1.0]), grid=5)
     with pytest.warns(UserWarning, match="the ELBO has fallen from .* training has diverged.*best.ckpt.*Lower lr"):

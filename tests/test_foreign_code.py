@@ -91,6 +91,7 @@ def log_z_by_search(make: Callable) -> float:
     return reference(FunctionTarget(function, dim=2, differentiable=False), 200, seed=0).estimate.log_z
 
 
+@pytest.mark.slow
 # One that changes its argument and one that changes its result; the others in make test-slow.
 @pytest.mark.parametrize(
     "function",

@@ -96,6 +96,7 @@ def test_draws_and_densities_agree(control: object, generator: torch.Generator) 
     torch.testing.assert_close(sampler.log_prob(drawn.x, tolerance=1e-8), drawn.log_prob, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_periodic_density_integrates_to_one() -> None:
     sampler = random_sampler(
         VonMisesMixture(1), 0.2, process=partial(Torus, sigma=1.4), control=FourierMLP, flow=None, grid=4

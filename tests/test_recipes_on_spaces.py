@@ -123,6 +123,7 @@ def test_a_few_steps_from_a_target_alone_to_the_exact_log_z(name: str) -> None:
     assert x.shape == (50, make().dim) and make().log_prob(x).isfinite().all()
 
 
+@pytest.mark.slow
 @representative
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(name: str, tmp_path: Path) -> None:
     # Six steps in both stages, from the checkpoint of the second: bitwise.

@@ -115,6 +115,7 @@ def test_float32_walks_in_bent_coordinates() -> None:
     assert_mean((log_weight - 0.4).exp(), 1.0, "E[w], 7e-6")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [pytest.param(heavy, marks=pytest.mark.slow), banana], ids=lambda make: make.__name__)
 def test_the_density_in_bent_coordinates_has_the_integral_one(make: object) -> None:
     # Random networks: the flow is not the identity.

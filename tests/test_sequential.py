@@ -110,6 +110,7 @@ def test_without_resampling_it_is_the_weighted_rollout() -> None:
     torch.testing.assert_close(again, log_weight[rows], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PROCESSES[:8:7], ids=by_name)
 def test_paths_are_lineages(case: ProcessCase, generator: torch.Generator) -> None:
     # A step from the state of another trajectory would be many standard deviations long: here a step has 0.03 of the

@@ -161,6 +161,7 @@ def test_a_sampler_in_them_has_exact_weights(make: Callable[[], Target]) -> None
     assert_mean(weight, 1.0, "E[w] / Z, 7e-6")
 
 
+@pytest.mark.slow
 def test_they_survive_a_checkpoint(tmp_path: Path) -> None:
     sampler = Sampler(wide_springs())
     sampler.search(seed=1, max_evaluations=SOME)

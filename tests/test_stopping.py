@@ -33,6 +33,7 @@ def nearly_gaussian() -> Target:
     )
 
 
+@pytest.mark.slow
 def test_a_tolerance_of_zero_trains_to_the_last_step() -> None:
     history = fit(searched(nearly_gaussian), max_steps=7, tolerance=0, **SMALL)
     assert history[-1]["step"] == 7 and history[-1]["ended"] == "all 7 steps are done (max_steps)"
@@ -45,6 +46,7 @@ def test_training_goes_on_where_a_search_is_not_enough() -> None:
     assert [entry["step"] for entry in history] == [5, 10] and "max_steps" in history[-1]["ended"]
 
 
+@pytest.mark.slow
 def test_training_ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     # Searches suffice for all that can be trained in seconds: the decision is that of a stand-in.
     decided = []

@@ -69,6 +69,7 @@ def test_new_data_cost_a_third(saved: Path, shift: float, width: float, capsys: 
     assert abs(before - target.log_z) > 0.3, "that of the old data would be found out"
 
 
+@pytest.mark.slow
 def test_modes_that_are_new_are_searched_from_nothing(saved: Path) -> None:
     known = Sampler.load(saved, skewed(0.0)).coordinates.proposal
     found = reference(twins(40.0), seed=1, known=known)

@@ -434,6 +434,7 @@ def test_draws_come_with_their_density_and_go_on() -> None:
     assert more.shape == (1234, 2) and (more.mean(0) - target.gaussian.mean).abs().max() < 0.2
 
 
+@pytest.mark.slow
 def test_without_a_seed_the_global_generator_decides() -> None:
     estimates = []
     for seed in (3, 3, 4):

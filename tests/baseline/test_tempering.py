@@ -127,6 +127,7 @@ def test_moves_leave_the_tempered_density_alone(
             assert_mean(figures[:, d], 0.0, f"{type(move).__name__} {d}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: type(move).__name__)
 def test_smc_along_a_fixed_ladder_is_unbiased(
     move: Move, prior: GaussianComponents, generator: torch.Generator

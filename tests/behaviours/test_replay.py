@@ -204,6 +204,7 @@ def test_expert_samples_need_points() -> None:
         SamplerModule(Sampler(two_pairs(), grid=2), TrajectoryBalance(), Alternation([OnPolicy(), ExpertSamples()]))
 
 
+@pytest.mark.slow
 def test_alternation_and_mixture(generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), grid=3)
     turns = Alternation([OnPolicy(), ExpertSamples(), ExpertSamples()])

@@ -96,6 +96,7 @@ def test_a_family_on_a_support_is_searched_and_learned() -> None:
         assert abs(estimate.log_z - log_z_of_gamma(beta)) < Z_BOUND * (estimate.high - estimate.low) / 3.92
 
 
+@pytest.mark.slow
 def test_what_is_learned_within_a_support_stays_there(tmp_path: Path) -> None:
     sampler = Sampler(Beta())
     fit(sampler, max_steps=20, seed=0, batch_size=128, num_eval_samples=200, enable_progress_bar=False)

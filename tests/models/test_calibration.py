@@ -79,6 +79,7 @@ def killed_at(number: int, file: Path, monkeypatch: pytest.MonkeyPatch, **option
         calibrate(five_numbers, PRIOR, n=number + 1, file=file, **options, **SHORT)
 
 
+@pytest.mark.slow
 def test_what_was_finished_is_kept_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "calibration.json"
     killed_at(1, file, monkeypatch, log_evidence=evidence)

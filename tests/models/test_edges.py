@@ -131,6 +131,7 @@ def test_mass_beyond_what_numbers_tell_is_refused(target: ModelTarget, name: str
         reference(target, seed=0)
 
 
+@pytest.mark.slow
 def test_a_little_of_it_is_told() -> None:
     """Beta(0.1, 0.1): 1.4 % lie nearer to 1 than double precision tells."""
     estimate = reference(ModelTarget(prior={"p": Beta(0.1, 0.1)}), seed=0).estimate
