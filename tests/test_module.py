@@ -149,6 +149,7 @@ def test_a_wrong_log_prob_is_named(fn, message):
         fit(Sampler(FunctionTarget(fn, dim=3), grid=5), max_steps=1, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_half_space_of_zero_density_trains():
     # N(0, I) cut to x0 > 0.5: log Z = log(1 - Phi(0.5)).
     def log_prob(x):

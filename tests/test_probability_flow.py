@@ -72,6 +72,7 @@ def test_density_in_coordinates(generator: torch.Generator) -> None:
 LIKE_OTHERS = ("VarianceExploding", "AnnealedLangevin", "PinnedBrownian")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [  # one of each class of process; what differs within a class is kernels, which have tests of their own
@@ -108,6 +109,7 @@ def test_periodic_density_integrates_to_one() -> None:
     assert ProbabilityFlow(sampler.dynamics).sample(50).x.abs().max() <= math.pi
 
 
+@pytest.mark.slow
 def test_weights_are_unbiased_untrained(generator: torch.Generator) -> None:
     # n = 600 draws of the flow, |z| < 4.5: a false alarm of 7e-6.
     target = correlated_gaussian()

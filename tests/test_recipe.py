@@ -106,6 +106,7 @@ def test_stages_and_successions_refuse() -> None:
     succession.load_state_dict(succession.state_dict())
 
 
+@pytest.mark.slow
 def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> None:
     target = Gaussian([1000.0, -3.0], [[1e-4, 0.0], [0.0, 900.0]])
     sampler = Sampler(CountingTarget(target))
@@ -125,6 +126,7 @@ def test_search_whitens_and_leaves_log_z_alone(generator: torch.Generator) -> No
     torch.testing.assert_close(exact, rounded, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_search_found_is_part_of_the_state() -> None:
     sampler, other = searched(two_modes), Sampler(two_modes())
     other.load_state_dict(sampler.state_dict())

@@ -192,6 +192,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path: Path) -> None:
     assert [entry["step"] for entry in resumed] == [entry["step"] for entry in history]
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_by_itself_can_be_resumed(tmp_path: Path) -> None:
     sampler, again = searched(two_modes), Sampler(two_modes())
     keep = {"enable_checkpointing": True, "callbacks": [keeping(tmp_path)]}

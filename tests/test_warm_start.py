@@ -54,7 +54,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("shift", "width"), [(0.5, 0.7), pytest.param(8.0, 0.2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("shift", "width"), [(0.5, 0.7), (8.0, 0.2)])
 def test_new_data_cost_a_third(saved: Path, shift: float, width: float, capsys: pytest.CaptureFixture[str]) -> None:
     sampler, target = Sampler.load(saved, skewed(0.0)), skewed(shift, width)
     from_nothing, before = sampler.num_target_evaluations, sampler.reference.log_z

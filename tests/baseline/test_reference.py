@@ -117,6 +117,7 @@ def test_paths_of_a_gaussian_end_in_it(generator: torch.Generator) -> None:
     torch.testing.assert_close(found.log_prob_and_score(x)[0], expected, rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 def test_seeds_and_counts() -> None:
     told: list[float] = []
     first = reference(correlated_gaussian(), 200, seed=4)
@@ -378,6 +379,7 @@ def test_modes_within_modes_and_far_ones_are_kept(make: object) -> None:
     assert estimate.unseen < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [slow(0.4), 0.05])
 def test_what_one_search_alone_has_found_is_reported(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
@@ -415,6 +417,7 @@ def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.Mo
     assert abs(right - 0.4) < 5 * math.sqrt(0.24 / 500)
 
 
+@pytest.mark.slow
 def test_a_kind_that_misses_much_asks_for_more_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one kind never finds, the other may miss as well: three searches of two kinds are one of the second."""
     one, both = [TWINS[0]], [*TWINS]

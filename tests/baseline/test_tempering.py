@@ -182,6 +182,7 @@ def test_weights_of_zero_and_no_number(prior: GaussianComponents) -> None:
         smc(nowhere, prior, 50, move=RandomWalkMove(), seed=0)
 
 
+@pytest.mark.slow
 def test_a_single_family_gives_no_interval(generator: torch.Generator) -> None:
     # A prior that misses the target by a hundred widths.
     prior = GaussianComponents(torch.full((1, 2), 100.0), torch.eye(2)[None])

@@ -135,6 +135,7 @@ def test_rolled_back_weights_are_unbiased_untrained(case: ProcessCase, generator
     assert_mean(weight, 1.0, f"{case.name}: E[Z / w]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "process",
     [

@@ -39,6 +39,7 @@ def test_log_z_of_dw_4_by_importance_weights(generator: torch.Generator) -> None
     assert error < 0.05 and abs(float(weights.mean()) - 1) < 6 * error
 
 
+@pytest.mark.slow
 def test_exact_draws_of_dw_4_have_the_exact_means(generator: torch.Generator) -> None:
     target, n = DoubleWell4(), 10_000
     x = target.sample(n, generator)
@@ -129,6 +130,7 @@ def test_observables_of_particles() -> None:
     assert len(shares.value) == len(target.distance_edges) - 1 and float(shares.value.sum()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_exact_heat_capacity_of_mueller_brown() -> None:
     # C = beta^2 d^2 log Z / d beta^2: differences of an integral of its own.
     beta, step = 0.05, 1e-3

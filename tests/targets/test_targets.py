@@ -581,6 +581,7 @@ def anneal(target: LogisticRegression, chains: int, steps: int, leaps: int = 8, 
     return log_z, float(weights.std() / weights.mean()) / chains**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "centred, prior_scale, log_z, audit",
     [
