@@ -77,6 +77,7 @@ def test_fit_test_predict_validate(capsys):
     assert not Path("runs/Gaussian/version_1").exists()
 
 
+@pytest.mark.slow
 def test_the_upper_bound_says_whether_it_is_approximate(capsys):
     data = ["--model.target.design=[[1.0,0.2],[0.3,-1.0],[1.2,0.4]]", "--model.target.labels=[1,0,1]"]
     target = ["--model.target=LogisticRegression", *data, "--report.figures=false"]
@@ -129,6 +130,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_shipped_config_runs(config, capsys):
     main(["fit", "--config", str(EXAMPLES / config), "--report.figures=false", *SMALL, "--trainer.max_steps=2"])
@@ -254,6 +256,7 @@ def test_the_truth_is_reported_beside_the_estimate(capsys):
     assert (config["best_checkpoint"]["monitor"], config["best_checkpoint"]["mode"]) == ("val/elbo", "max")
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_all_noise(capsys):
     for seed in (1, 2):
         main(["fit", "--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", f"--seed_everything={seed}", *SMALL])
@@ -262,6 +265,7 @@ def test_the_seed_is_that_of_all_noise(capsys):
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_asked_for_is_the_one_used(capsys):
     gaussian = ["--model.target=Gaussian", "--model.target.mean=[1.0,2.0]", "--report.figures=false"]
     main(["fit", *gaussian, *SMALL])
@@ -402,6 +406,7 @@ def test_early_stopping_of_the_documentation_waits_for_the_interval():
     assert json.loads(Path("runs/Gaussian/version_0/results.json").read_text())["step"] == 2
 
 
+@pytest.mark.slow
 def test_outside_of_a_terminal_progress_is_lines(capsys):
     small = [part for part in SMALL if "enable_progress_bar" not in part]
     arguments = ["--model.target=Gaussian", "--model.target.mean=[0.5]", "--model.grid=3", *small]

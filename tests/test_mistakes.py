@@ -221,6 +221,7 @@ class Part:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", Part.MADE, ids=by_name)
 def test_the_seed_is_all_the_randomness_there_is(case: tuple) -> None:
     _, parts, loss = case

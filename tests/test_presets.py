@@ -28,6 +28,7 @@ SMALL = [
 pytestmark = pytest.mark.usefixtures("working_folder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [*QUICK, *(pytest.param(preset, marks=pytest.mark.slow) for preset in OTHERS)])
 def test_beats_its_untrained_self(preset: str, capsys: pytest.CaptureFixture) -> None:
     # A Gaussian of unequal widths off the origin, ELBO by 500 weights before and after 60 steps. The untrained gap is

@@ -51,6 +51,7 @@ def test_density_of_an_exact_process(process: Process, generator: torch.Generato
     assert (drawn.standard_error == 0).all()
 
 
+@pytest.mark.slow
 def test_density_of_an_exact_control(generator: torch.Generator) -> None:
     # The Foellmer control takes Brownian motion to a mixture.
     target, bridge = two_modes(), MixtureBridge(two_modes(), 1.3)
@@ -89,6 +90,7 @@ def test_integrates_to_one_untrained(case: ProcessCase) -> None:
     assert abs(float(density.sum()) * 0.4**2 - 1) < 2e-3, case.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", [FourierMLP, pytest.param(gated, marks=pytest.mark.slow)])
 def test_draws_and_densities_agree(control: object, generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), MILD, control=control, flow=None, grid=4)

@@ -160,6 +160,7 @@ def test_no_gradient_is_asked_of_a_target_that_has_none() -> None:
     assert abs(estimate.log_z - target.log_z) < Z_BOUND * (estimate.high - estimate.low) / 3.92 < 0.3
 
 
+@pytest.mark.slow
 def test_who_gives_a_part_gets_dgfs_and_no_search() -> None:
     for parts in ({"process": VariancePreserving}, {"control": LangevinControl}, {"grid": 7}, {"flow": None}):
         sampler = Sampler(correlated_gaussian(), **parts)

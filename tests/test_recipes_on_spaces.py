@@ -142,6 +142,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(name: str, tmp_path:
     assert torch.equal(resumed.sample(20, seed=3), whole.sample(20, seed=3))
 
 
+@pytest.mark.slow
 def test_matching_goes_on_from_its_running_means(tmp_path: Path) -> None:
     keep = ModelCheckpoint(dirpath=tmp_path, filename="{step}", save_on_train_epoch_end=True)
     options = {"steps_per_epoch": 2, "enable_checkpointing": True, "behaviour": SearchedPoints(), **OPTIONS}
@@ -157,6 +158,7 @@ def test_matching_goes_on_from_its_running_means(tmp_path: Path) -> None:
     assert (again.squares >= 0.98**2 * loss.squares * (1 - 1e-9)).all()
 
 
+@pytest.mark.slow
 def test_the_search_is_part_of_a_fit() -> None:
     target = CountingTarget(springs(scale=100.0))
     target.space = target.target.space

@@ -120,6 +120,7 @@ SET = ["TrustRegionLogVariance", "--model.loss.num_paths=5000", "--model.loss.st
 RING = ["Matching", "--model.behaviour=WeightedPaths", "--model.behaviour.size=5000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
     [[*SET, "--model.behaviour=OnPolicy"], [*RING, "--model.behaviour.trust_region=0.5"]],

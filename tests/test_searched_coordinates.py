@@ -60,6 +60,7 @@ def sampler(request: pytest.FixtureRequest) -> Sampler:
     return with_random_networks(request.param)
 
 
+@pytest.mark.slow
 def test_a_search_bends_what_is_bent(sampler: Sampler) -> None:
     coordinates = sampler.coordinates
     assert coordinates.bend is not None and coordinates.bend.is_bent

@@ -163,6 +163,7 @@ def test_estimate(generator: torch.Generator) -> None:
     assert sampler.estimate_log_z(4990, seed=3, batch_size=2000, method="smc").log_z == estimate.log_z
 
 
+@pytest.mark.slow
 def test_few_draws_are_still_resampled_and_no_more_than_asked_for() -> None:
     sampler = Sampler(correlated_gaussian(), partial(AnnealedLangevin, sigma=2.0), FourierMLP, grid=4)
     for n, batch_size, expected in ((100, 1, 100), (1000, 7, 1000), (30, 10_000, 40), (10_000, 50, 10_000)):

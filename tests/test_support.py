@@ -176,6 +176,7 @@ def test_explicit_processes_walk_in_the_coordinates_of_the_support() -> None:
         Sampler(box, process=Torus, control=ZeroControl())
 
 
+@pytest.mark.slow
 def test_validating_distributions_are_asked_inside_only() -> None:
     law = Beta(2.0, 3.0)
     target = FunctionTarget(lambda x: law.log_prob(x).sum(-1), 2, log_z=0.0, support=law.support)

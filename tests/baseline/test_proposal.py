@@ -67,6 +67,7 @@ def test_is_normalised(grid: tuple[Tensor, Tensor]) -> None:
     assert abs(float(grid[1].logsumexp(0))) < 1e-4
 
 
+@pytest.mark.slow
 def test_draws_have_its_density(proposal: Proposal, grid: tuple[Tensor, Tensor], generator: torch.Generator) -> None:
     assert_drawn_from(proposal.sample(N, generator), *grid, "draws")
     # A part alone, too.

@@ -406,6 +406,7 @@ def test_searches_that_agree_end_the_search(monkeypatch: pytest.MonkeyPatch) -> 
     assert judge(estimate_log_z(torch.zeros(1000)), found.estimate).grade == "trustworthy"
 
 
+@pytest.mark.slow
 def test_a_second_search_that_finds_more_asks_for_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
     one, both = [TWINS[0]], [*TWINS]
     monkeypatch.setattr("diffsampler.baseline.searches.KINDS", searches(one, both, both))

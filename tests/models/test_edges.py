@@ -117,6 +117,7 @@ def test_a_density_is_zero_where_its_numbers_end() -> None:
     assert found[0].isfinite() and found[1:].isneginf().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "name"),
     [
