@@ -141,6 +141,7 @@ def log_z_curve(
     if others and (num_samples < MIN_DRAWS or pool is False):
         raise InputError(f"between needs draws that are pooled, {MIN_DRAWS} at each context at least.")
     is_shared = family.has_statistics or bool(others) if pool is None else check_flag("pool", pool)
+    check_flag("reference", reference)
     before = num_evaluations = sampler.num_target_evaluations
     members, drawn, num_invalid = [], [], 0
     with progress_of("Curve", len(rows), " contexts", progress_bar, progress_bar) as tell:
@@ -158,8 +159,8 @@ def log_z_curve(
     with progress_of("References", len(rows), " contexts", progress_bar and reference) as tell:
         found = []
         for k, member in enumerate(members):
-            apart = search(member.target, seed=seed + k) if check_flag("reference", reference) else None
-            found.append(_assessed(member, pooled, k, seed, observables, apart))
+            known = search(member.target, seed=seed + k) if reference else None
+            found.append(_assessed(member, pooled, k, seed, observables, known))
             tell(k + 1)
     found += [_between(sampler.given(context), pooled, context, observables) for context in others]
     own = (*(one.estimate for one in drawn), *(None for _ in others))
@@ -172,13 +173,13 @@ def _assessed(
     k: int,
     seed: int,
     observables: Mapping[str, Callable[[Tensor], Tensor]] | None,
-    apart: Independent | None,
+    known: Independent | None,
 ) -> Assessment:
     """Of a context with draws of its own, which are what is judged."""
     mine, used = pool.drawn[k], pool.at(pool.drawn[k].context, k)
     estimate = replace(used.estimate, elbo=mine.estimate.elbo)
     generator = new_generator("metrics", seed, step=k, device=member.device)
-    found = assess_draws(member, mine.x, mine.log_weight, estimate, generator, reference=apart)
+    found = assess_draws(member, mine.x, mine.log_weight, estimate, generator, reference=known)
     verdict, others = found.verdict, pool.by_others(k)
     if others is not None:
         apart, variance = mine.estimate.log_z - others.log_z, mine.estimate.variance + others.variance
