@@ -56,10 +56,10 @@ def mean_reward(
     Raises:
         InputError: if they do not fit together, or the reward is zero or not finite at all draws.
     """
-    _check(sampler, reward)
+    target = _reward_on(sampler, reward)
     generator = torch.Generator(sampler.device).manual_seed(check_count("seed", seed, minimum=0))
     x, log_weight = sampler.sample(num_samples, return_log_weights=True, generator=generator)
-    counter = CountedTarget(Reward(reward, sampler.target))
+    counter = CountedTarget(target)
     with torch.no_grad(), naming_the_target(reward, "The mean reward"):
         log_reward = torch.cat([counter.log_prob(part) for part in x.split(NUM_AT_ONCE)])
     estimate = estimate_from(counter, log_reward)
@@ -120,10 +120,9 @@ def fine_tuned(
     Raises:
         InputError: if they do not fit together.
     """
-    _check(sampler, reward)
-    prior = sampler.target
+    target, prior = _reward_on(sampler, reward), sampler.target
     measure = ForwardMeasure(copy.deepcopy(sampler, {id(prior): prior}).policy)
-    return _with_networks_of(sampler, Reward(reward, prior), flow, RewardCoordinates, measure)
+    return _with_networks_of(sampler, target, flow, RewardCoordinates, measure)
 
 
 def fine_tune(sampler: Sampler, reward: Target, max_steps: int = 2000, seed: int = 0, **options: Any) -> Sampler:
@@ -200,11 +199,12 @@ def _with_networks_of(
     return made
 
 
-def _check(sampler: Sampler, reward: Target) -> None:
-    """Raise InputError unless a sampler can be fine-tuned by a reward."""
+def _reward_on(sampler: Sampler, reward: Target) -> Reward:
+    """The reward on a sampler's draws; InputError unless it can be fine-tuned by that."""
     check_instance("sampler", sampler, Sampler, "Sampler(target), after fit")
     if sampler.family is not None or sampler.is_member:
         raise InputError("Samplers of families, and of their members, cannot be fine-tuned.")
-    Reward(reward, sampler.target)
+    target = Reward(reward, sampler.target)
     if isinstance(sampler.coordinates, FoundCoordinates) and not sampler.coordinates.is_found:
         raise InputError("The pretrained sampler has neither searched nor learned anything: fit it first.")
+    return target
