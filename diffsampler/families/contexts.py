@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.errors import InputError
-from diffsampler.families.family import Family
+from diffsampler.families.family import Family, rows_of_usable
 
 REPEATS = 128  # of one context: few contexts with many draws each tell more of each log Z than many with few
 
@@ -43,11 +43,10 @@ def draw_jointly(family: Family, n: int, generator: torch.Generator) -> tuple[Te
             f"{type(family).__name__}.sample_jointly must return draws and contexts with shapes (n, {family.dim}) and "
             f"(n, {family.context_dim}), here n = {n}, got {tuple(x.shape)} and {tuple(context.shape)}."
         )
-    known = (x.isfinite().all(-1) & context.isfinite().all(-1)).nonzero().flatten()
-    if not len(known):
+    rows = rows_of_usable(x.isfinite().all(-1) & context.isfinite().all(-1))
+    if rows is None:
         raise InputError(f"{type(family).__name__}.sample_jointly must return finite numbers, got none of {n}.")
-    if len(known) < n:
-        x, context = (part[known[torch.arange(n) % len(known)]] for part in (x, context))
+    x, context = x[rows], context[rows]
     return x.to(generator.device), context.to(x.dtype).to(generator.device)
 
 

@@ -188,6 +188,12 @@ def size_of_context(family: Family, kind: str = "") -> str:
     return f"{family.context_dim} {kind}number{'s' if family.context_dim > 1 else ''}{names}"
 
 
+def rows_of_usable(is_usable: Tensor) -> Tensor | None:
+    """As many rows as there are, of those that are usable, with shape (n): others are there twice; None without any."""
+    usable = is_usable.nonzero().flatten()
+    return usable[torch.arange(len(is_usable)) % len(usable)] if len(usable) else None
+
+
 def read_context(family: Family, context: Tensor | Sequence[float] | float) -> Tensor:
     """A context as a tensor, float64, with shape (C).
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from diffsampler.errors import InputError
-from diffsampler.families.family import Family, Member, read_context
+from diffsampler.families.family import Family, Member, read_context, rows_of_usable
 from diffsampler.families.unknowns import Unknowns, read_unknowns
 
 NUM_TRIED = 64
@@ -99,11 +99,10 @@ def _simulated(
     if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
         shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
         raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
-    known = data.isfinite().all(-1).nonzero().flatten()
-    if not len(known):
+    is_known = data.isfinite().all(-1)
+    rows = rows_of_usable(is_known)
+    if rows is None:
         raise InputError(f"simulate must return finite data; all of {n} simulations have NaN or infinity.")
-    if len(known) < n:
+    if not is_known.all():
         warnings.warn(FAILED, stacklevel=2)
-        rows = known[torch.arange(n) % len(known)]
-        x, data = x[rows], data[rows]
-    return x, data
+    return x[rows], data[rows]
