@@ -71,9 +71,8 @@ class Stratum(NamedTuple):
     @property
     def relative_variance(self) -> float:
         """Of the mean."""
-        if self.summary.num_zero == self.summary.num:
-            return 0.0
-        return max(1 / self.summary.ess - 1, 0.0) / max(self.summary.num - 1, 1)
+        is_empty = self.summary.num_zero == self.summary.num or self.summary.num == 1
+        return 0.0 if is_empty else self.summary.relative_variance
 
 
 class Sources:

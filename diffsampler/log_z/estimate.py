@@ -110,8 +110,7 @@ def estimate_log_z(
             "density zero. Check the target, or move it to where the sampler starts."
         )
     log_z, ess, khat = summary.log_sum - math.log(n), summary.ess, summary.khat
-    # Var(mean w) / mean(w)^2 = (n sum p^2 - 1) / (n - 1) for weights normalised to sum to 1.
-    standard_error = math.sqrt(max(1 / ess - 1, 0) / (n - 1)) if n > 1 else math.inf
+    standard_error = math.sqrt(summary.relative_variance) if n > 1 else math.inf
     low, high = log_z - NORMAL_97_5 * standard_error, log_z + NORMAL_97_5 * standard_error
     # Weights that are all but equal have no tail to speak of, whatever its shape; but not where few are.
     tail = -math.inf if summary.largest_share * n < NEARLY_EQUAL and not math.isnan(khat) else khat

@@ -63,6 +63,11 @@ class WeightSummary:
         return math.exp(2 * self.log_sum - self.log_sum_of_squares) / self.num
 
     @property
+    def relative_variance(self) -> float:
+        """Of the mean weight, over its square: (n sum p^2 - 1) / (n - 1) for weights p that sum to 1."""
+        return max(1 / self.ess - 1, 0.0) / (self.num - 1)
+
+    @property
     def largest_share(self) -> float:
         """That of the largest weight in the sum."""
         return math.exp(float(self._largest[0]) - self.log_sum)
