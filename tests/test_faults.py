@@ -152,6 +152,7 @@ fit(Sampler(Gaussian([1.0, 2.0]), grid=4), max_steps=10, steps_per_epoch=2, batc
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
     # Where there is one, on a file system of its own, and without a folder for temporary files.
     on_memory = Path("/dev/shm")

@@ -110,7 +110,9 @@ def test_a_reward_that_is_a_density_is_none_here() -> None:
     assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
 
 
-@pytest.mark.parametrize("loss", [TrajectoryBalance, partial(SubTrajectoryBalance, 1.0)])
+@pytest.mark.parametrize(
+    "loss", [TrajectoryBalance, pytest.param(partial(SubTrajectoryBalance, 1.0), marks=pytest.mark.slow)]
+)
 def test_balance_losses_train_it(loss: object) -> None:
     tuned = fine_tuned(pretrained(), REWARD, flow=FourierFlow)
     history = fit(tuned, 60, loss=loss(), behaviour=OnPolicy(), lr=5e-3, ema_decay=0.0, **QUIETLY)
@@ -173,6 +175,7 @@ def test_a_mean_reward_is_that_of_the_density_and_that_of_draws_differs() -> Non
     assert verdict.grade == "not to be trusted" and "product_sampler(tuned)" in verdict.next_steps[0]
 
 
+@pytest.mark.slow
 def test_a_product_is_weighed_by_both_densities() -> None:
     tuned = fine_tune(pretrained(target=UNEVEN), REWARD, max_steps=80, lr=5e-3, ema_decay=0.0, **QUIETLY)
     sampler = product_sampler(tuned)
@@ -302,7 +305,7 @@ def test_what_is_refused() -> None:
         fine_tuned(Sampler(Tempered(Gaussian(mean=[0.0, 0.0]))), REWARD)
 
 
-@pytest.mark.parametrize("trust_region", [math.inf, 0.1])
+@pytest.mark.parametrize("trust_region", [pytest.param(math.inf, marks=pytest.mark.slow), 0.1])
 def test_weighted_paths_are_draws_of_the_target_as_far_as_the_trust_region_reaches(trust_region: float) -> None:
     tuned = fine_tuned(pretrained(), REWARD)
     generator, behaviour = torch.Generator().manual_seed(0), WeightedPaths(20_000, trust_region)

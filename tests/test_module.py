@@ -41,7 +41,7 @@ def gaussian():
         SubTrajectoryBalance,
         pytest.param(TrajectoryBalance, marks=pytest.mark.slow),
         pytest.param(DetailedBalance, marks=pytest.mark.slow),
-        LogVariance,
+        pytest.param(LogVariance, marks=pytest.mark.slow),
     ],
 )
 def test_fit_closes_the_elbo_gap(loss):

@@ -35,7 +35,7 @@ PARTS = [
     ("without score", lambda: {"control": FourierMLP}),
     ("coordinates", lambda: {"coordinates": lambda target: ScaledCoordinates(target, 0.7, 0.1)}),
     ("prior", lambda: {"process": VariancePreserving, "flow": None}),
-    ("momenta", lambda: {"process": partial(Underdamped, sigma=0.7)}),
+    pytest.param(("momenta", lambda: {"process": partial(Underdamped, sigma=0.7)}), marks=pytest.mark.slow),
 ]
 
 

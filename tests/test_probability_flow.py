@@ -146,6 +146,7 @@ def test_an_estimated_trace_is_said() -> None:
     assert any("estimates, with standard errors" in text for text in sampler.estimate_log_z(50, method="ode").warnings)
 
 
+@pytest.mark.slow
 def test_single_precision_agrees_with_double(generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), MILD, control=FourierMLP, flow=None, grid=4)
     x = two_modes().sample(64, generator)

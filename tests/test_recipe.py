@@ -44,6 +44,7 @@ def test_single_transitions_are_those_of_the_batched_pass(case: ProcessCase, gen
     torch.testing.assert_close(log_pf_of(sampler.dynamics, path, step, row), expected)
 
 
+@pytest.mark.slow
 def test_likelihood_of_some_transitions_has_the_mean_of_all(generator: torch.Generator) -> None:
     sampler = random_sampler(two_modes(), process=VariancePreserving, control=LangevinControl, grid=6)
     # 400 values each, of fresh trajectories: the difference within 4.5 standard errors, 7e-6.

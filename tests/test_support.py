@@ -124,7 +124,9 @@ EDGES = {
     "case",
     [
         pytest.param(
-            case, id=name, marks=pytest.mark.slow if name in {"half-normal", "gamma", "box", "ordered"} else ()
+            case,
+            id=name,
+            marks=pytest.mark.slow if name in {"half-normal", "gamma", "box", "ordered", "two poles"} else (),
         )
         for name, case in EDGES.items()
     ],

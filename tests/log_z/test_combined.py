@@ -44,7 +44,7 @@ def sources_of(places: list[list[float]], n: int, generator: torch.Generator) ->
     return Sources(log_weights, [torch.stack([log_sum(one, *place) for place in places], -1) for one in x]), x
 
 
-@pytest.mark.parametrize("scales", [(0.5, 0.5, 0.5), (1.0, 0.4, 1.2)], ids=str)
+@pytest.mark.parametrize("scales", [pytest.param((0.5, 0.5, 0.5), marks=pytest.mark.slow), (1.0, 0.4, 1.2)], ids=str)
 def test_several_sources_have_no_bias_and_intervals_that_hold(scales: tuple[float, ...]) -> None:
     generator, num = torch.Generator().manual_seed(0), 150
     found = [of_one_density(scales, 400, generator).estimate for _ in range(num)]
@@ -54,7 +54,7 @@ def test_several_sources_have_no_bias_and_intervals_that_hold(scales: tuple[floa
     assert held > num * (0.95 - Z_BOUND * math.sqrt(0.95 * 0.05 / num))
 
 
-@pytest.mark.parametrize("asked", [(1.0, 1.0), (0.2, 3.0)], ids=str)
+@pytest.mark.parametrize("asked", [pytest.param((1.0, 1.0), marks=pytest.mark.slow), (0.2, 3.0)], ids=str)
 def test_sources_that_miss_a_mode_take_nothing_from_those_that_do_not(asked: tuple[float, float]) -> None:
     """The first source never comes to the second mode; its weights look better than those of any other."""
     generator, num = torch.Generator().manual_seed(1), 100

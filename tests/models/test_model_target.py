@@ -38,7 +38,7 @@ from diffsampler import InputError, Sampler, Target, reference
 from diffsampler.baseline.propriety import check_proper
 from diffsampler.counted import CountedTarget
 from diffsampler.models import ModelTarget, bounded, covariance, ordered, positive, real, unit_interval
-from examples.models import CONJUGATE, LinearRegression, NormalInverseWishart
+from examples.models import CONJUGATE, DirichletMultinomial, LinearRegression, NormalInverseWishart
 
 Y, S = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
 SCHOOLS = {"y": Y, "s": S}
@@ -140,7 +140,7 @@ def test_everything_is_float64_whatever_the_states_are() -> None:
 
 
 # The others take half a minute each.
-SLOW = [NormalInverseWishart, LinearRegression]
+SLOW = [NormalInverseWishart, LinearRegression, DirichletMultinomial]
 
 
 @pytest.mark.parametrize(
