@@ -31,7 +31,7 @@ from examples.latent_variables.encoders import ImportanceWeighted, Variational
 from examples.latent_variables.expectation import DiffusionPosterior
 from examples.latent_variables.quadrature import Quadrature, exact_log_likelihood
 
-BATCH_SIZE, RATES, TUNING_SEED = 64, (3e-3, 1e-2, 3e-2), 100
+BATCH_SIZE, RATES, TUNING_SEED = 64, (3e-3, 1e-2), 100
 CHECKS = 25  # of the validation images in a training
 METHODS: dict[str, Callable[[BinomialDecoder, Tensor, int], nn.Module]] = {
     "gflownet-em": lambda decoder, data, num_draws: DiffusionPosterior(decoder, data, num_draws),

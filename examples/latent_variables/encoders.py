@@ -41,8 +41,7 @@ class Variational(nn.Module):
     def weighted_draws(self, x: Tensor, num_draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents and log-weights, with shapes (n, K, d) and (n, K), for data with shape (n, D)."""
         z, log_density = self.encoder.draw(x, num_draws, generator)
-        data = x.unsqueeze(1).expand(-1, num_draws, -1)
-        return z, self.decoder.log_joint(z, data) - log_density
+        return z, self.decoder.log_joint(z, x.unsqueeze(1)) - log_density
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return -self.weighted_draws(x, self.num_draws, generator)[1].mean()

@@ -48,7 +48,7 @@ class DiffusionPosterior(nn.Module):
         width: of the sampler's network.
     """
 
-    def __init__(self, decoder: Decoder, data: Tensor, num_draws: int, num_steps: int = 4, width: int = 64) -> None:
+    def __init__(self, decoder: Decoder, data: Tensor, num_draws: int, num_steps: int = 2, width: int = 64) -> None:
         super().__init__()
         self.decoder, self.num_draws = decoder, num_draws
         sizes = {"latent_dim": decoder.latent_dim, "data_dim": decoder.data_dim}
@@ -104,7 +104,7 @@ class DiffusionPosterior(nn.Module):
     def _log_joint(self, path: Path, x: Tensor) -> Tensor:
         """At the ends of paths, with shape (n, K)."""
         z = path.x[-1].view(len(x), -1, self.decoder.latent_dim)
-        return self.decoder.log_joint(z, x.unsqueeze(1).expand(-1, z.shape[1], -1))
+        return self.decoder.log_joint(z, x.unsqueeze(1))
 
     @property
     def _dynamics(self) -> Dynamics:
