@@ -54,7 +54,7 @@ def wells(seed: int) -> Case:
 
     def more(sampler: Sampler, seed: int) -> dict[str, Any]:
         """Energies and heat capacities, which take more draws."""
-        found = thermodynamics(sampler, BETAS, 40_000, seed=1000 + seed)
+        found = thermodynamics(sampler, BETAS, 400_000, seed=1000 + seed)
         z = (found.energy - truth[:, 1]) / found.energy_error
         return {
             "energy_z": z.abs().max().item(),
