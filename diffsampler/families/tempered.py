@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffsampler.density import check_values
 from diffsampler.errors import InputError, check_positive
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
@@ -40,15 +41,15 @@ class Tempered(Family):
         self.differentiable = target.differentiable
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
-        return _times(context[..., 0].exp(), self.target.log_prob(x))
+        return _times(context[..., 0].exp(), self._log_prob(x))
 
     def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         log_prob, score = self.target.log_prob_and_score(x)
         beta = context[..., 0].exp()
-        return _times(beta, log_prob), beta.unsqueeze(-1) * score
+        return _times(beta, check_values(self.target, x, log_prob)), beta.unsqueeze(-1) * score
 
     def statistics(self, x: Tensor) -> Tensor:
-        return self.target.log_prob(x).unsqueeze(-1)
+        return self._log_prob(x).unsqueeze(-1)
 
     def log_prob_of(self, statistics: Tensor, context: Tensor) -> Tensor:
         return _times(context[..., 0].exp(), statistics[..., 0])
@@ -59,6 +60,10 @@ class Tempered(Family):
 
     def log_z_at(self, context: Tensor) -> float | None:
         return self.target.log_z if float(context[0]) == 0 else None
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        """Of the target: one number for all points would be spread over them."""
+        return check_values(self.target, x, self.target.log_prob(x))
 
 
 def _times(beta: Tensor, log_prob: Tensor) -> Tensor:
