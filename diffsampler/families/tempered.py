@@ -11,6 +11,8 @@ from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
 
+ROUNDING = 1e-6  # of beta, by which it is no less trained on
+
 
 class Tempered(Family):
     """R(x)^beta, with log beta for a context: one training gives free energy, energy and heat capacity at any beta.
@@ -19,7 +21,8 @@ class Tempered(Family):
 
     Arguments:
         target: the density at beta = 1, on R^D or on a support that it declares.
-        low, high: of beta; log beta is trained on uniformly between their logarithms.
+        low, high: of beta; log beta is trained on uniformly between their logarithms. A sampler that is asked for a
+            context beyond them warns, and says which beta that is.
 
     Example:
         >>> from targets import Gaussian
@@ -57,6 +60,16 @@ class Tempered(Family):
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(n, 1, generator=generator)
         return math.log(self.low) + (math.log(self.high) - math.log(self.low)) * uniform
+
+    def beyond_training(self, context: Tensor) -> str | None:
+        value, beta = float(context[0]), float(context[0].exp())
+        if self.low * (1 - ROUNDING) <= beta <= self.high * (1 + ROUNDING):
+            return None
+        hint = f" For beta = {value:.4g} it is math.log({value:.4g})." if self.low <= value <= self.high else ""
+        return (
+            f"context {value:.4g}, which is log beta, that is beta = exp({value:.4g}) = {beta:.4g}, is outside of "
+            f"{self.low:g} to {self.high:g}, where beta is trained on.{hint}"
+        )
 
     def log_z_at(self, context: Tensor) -> float | None:
         return self.target.log_z if float(context[0]) == 0 else None
