@@ -398,6 +398,17 @@ def test_weighted_paths_refuse_times_that_change_and_densities_that_are_zero() -
         WeightedPaths(8).paths(nowhere.dynamics, 4, torch.Generator(), 0.0)
 
 
+def test_weighted_paths_end_where_the_density_is_a_number() -> None:
+    def in_parts(x: torch.Tensor) -> torch.Tensor:
+        first = x[..., 0]
+        worst = torch.where(first > 0.5, math.nan, torch.where(first < -0.5, math.inf, -math.inf))
+        return torch.where((first.abs() < 0.5) & (x[..., 1] > 0), 0.0, worst)
+
+    tuned = fine_tuned(pretrained(), FunctionTarget(in_parts, dim=2))
+    ends = WeightedPaths(200).paths(tuned.dynamics, 100, torch.Generator().manual_seed(0), 0.0).x[-1]
+    assert (ends[:, 0].abs() < 0.5).all() and (ends[:, 1] > 0).all()
+
+
 def test_a_mixture_is_tilted_by_weighted_points() -> None:
     loc = torch.tensor([[-5.0, 0.0], [5.0, 0.0], [0.0, 9.0]])
     mixture = GaussianComponents(loc, torch.eye(2).expand(3, 2, 2))
