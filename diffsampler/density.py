@@ -134,16 +134,15 @@ class CheckedTarget(Density):
         return x, x.new_zeros(x.shape[:-1], dtype=torch.float64)
 
     def value(self, x: Tensor) -> Tensor:
-        return self._of_points(x, self._ask(x, self.target.log_prob))
+        log_prob = check_values(self.target, x, self._ask(x, self.target.log_prob))
+        # A copy: a target may write the next values into the same memory.
+        return log_prob.to(torch.float64, copy=True)
 
     def value_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_prob, score = self._ask(x, self.target.log_prob_and_score)
-        log_prob = self._of_points(x, log_prob)
-        if score.shape != x.shape:
-            raise InputError(
-                f"{self.name}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
-            )
-        return log_prob, score.to(x.dtype, copy=True)
+        check_values(self.target, x, log_prob)
+        check_score(self.target, x, score)
+        return log_prob.to(torch.float64, copy=True), score.to(x.dtype, copy=True)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "CheckedTarget":
         self._forget()
@@ -189,22 +188,31 @@ class CheckedTarget(Density):
                 return other, values
             raise  # it works in either: what failed at first was no matter of precision
 
-    def _of_points(self, x: Tensor, log_prob: Any) -> Tensor:
-        """The values of a target in float64, once they are known to be one for each point."""
-        if not isinstance(log_prob, Tensor):
-            raise InputError(
-                f"{self.name}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in torch, or "
-                f"wrap what it returns in torch.as_tensor and say differentiable=False.{_one_at_a_time(self.target, x)}"
-            )
-        if log_prob.shape != x.shape[:-1]:
-            raise InputError(
-                f"{self.name}.log_prob must return one value per point, shape {tuple(x.shape[:-1])} for x of shape "
-                f"{tuple(x.shape)}, got {tuple(log_prob.shape)}.{_one_at_a_time(self.target, x)}"
-            )
-        if not log_prob.is_floating_point():
-            raise InputError(f"{self.name}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
-        # A copy: a target may write the next values into the same memory.
-        return log_prob.to(torch.float64, copy=True)
+
+def check_values(target: Target, x: Tensor, log_prob: Any) -> Tensor:
+    """The values of a target at points x, with shape (*, D); InputError unless there is one for each of them."""
+    if not isinstance(log_prob, Tensor):
+        raise InputError(
+            f"{target.known_as}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in torch, or "
+            f"wrap what it returns in torch.as_tensor and say differentiable=False.{_one_at_a_time(target, x)}"
+        )
+    if log_prob.shape != x.shape[:-1]:
+        raise InputError(
+            f"{target.known_as}.log_prob must return one value per point, shape {tuple(x.shape[:-1])} for x of shape "
+            f"{tuple(x.shape)}, got {tuple(log_prob.shape)}.{_one_at_a_time(target, x)}"
+        )
+    if not log_prob.is_floating_point():
+        raise InputError(f"{target.known_as}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
+    return log_prob
+
+
+def check_score(target: Target, x: Tensor, score: Tensor) -> Tensor:
+    """The score of a target at points x; InputError unless it has their shape."""
+    if score.shape != x.shape:
+        raise InputError(
+            f"{target.known_as}.score must return the shape of x, {tuple(x.shape)}, got {tuple(score.shape)}."
+        )
+    return score
 
 
 def _one_at_a_time(target: Target, x: Tensor) -> str:

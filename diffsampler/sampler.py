@@ -1,6 +1,7 @@
 """The sampler: what a user trains, draws from, and asks for log Z."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Literal
@@ -217,6 +218,8 @@ class Sampler(nn.Module):
         if self.family is None:
             raise InputError(f"given is for samplers of a Family; {type(self.target).__name__} is one density.")
         member = self.family.given(context)
+        if (beyond := self.family.beyond_training(member.context)) is not None:
+            warnings.warn(beyond, stacklevel=2)
         sampler, process = twin(self), self.policy.process
         coordinates, unit, asked = None, member.context, CountedTarget(member)
         if isinstance(self.coordinates, FamilyCoordinates):

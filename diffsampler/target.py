@@ -255,6 +255,8 @@ def by_autograd(name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> t
                 f"{name}.log_prob must return a tensor, got {type(log_prob).__name__}. Write it in "
                 "torch, or wrap what it returns in torch.as_tensor and say differentiable=False."
             )
+        if log_prob.is_complex():
+            raise InputError(f"{name}.log_prob must return floating-point values, got dtype {log_prob.dtype}.")
         if not log_prob.requires_grad:
             raise InputError(
                 f"{name}.log_prob is not differentiable by autograd (was x detached or made an "

@@ -65,22 +65,36 @@ def test_the_m_step_is_the_gradient_of_the_likelihood() -> None:
     assert (found - exact).norm() < 0.15 * exact.norm()
 
 
-def test_the_e_step_learns_which_latents_belong_to_which_data() -> None:
-    generator = torch.Generator().manual_seed(1)
+def effective_after_e_steps(num_draws: int, seed: int, away: bool) -> float:
+    """The effective share of draws, in the mean over data: of z from the prior, or near (3, 0), where it is small."""
+    generator = torch.Generator().manual_seed(seed)
     decoder = LinearGaussianDecoder(2, 6, generator)
     with torch.no_grad():
         decoder.weight.mul_(2)
         decoder.log_scale.fill_(-0.7)
-        x = decoder.sample(torch.randn(200, 2, generator=generator), generator)
-    model = DiffusionPosterior(decoder, x, num_draws=8, width=32)
+        z = torch.randn(200, 2, generator=generator)
+        x = decoder.sample(0.3 * z + torch.tensor([3.0, 0.0]) if away else z, generator)
+    torch.manual_seed(seed)
+    model = DiffusionPosterior(decoder, x, num_draws=num_draws, width=32)
     optimizer = torch.optim.Adam(model.sampler.policy.parameters(), lr=1e-2)
     for _ in range(100):
         optimizer.zero_grad()
         model.loss(x[torch.randint(200, (64,), generator=generator)], generator).backward()
         optimizer.step()
     weight = model.weighted_draws(x[:50], 500, generator)[1].softmax(1)
-    # 0.41 to 0.64 over seeds; 0.3 at most where the encoder learns nothing, 0.22 where dreams are of other data.
-    assert float((1 / weight.square().sum(1)).mean()) / 500 > 0.4
+    return float((1 / weight.square().sum(1)).mean()) / 500
+
+
+def test_the_e_step_learns_by_dreams_which_latents_belong_to_which_data() -> None:
+    # 0.48 to 0.55 over seeds; 0.1 at most where the encoder learns nothing, 0.12 where dreams are of other data, 0.19
+    # without any.
+    assert effective_after_e_steps(num_draws=2, seed=1, away=False) > 0.35
+
+
+@pytest.mark.slow
+def test_the_e_step_learns_by_its_own_paths_of_data_that_are_never_dreamt() -> None:
+    # 0.32 to 0.50 over seeds; by dreams alone 0.05 to 0.25.
+    assert effective_after_e_steps(num_draws=32, seed=1, away=True) > 0.28
 
 
 def test_encoders_and_quadrature_have_the_likelihood_for_their_bound() -> None:

@@ -221,26 +221,55 @@ def test_a_mode_that_no_old_draw_is_in_is_not_missed() -> None:
     assert not found.is_warm and abs(found.estimate.log_z - both.log_z) < 0.3  # log 2 where one mode is missed
 
 
+class Tailed(Chain):
+    """A chain with a share of twenty on one that is 2.5 times as wide."""
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        wide = super().log_prob(x / 2.5) - 4 * math.log(2.5)
+        return torch.logaddexp(math.log(0.95) + super().log_prob(x), math.log(0.05) + wide)
+
+
+def on_circle(concentration: float) -> Target:
+    """A von Mises density."""
+    return FunctionTarget(lambda x: concentration * x[..., 0].cos(), 1, periodic=True)
+
+
+@pytest.mark.parametrize("what", ["few draws of many", "an uncertain log Z", "heavier tails"])
+def test_where_weights_of_known_draws_say_too_little_the_search_begins_from_nothing(what: str) -> None:
+    generator, uncertain = torch.Generator().manual_seed(1), 0.0
+    if what == "heavier tails":  # by the last of the draws: log Z would be 0.02 to 0.04 off, for an error of 0.002
+        first, target = Chain(1.0), Tailed(1.0)
+        root = torch.linalg.cholesky(torch.linalg.inv(first.precision))
+        x, log_z = torch.randn(6000, 4, generator=generator).double() @ root.T, first.log_z
+    else:
+        # The ESS of uniform draws is I_0(k)^2 / I_0(2 k): 0.103 for 30, but of many a log Z that is precise.
+        few = what == "few draws of many"
+        first, target, log_z = on_circle(0.0), on_circle(30.0 if few else 1.0), math.log(2 * math.pi)
+        x = 2 * math.pi * torch.rand(100_000 if few else 5000, 1, generator=generator).double()
+        uncertain = 0.0 if few else 1.5
+    log_weight = log_z - 0.5 * uncertain**2 + uncertain * torch.randn(len(x), generator=generator).double()
+    known = KnownDraws(x, first.log_prob(x), estimate_log_z(log_weight))
+    assert not reference(target, 100, seed=1, known=known, max_evaluations=1).is_warm
+
+
 def test_draws_that_are_weighed_once_and_again_have_no_bias() -> None:
     """Von Mises angles, by exact draws at first: log Z is log 2 pi I_0(k), the mean of cos x is I_1(k) / I_0(k)."""
-
-    def angle(concentration: float) -> Target:
-        return FunctionTarget(lambda x: concentration * x[..., 0].cos(), 1, periodic=True)
 
     def log_z(concentration: float) -> float:
         return math.log(2 * math.pi * ive(0, concentration)) + concentration
 
-    num, first = 20_000, angle(0.7)
+    num, first = 20_000, on_circle(0.7)
     draws = VonMises(torch.zeros(num, 1).double(), torch.tensor(0.7).double())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = draws.sample()
     known = KnownDraws(x, first.log_prob(x), estimate_log_z(torch.full((num,), log_z(0.7)).double()))
     for concentration in (1.5, 2.5, 4.0):
-        target = angle(concentration)
+        target = on_circle(concentration)
         found = reference(target, seed=1, known=known)
         known = KnownDraws(found.x, found.log_prob, found.estimate)
         assert found.is_warm and abs(found.estimate.log_z - log_z(concentration)) < 0.05
+        assert len(found.x.unique(dim=0)) > 0.9 * num, "copies are moved apart"
         mean = float(ive(1, concentration) / ive(0, concentration))
         # The variance of cos x is below 0.5. Draws are weighed, with an ESS above 0.3, then moved: 1e-4 in each case.
         error = math.sqrt(0.5 / (0.3 * num))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsampler.baseline.agreement import DISAGREE, Replicates
 from diffsampler.baseline.moves import TargetPath
-from diffsampler.baseline.refine import GOOD_ESS, USEFUL_KHAT
+from diffsampler.baseline.refine import GOOD_ESS
 from diffsampler.baseline.symmetric import check_symmetric
 from diffsampler.baseline.tempered import ESS_THRESHOLD, GOOD_ERROR, NUM_PILOT, check_reals, moves_of, scaled_start
 from diffsampler.baseline.tempering import estimate_of_variance, smc
@@ -72,9 +72,9 @@ def reweighted_reference(
     if not (log_weight > -math.inf).any():
         return None
     weighed = estimate_log_z(log_weight)
-    # Both come from the same particles: errors may add up.
+    # Both come from the same particles: errors may add up. That of heavy-tailed weights is infinite.
     error = math.sqrt(known.estimate.variance) + math.sqrt(weighed.variance)
-    if not (weighed.ess >= GOOD_ESS and weighed.khat <= USEFUL_KHAT and error <= MAX_ERROR):
+    if not (weighed.ess >= GOOD_ESS and error <= MAX_ERROR):
         return None
     log_z, user_density = known.estimate.log_z + weighed.log_z, counter.density
     rows = systematic(log_weight, len(known.x), generator)  # in order, so that copies stay together

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffsampler.curves.log_z_curve import LogZCurve, log_z_curve
 from diffsampler.errors import InputError, check_instance, check_positive
 from diffsampler.families import Tempered
+from diffsampler.log_z.estimate import NORMAL_97_5
 from diffsampler.observables import Variance, estimate_observable
 from diffsampler.report.curve_figure import plot_thermodynamics
 from diffsampler.sampler import Sampler
@@ -22,7 +23,8 @@ class Thermodynamics:
     Attributes:
         beta: with shape (K).
         curve: log Z; the free energy is -log Z / beta.
-        energy, energy_error: the mean of E and its standard error, with shape (K).
+        energy, energy_error: the mean of E and its error, with shape (K): a standard error, made larger where few
+            draws decide it, so that 1.96 of them are an interval of 95 % (`ObservableEstimate.half_width`).
         heat_capacity, heat_capacity_error: beta^2 Var E, likewise.
     """
 
@@ -85,7 +87,7 @@ def thermodynamics(
         used = curve.weighted(k)
         for name, observable in observables.items():
             found = estimate_observable(name, observable, energies[used.rows].unsqueeze(-1), used.log_weight)
-            values[name].append([float(found.value), float(found.standard_error)])
+            values[name].append([float(found.value), float(found.half_width) / NORMAL_97_5])
     energy, spread = (torch.tensor(values[name], dtype=torch.float64) for name in observables)
     beta = torch.cat([drawn_at, others])
     capacity, capacity_error = (beta.square().unsqueeze(-1) * spread).unbind(-1)

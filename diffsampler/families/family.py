@@ -77,6 +77,10 @@ class Family(Target):
     def check_context(self, context: Tensor) -> None:
         """Raise InputError if a context, with shape (C), finite, is none of this family's; by default all are."""
 
+    def beyond_training(self, context: Tensor) -> str | None:
+        """What to warn of where a sampler is asked for a context, with shape (C), that training never sees, if any."""
+        return None
+
     def log_z_at(self, context: Tensor) -> float | None:
         """log Z of one context, with shape (C), where it is known exactly."""
         return None

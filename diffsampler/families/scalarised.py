@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from diffsampler.density import check_values
 from diffsampler.errors import InputError, check_positive, in_one_line
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
@@ -63,7 +64,7 @@ class Scalarised(Family):
 
     def log_rewards(self, x: Tensor) -> Tensor:
         """log R_k, with shape (*, K), for x with shape (*, D)."""
-        return torch.stack([target.log_prob(x) for target in self.targets], -1)
+        return torch.stack([check_values(target, x, target.log_prob(x)) for target in self.targets], -1)
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         return self.log_prob_of(self.log_rewards(x), context)

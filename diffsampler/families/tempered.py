@@ -5,10 +5,13 @@ import math
 import torch
 from torch import Tensor
 
+from diffsampler.density import check_values
 from diffsampler.errors import InputError, check_positive
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
+
+ROUNDING = 1e-6  # of beta, by which it is no less trained on
 
 
 class Tempered(Family):
@@ -18,7 +21,8 @@ class Tempered(Family):
 
     Arguments:
         target: the density at beta = 1, on R^D or on a support that it declares.
-        low, high: of beta; log beta is trained on uniformly between their logarithms.
+        low, high: of beta; log beta is trained on uniformly between their logarithms. A sampler that is asked for a
+            context beyond them warns, and says which beta that is.
 
     Example:
         >>> from targets import Gaussian
@@ -40,15 +44,15 @@ class Tempered(Family):
         self.differentiable = target.differentiable
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
-        return _times(context[..., 0].exp(), self.target.log_prob(x))
+        return _times(context[..., 0].exp(), self._log_prob(x))
 
     def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         log_prob, score = self.target.log_prob_and_score(x)
         beta = context[..., 0].exp()
-        return _times(beta, log_prob), beta.unsqueeze(-1) * score
+        return _times(beta, check_values(self.target, x, log_prob)), beta.unsqueeze(-1) * score
 
     def statistics(self, x: Tensor) -> Tensor:
-        return self.target.log_prob(x).unsqueeze(-1)
+        return self._log_prob(x).unsqueeze(-1)
 
     def log_prob_of(self, statistics: Tensor, context: Tensor) -> Tensor:
         return _times(context[..., 0].exp(), statistics[..., 0])
@@ -57,8 +61,22 @@ class Tempered(Family):
         uniform = torch.rand(n, 1, generator=generator)
         return math.log(self.low) + (math.log(self.high) - math.log(self.low)) * uniform
 
+    def beyond_training(self, context: Tensor) -> str | None:
+        value, beta = float(context[0]), float(context[0].exp())
+        if self.low * (1 - ROUNDING) <= beta <= self.high * (1 + ROUNDING):
+            return None
+        hint = f" For beta = {value:.4g} it is math.log({value:.4g})." if self.low <= value <= self.high else ""
+        return (
+            f"context {value:.4g}, which is log beta, that is beta = exp({value:.4g}) = {beta:.4g}, is outside of "
+            f"{self.low:g} to {self.high:g}, where beta is trained on.{hint}"
+        )
+
     def log_z_at(self, context: Tensor) -> float | None:
         return self.target.log_z if float(context[0]) == 0 else None
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        """Of the target: one number for all points would be spread over them."""
+        return check_values(self.target, x, self.target.log_prob(x))
 
 
 def _times(beta: Tensor, log_prob: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 from diffsampler.errors import InputError
 from diffsampler.observables.base import Observable, columns
 
+MANY = 1e9  # draws, of which Student's t is normal
+
 
 @dataclass(frozen=True)
 class ObservableEstimate:
@@ -22,12 +24,27 @@ class ObservableEstimate:
         standard_error: of each component, with the same shape.
         exact: what the target knows the value to be, with the same shape, or None.
         edges: of the bins, with shape (k + 1), where it is a histogram.
+        freedom: how many draws make the standard error, with the same shape: (sum_i a_i^2)^2 / sum_i a_i^4 for parts
+            a_i of it.
     """
 
     value: Tensor
     standard_error: Tensor
     exact: Tensor | None = None
     edges: Tensor | None = None
+    freedom: Tensor | None = None
+
+    @property
+    def half_width(self) -> Tensor:
+        """Of an interval of 95 %, by Student's t: an error that few draws make is hardly known, and short more often.
+
+        References:
+            An approximate distribution of estimates of variance components, Satterthwaite, 1946.
+        """
+        from scipy.special import stdtrit
+
+        freedom = torch.full_like(self.standard_error, MANY) if self.freedom is None else self.freedom
+        return torch.as_tensor(stdtrit(freedom.numpy(), 0.975)) * self.standard_error
 
     @property
     def error(self) -> Tensor | None:
@@ -107,8 +124,16 @@ def estimate_observable(
     if value.ndim > 1 or not value.isfinite().all():
         raise InputError(f"observable {name!r} must make finite numbers of its means, got {value}.")
     # A root of sums of squares: what a covariance matrix rounds below zero cannot occur.
-    error = (scaled.cpu() @ slope.reshape(value.numel(), -1).T).square().sum(0).sqrt()
-    return ObservableEstimate(value, error.reshape(value.shape), _exact(name, exact, value), edges)
+    parts = scaled.cpu() @ slope.reshape(value.numel(), -1).T
+    error, freedom = (found.reshape(value.shape) for found in (parts.square().sum(0).sqrt(), _freedom(parts)))
+    return ObservableEstimate(value, error, _exact(name, exact, value), edges, freedom)
+
+
+def _freedom(parts: Tensor) -> Tensor:
+    """Of how many draws an error is made, with shape (m), for their parts in it, with shape (n, m)."""
+    squares = parts.square() / parts.square().amax(0).clamp(min=torch.finfo(parts.dtype).tiny)
+    num = squares.sum(0).square() / squares.square().sum(0)
+    return num.nan_to_num(MANY).clamp(max=MANY)  # an error of zero rests on all
 
 
 def _unchanged(means: Tensor) -> Tensor:

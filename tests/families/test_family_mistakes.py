@@ -1,5 +1,6 @@
 """What people get wrong about families is said in one sentence, in their own words."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 from torch.distributions import Gamma, Poisson
 
-from diffsampler import Sampler
+from diffsampler import FunctionTarget, Sampler
 from diffsampler.curves import hypervolume, log_z_curve, non_dominated, thermodynamics
 from diffsampler.errors import InputError
-from diffsampler.families import Amortised, Coupled, Scalarised, Tempered
+from diffsampler.families import Amortised, Coupled, Family, Scalarised, Tempered
 from targets import Gaussian, Phi4Hopping
 
 ONE = Gaussian(mean=[0.0, 0.0], covariance=1.0)
@@ -61,3 +62,22 @@ def test_arrays_of_numpy_are_taken_for_lists() -> None:
     points = np.array([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]])
     assert hypervolume(points, [0.0, 0.0]) == 3
     assert non_dominated(points).tolist() == [True, True, False]
+
+
+def test_a_beta_in_the_place_of_its_logarithm_is_told() -> None:
+    sampler = Sampler(Tempered(ONE, 0.1, 2.0))
+    said = r"context 2, which is log beta, that is beta = exp\(2\) = 7.389, is outside of 0.1 to 2, .* math.log\(2\)\.$"
+    with pytest.warns(UserWarning, match=said):
+        log_z_curve(sampler, [0.0, 2.0], 100)
+    with pytest.warns(UserWarning, match=r"context -5, which .* = 0.006738, is outside of 0.1 to 2, where .* on\.$"):
+        sampler.given(-5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        thermodynamics(sampler, [0.1, 1.0, 2.0], 100)
+
+
+@pytest.mark.parametrize("family", [Tempered, lambda target: Scalarised([target, ONE])])
+def test_one_number_for_all_points_is_not_spread_over_them(family: Callable[[object], Family]) -> None:
+    target = FunctionTarget(lambda x: -x.square().sum(), 2)
+    with pytest.raises(InputError, match=r"one value per point, shape \(3,\) for x of shape \(3, 2\), got \(\)"):
+        family(target).given([0.0] if family is Tempered else [0.5, 0.5]).log_prob(torch.zeros(3, 2))

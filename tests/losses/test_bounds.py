@@ -248,6 +248,20 @@ def test_learned_decomposition_regresses_the_end(generator: torch.Generator) -> 
         LearnedDecomposition(dropout=1.0)
 
 
+def test_learned_decomposition_regresses_no_density_of_zero(generator: torch.Generator) -> None:
+    sampler = random_sampler(flow=FourierFlow, grid=4)
+    loss = LearnedDecomposition(dropout=0.0, weight=2.0)
+    loss.adapt(sampler.dynamics)
+    loss.network.output.bias.data.fill_(0.3)
+    trajectory = evaluate(sampler.dynamics, rollout(sampler.dynamics, 6, generator))
+    known = trajectory.log_prob[3:].clone()
+    trajectory.log_prob[:3] = torch.tensor([-torch.inf, torch.nan, torch.inf])
+    every = torch.ones_like(trajectory.log_pf)
+    alone = loss(trajectory, every) - 2 * (0.3 - known / 4).square().sum() / 6
+    loss.weight = 0.0
+    torch.testing.assert_close(loss(trajectory, every), alone)
+
+
 def test_guided_balance_pulls_towards_the_guide(generator: torch.Generator) -> None:
     sampler = random_sampler(process=partial(Bridge, sigma=0.8), flow=None, grid=4)
     loss, path = GuidedTrajectoryBalance(weight=3.0), rollout(sampler.dynamics, 6, generator)

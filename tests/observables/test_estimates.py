@@ -26,6 +26,9 @@ def test_three_draws_by_hand() -> None:
     # (0 + 2 + 3) / 4, and (1 * 1.25^2 + 4 * 0.25^2 + 1 * 1.75^2) / 16.
     assert float(found.value) == pytest.approx(1.25) and found.value.shape == ()
     assert float(found.standard_error) == pytest.approx(math.sqrt(4.875 / 16))
+    # (25 + 4 + 49)^2 / (25^2 + 4^2 + 49^2) = 2 draws make the error: the quantile of Student's t with so many.
+    assert float(found.freedom) == pytest.approx(2.0)
+    assert float(found.half_width / found.standard_error) == pytest.approx(4.302653, rel=1e-6)
     assert float(found.error) == pytest.approx(0.25)
     assert float(found.z_score) == pytest.approx(0.25 / math.sqrt(4.875 / 16))
     both = estimate_observable("both", lambda x: torch.cat([x, 2 - x], -1), x, log_weight)
@@ -100,6 +103,17 @@ def test_95_of_100_intervals_hold_the_truth(observable: Observable, exact: float
         found = estimate_observable("f", observable, x, log_weight, exact)
         held += abs(float(found.z_score)) < 1.96
     assert abs(held / repeats - 0.95) < 4.5 * math.sqrt(0.95 * 0.05 / repeats) + 0.01, held / repeats
+
+
+def test_nine_of_ten_intervals_of_few_skewed_draws_hold_the_variance(generator: torch.Generator) -> None:
+    # Of exponential energies: by 1.96 standard errors 0.84 to 0.87 over seeds, by Student's t 0.905 to 0.922. Binomial,
+    # 1000 sets: 0.914 less 4.4 times 0.0089, with a false alarm of 1e-5.
+    repeats, held = 1000, 0
+    for _ in range(repeats):
+        x = -torch.rand(100, 1, generator=generator).log()
+        found = estimate_observable("v", Variance(lambda x: x[:, 0]), x, exact=1.0)
+        held += abs(float(found.error)) < float(found.half_width)
+    assert held / repeats > 0.875
 
 
 def test_a_constant_changes_no_variance(generator: torch.Generator) -> None:
