@@ -193,6 +193,8 @@ def _with_networks_of(
     made.recipe = FineTuning(parts)
     if (made.device, made.dtype) != (sampler.device, sampler.dtype):
         made.to(sampler.device, sampler.dtype)
+    if made.guide is not None:
+        made.guide.density.needs_float64 = sampler.dynamics.scored.needs_float64
     for name in ("process", "control", "backward_control"):
         part = getattr(sampler.policy, name)
         if part is not None:  # in all its digits
