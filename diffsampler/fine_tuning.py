@@ -113,7 +113,8 @@ def fine_tuned(
         Amortizing intractable inference in diffusion models, Venkatraman et al., 2024, arXiv:2405.20971.
 
     Arguments:
-        sampler: pretrained, of one density, with kernels that use no score: a target alone gets such.
+        sampler: pretrained, of one density. Its control may use the score, which stays that of the density it was
+            trained on (`Sampler.guide`), inside the new control too; its process may not.
         reward: R >= 0; log R is its `log_prob`. It need have no integral.
         flow: the state flow, relative to the pretrained paths, for losses that use one.
 

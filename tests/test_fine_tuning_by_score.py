@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffsampler import FunctionTarget, InputError, Sampler, Target, fine_tune, fine_tuned, fit
+from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fine_tune, fine_tuned, fit
 from diffsampler.behaviours import OnPolicy
 from diffsampler.coordinates import AffineCoordinates
-from diffsampler.fine_tuning import product_sampler
+from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import (
     AdjointMatching,
     LogVariance,
@@ -23,7 +23,7 @@ from diffsampler.losses import (
 )
 from diffsampler.networks import CoordinatewiseControl, ForwardLookingFlow, FourierMLP, LangevinControl, PairForces
 from diffsampler.paths import ForwardMeasure, evaluate, rollout
-from diffsampler.processes import Bridge, PinnedBrownian
+from diffsampler.processes import Bridge, PinnedBrownian, VariancePreserving
 from diffsampler.spaces.kernels import Kernel
 from targets import Gaussian
 
@@ -208,10 +208,10 @@ def test_a_copy_in_double_precision_and_on_another_device() -> None:
     assert score.shape == (3, 2) and score.device.type == "meta"
 
 
-def test_fine_tuning_leaves_the_tensors_of_the_pretrained_density_as_they_are() -> None:
-    sampler = pretrained()
-    product_sampler(fine_tuned(sampler, REWARD))
-    assert sampler.target.mean.dtype == torch.float64
+def test_fine_tuning_leaves_the_tensors_of_both_targets_as_they_are() -> None:
+    sampler, reward = pretrained(), Gaussian(mean=[0.1, 0.2])
+    product_sampler(fine_tuned(sampler, reward))
+    assert sampler.target.mean.dtype == reward.mean.dtype == torch.float64
 
 
 def test_its_own_density_is_that_of_its_draws() -> None:
@@ -239,3 +239,28 @@ def test_a_measure_by_score_is_refused_where_nobody_knows_of_which_density() -> 
     measure = ForwardMeasure(copy.deepcopy(pretrained().policy))
     with pytest.raises(InputError, match=r"takes a score, and not that of the target: take fine_tuned"):
         pretrained(REWARD, measure=measure)
+
+
+@pytest.mark.slow
+def test_particles_are_fine_tuned_by_their_forces_towards_longer_bonds() -> None:
+    """Two in the plane, at a distance r: what both densities integrate to is known by quadrature over r."""
+
+    def bond(x: torch.Tensor) -> torch.Tensor:
+        return (x[..., :2] - x[..., 2:]).norm(dim=-1)
+
+    target = FunctionTarget(lambda x: -4 * (bond(x) - 1.5).square(), dim=4, mean_free=2)
+    control = partial(PairForces, width=8, use_score=True)
+    sampler = pretrained(target, control=control, process=VariancePreserving, grid=24)
+    method = {"behaviour": OnPolicy(), "lr": 1e-2, "batch_size": 256, "ema_decay": 0.0, **QUIETLY}
+    fit(sampler, 150, loss=LogVariance(), **method)
+    r = torch.linspace(0.0, 6.0, 100_001).double()
+    before = r.log() - 4 * (r - 1.5).square()
+    truth = float((before + 2 * r).logsumexp(0) - before.logsumexp(0))
+    tuned = fine_tune(sampler, FunctionTarget(lambda x: 2 * bond(x), dim=4), 100, loss=LogVariance(), **method)
+    product = product_sampler(tuned)
+    first, second = (found.estimate_log_z(20_000, seed=1) for found in (sampler, product))
+    assert min(first.ess, second.ess) > 0.5
+    error = math.sqrt(sum((1 / found.ess - 1) / 20_000 for found in (first, second)))
+    assert abs(second.log_z - first.log_z - truth) < Z_BOUND * error
+    verdict = assess(tuned, 5000, reference=mean_reward(sampler, tuned.target.given)).verdict
+    assert verdict.grade != "not to be trusted"
