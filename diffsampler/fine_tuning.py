@@ -186,8 +186,9 @@ def _with_networks_of(
     """A sampler of copies of another's process, networks and coordinates, where and in which precision those are."""
     start = _copy_of(sampler)
     policy, coordinates = start.policy, start.coordinates
-    for part in (policy, *([] if coordinates is None else [coordinates])):
-        part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
+    if (sampler.device.type, sampler.dtype) != ("cpu", torch.get_default_dtype()):
+        for part in (policy, *([] if coordinates is None else [coordinates])):
+            part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
     seen = None if coordinates is None else seen_as(coordinates)
     parts = Parts(policy.process, policy.control, flow, start.grid, seen)
     made = Sampler(target, **parts._asdict(), backward_control=policy.backward_control, measure=measure)

@@ -24,12 +24,12 @@ from diffsampler.behaviours import OnPolicy
 from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import LogVariance
 from diffsampler.networks import FourierMLP, LangevinControl, LearnedVariance
-from diffsampler.processes import PinnedBrownian
+from diffsampler.processes import VariancePreserving
 from examples.benchmarks.arguments import count, make_parser
 from examples.benchmarks.lines import kept
 from targets import GaussianMixture, GaussianMixture9
 
-SIGMA, LR, BATCH_SIZE = 5.0, 5e-3, 512  # of the process, and of pretraining
+SIGMA, GATE, LR, BATCH_SIZE = 4.5, 0.1, 6e-3, 512  # of the process, of its control, and of pretraining
 LEAST_MASS = 0.03
 NUM_DRAWS = 20_000
 
@@ -66,8 +66,8 @@ def perform(run: Run) -> dict[str, Any]:
     """Both trainings, and what they have given."""
     quietly = {"enable_progress_bar": False, "accelerator": "cpu"}
     reward, start = make_reward(), time.process_time()
-    control = partial(LearnedVariance, network=partial(LangevinControl, network=FourierMLP))
-    parts = {"process": partial(PinnedBrownian, sigma=SIGMA), "control": control, "flow": None}
+    control = partial(LearnedVariance, network=partial(LangevinControl, network=FourierMLP, initial_gate=GATE))
+    parts = {"process": partial(VariancePreserving, sigma=SIGMA), "control": control, "flow": None}
     sampler = Sampler(GaussianMixture9(), grid=run.num_steps, **parts)
     method = {"loss": LogVariance(), "behaviour": OnPolicy(), "lr": LR, "batch_size": BATCH_SIZE}
     fit(sampler, run.pretraining_steps, run.seed, **method, **quietly)
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of both trainings")
     parser.add_argument("--num_steps", type=count, default=50, help="of a trajectory")
-    parser.add_argument("--pretraining_steps", type=count, default=400, help="of the sampler of nine Gaussians")
+    parser.add_argument("--pretraining_steps", type=count, default=500, help="of the sampler of nine Gaussians")
     parser.add_argument("--max_steps", type=count, default=300, help="of fine-tuning")
     parser.add_argument("--file", type=Path, default=Path("runs/fine_tuning_by_score.jsonl"), help="of finished runs")
     given = parser.parse_args(arguments)
