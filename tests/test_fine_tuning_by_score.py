@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fine_tune, fine_tuned, fit
-from diffsampler.behaviours import OnPolicy
+from diffsampler.behaviours import OnPolicy, WeightedPaths
 from diffsampler.coordinates import AffineCoordinates
 from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import (
@@ -127,6 +127,19 @@ def test_evaluations_are_those_of_ends_for_the_reward_and_of_states_for_the_pret
     assert tuned.num_target_evaluations - before[0] == 50
     assert tuned.num_score_evaluations - before[1] == 50 * (NUM_STEPS + 1)
     assert pretrained().num_score_evaluations == 0
+
+
+def test_paths_that_are_drawn_again_bring_their_scores() -> None:
+    tuned, behaviour = fine_tuned(pretrained(), UNDIFFERENTIABLE), WeightedPaths(32)
+    for num_new in (32, 2):  # a quarter of a step's paths is new
+        before = tuned.num_score_evaluations
+        path = behaviour.paths(tuned.dynamics, 8, torch.Generator().manual_seed(0), 0.0)
+        evaluate(tuned.dynamics, path)
+        assert tuned.num_score_evaluations - before == num_new * (NUM_STEPS + 1)
+    torch.testing.assert_close(path.score, Gaussian(MEAN, COVARIANCE).score(path.x))
+    again = WeightedPaths(32)
+    again.load_state_dict(behaviour.state_dict())
+    assert torch.equal(again.score, behaviour.score)
 
 
 def test_log_z_is_the_mean_reward_over_draws_trained_or_not() -> None:

@@ -116,19 +116,14 @@ def log_uncontrolled_backward(dynamics: Dynamics, path: Path) -> Tensor:
 
 def _target_values(dynamics: Dynamics, path: Path, everywhere: bool) -> tuple[Tensor, Tensor | None]:
     """log R, with shape (T + 1, B) or, unless it is wanted everywhere, (1, B), and the score if it is used."""
-    uses_score, score = dynamics.policy.uses_score, path.score
-    if uses_score and score is None:
-        with torch.no_grad():
-            log_prob, score = dynamics.scored.log_prob_and_score(path.x)
-        if dynamics.guide is None:
-            return log_prob, score
-    elif uses_score and dynamics.guide is None:
-        return path.log_prob, score
-    score = score if uses_score else None
-    if path.log_prob is not None and (len(path.log_prob) > 1 or not everywhere):
-        return path.log_prob, score
+    log_prob, score = path.log_prob, path.score if dynamics.policy.uses_score else None
     with torch.no_grad():
-        return dynamics.target.log_prob(path.x if everywhere else path.x[-1:]), score
+        if dynamics.policy.uses_score and score is None:
+            found, score = dynamics.scored.log_prob_and_score(path.x)
+            log_prob = found if dynamics.guide is None else log_prob
+        if log_prob is None or (everywhere and len(log_prob) == 1):
+            log_prob = dynamics.target.log_prob(path.x if everywhere else path.x[-1:])
+    return log_prob, score
 
 
 def _at(values: Tensor | None, part: slice) -> Tensor | None:
