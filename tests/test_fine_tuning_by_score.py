@@ -148,13 +148,13 @@ def test_log_z_is_the_mean_reward_over_draws_trained_or_not() -> None:
     variance = float(SLOPE @ covariance @ SLOPE)
     truth = float(SLOPE @ mean) + 0.5 * variance
     tuned = fine_tuned(sampler, REWARD)
-    before = tuned.estimate_log_z(20_000, seed=1)
+    before = tuned.estimate_log_z(10_000, seed=1)
     # Log-weights are normal: w has the relative variance e^v - 1.
-    assert abs(before.log_z - truth) < Z_BOUND * math.sqrt(math.expm1(variance) / 20_000)
-    fit(tuned, 20, loss=LogVariance(), behaviour=OnPolicy(), batch_size=64, lr=1e-2, ema_decay=0.0, **QUIETLY)
-    after = tuned.estimate_log_z(20_000, seed=1)
+    assert abs(before.log_z - truth) < Z_BOUND * math.sqrt(math.expm1(variance) / 10_000)
+    fit(tuned, 15, loss=LogVariance(), behaviour=OnPolicy(), batch_size=64, lr=2e-2, ema_decay=0.0, **QUIETLY)
+    after = tuned.estimate_log_z(10_000, seed=1)
     assert after.ess > 0.5 * (1 + before.ess)
-    assert abs(after.log_z - truth) < Z_BOUND * math.sqrt((1 / after.ess - 1) / 20_000)
+    assert abs(after.log_z - truth) < Z_BOUND * math.sqrt((1 / after.ess - 1) / 10_000)
 
 
 def test_a_product_is_weighed_by_both_densities_and_walks_by_the_score_of_the_first() -> None:
@@ -163,8 +163,8 @@ def test_a_product_is_weighed_by_both_densities_and_walks_by_the_score_of_the_fi
     assert torch.equal(product.sample(9, seed=0), tuned.sample(9, seed=0))
     # The integral of a Gaussian times exp(a x).
     truth = float(SLOPE @ MEAN + 0.5 * SLOPE @ COVARIANCE @ SLOPE)
-    estimate = product.estimate_log_z(20_000, seed=1)
-    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 20_000)
+    estimate = product.estimate_log_z(5000, seed=1)
+    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 5000)
     fit(product, 2, loss=AdjointMatching(64), behaviour=OnPolicy(), batch_size=16, **QUIETLY)
     again = fine_tuned(product, REWARD)
     x, log_weight = again.sample(9, seed=0, return_log_weights=True)
@@ -232,7 +232,7 @@ def test_its_own_density_is_that_of_its_draws() -> None:
     sampler = in_coordinates()
     x = torch.tensor([[1.0, 0.5]])
     tuned = fine_tuned(sampler, UNDIFFERENTIABLE)
-    one, other = (found.log_prob(x, seed=0, tolerance=1e-2) for found in (tuned, sampler))
+    one, other = (found.log_prob(x, seed=0, tolerance=0.3) for found in (tuned, sampler))
     torch.testing.assert_close(one, other)
 
 

@@ -77,15 +77,13 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
     times, policy, target = dynamics.times(generator), dynamics.policy, dynamics.target
     embedding, last, asks_all = policy.embed(times).unbind(), len(times) - 1, policy.uses_score
     guided = asks_all and dynamics.guide is not None
-    states, values, guides, controls = [policy.sample_prior(n, generator)], [], [], []
+    states, values, scores, controls = [policy.sample_prior(n, generator)], [], [], []
     for k, x in enumerate(states):  # which grow on the way
-        score = None
-        if guided:
-            score = dynamics.guide.log_prob_and_score(x.detach())[1]
-            guides.append(score)
         if k == last or (asks_all and not guided):
             values.append(_values_with_gradient(dynamics, x))
-            score = values[-1][1] if asks_all and not guided else score
+        if asks_all:
+            scores.append(dynamics.guide.log_prob_and_score(x.detach())[1] if guided else values[-1][1])
+        score = scores[-1] if asks_all else None
         if k < last or policy.process.shares_control:
             controls.append(policy.control(embedding[k], x, None if score is None else score.detach()))
         if k < last:
@@ -97,8 +95,7 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
         # By the target's own score, which a log_prob by hand may have without being differentiable itself.
         log_prob = torch.cat([log_prob[:-1], (log_prob[-1] + ((x - x.detach()) * score[-1]).sum(-1))[None]])
     dynamics.count_network(len(controls) * n)
-    score = torch.stack(guides) if guided else score if asks_all else None
-    path = Path(times, torch.stack(states), log_prob, score)
+    path = Path(times, torch.stack(states), log_prob, torch.stack(scores) if asks_all else None)
     trajectory = evaluate(dynamics, path, with_flow=False, control=torch.stack(controls))
     return replace(trajectory, path=path.detach())
 
