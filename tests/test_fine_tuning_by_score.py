@@ -163,8 +163,9 @@ def test_a_product_is_weighed_by_both_densities_and_walks_by_the_score_of_the_fi
     assert torch.equal(product.sample(9, seed=0), tuned.sample(9, seed=0))
     # The integral of a Gaussian times exp(a x).
     truth = float(SLOPE @ MEAN + 0.5 * SLOPE @ COVARIANCE @ SLOPE)
-    estimate = product.estimate_log_z(5000, seed=1)
-    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt((1 / estimate.ess - 1) / 5000)
+    estimate = product.estimate_log_z(10_000, seed=1)
+    # The ESS of 200 000 draws is 0.138: weights of relative variance 6.3.
+    assert abs(estimate.log_z - truth) < Z_BOUND * math.sqrt(6.3 / 10_000)
     fit(product, 2, loss=AdjointMatching(64), behaviour=OnPolicy(), batch_size=16, **QUIETLY)
     again = fine_tuned(product, REWARD)
     x, log_weight = again.sample(9, seed=0, return_log_weights=True)
