@@ -11,6 +11,7 @@ from diffsampler.coordinates import (
     Coordinates,
     FamilyCoordinates,
     FamilyOnSpace,
+    FixedCoordinates,
     MeanFreeCoordinates,
     SpaceCoordinates,
     SupportCoordinates,
@@ -28,6 +29,7 @@ from diffsampler.policy import Policy
 from diffsampler.processes import Conditional, Process
 from diffsampler.processes.grids import Grid, UniformGrid
 from diffsampler.recipes import Dgfs, Recipe, recipe_for
+from diffsampler.rewards import Reward
 from diffsampler.spaces import Particles, Space
 from diffsampler.streams import fixed_weights
 from diffsampler.target import Target, check_log_z, space_of, support_of
@@ -109,8 +111,18 @@ def _of_all(
     return Conditional(of_one, contexts, family.context_dim)
 
 
+def guide_of(target: Target, coordinates: Coordinates | None, policy: Policy) -> Density | None:
+    """The density whose score a policy takes where the target is a reward: in z, that which the reward is on."""
+    if not isinstance(target, Reward) or not policy.uses_score:
+        return None
+    while isinstance(coordinates, FixedCoordinates):  # those of a reward leave the volume out
+        coordinates = coordinates.coordinates
+    return density_of(target.guide, coordinates, policy.process)
+
+
 def check_score(target: Target, policy: Policy) -> None:
     """Raise InputError if a policy needs the score of a target that has none."""
+    target = target.guide if isinstance(target, Reward) else target
     if policy.uses_score and not target.differentiable:
         raise InputError(
             f"{type(target).__name__} has differentiable=False, but control or process use its score: take a control "

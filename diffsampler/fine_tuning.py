@@ -113,15 +113,16 @@ def fine_tuned(
         Amortizing intractable inference in diffusion models, Venkatraman et al., 2024, arXiv:2405.20971.
 
     Arguments:
-        sampler: pretrained, of one density, with kernels that use no score: a target alone gets such.
+        sampler: pretrained, of one density. Its control may use the score, which stays that of the density it was
+            trained on (`Sampler.guide`), inside the new control too; its process may not.
         reward: R >= 0; log R is its `log_prob`. It need have no integral.
         flow: the state flow, relative to the pretrained paths, for losses that use one.
 
     Raises:
         InputError: if they do not fit together.
     """
-    target, prior = _reward_on(sampler, reward), sampler.target
-    measure = ForwardMeasure(copy.deepcopy(sampler, {id(prior): prior}).policy)
+    target = _reward_on(sampler, reward)
+    measure = ForwardMeasure(_copy_of(sampler).policy)
     return _with_networks_of(sampler, target, flow, RewardCoordinates, measure)
 
 
@@ -183,20 +184,30 @@ def _with_networks_of(
     measure: PathMeasure | None = None,
 ) -> Sampler:
     """A sampler of copies of another's process, networks and coordinates, where and in which precision those are."""
-    start = copy.deepcopy(sampler, {id(sampler.target): sampler.target})
+    start = _copy_of(sampler)
     policy, coordinates = start.policy, start.coordinates
-    for part in (policy, *([] if coordinates is None else [coordinates])):
-        part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
+    if (sampler.device.type, sampler.dtype) != ("cpu", torch.get_default_dtype()):
+        for part in (policy, *([] if coordinates is None else [coordinates])):
+            part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
     seen = None if coordinates is None else seen_as(coordinates)
     parts = Parts(policy.process, policy.control, flow, start.grid, seen)
     made = Sampler(target, **parts._asdict(), backward_control=policy.backward_control, measure=measure)
     made.recipe = FineTuning(parts)
-    made.to(sampler.device, sampler.dtype)
+    if (made.device, made.dtype) != (sampler.device, sampler.dtype):
+        made.to(sampler.device, sampler.dtype)
+    if made.guide is not None:
+        made.guide.density.needs_float64 = sampler.dynamics.scored.needs_float64
     for name in ("process", "control", "backward_control"):
         part = getattr(sampler.policy, name)
         if part is not None:  # in all its digits
             getattr(made.policy, name).load_state_dict(part.state_dict())
     return made
+
+
+def _copy_of(sampler: Sampler) -> Sampler:
+    """One with networks and coordinates of its own, of the same densities."""
+    shared = [sampler.target] if sampler.guide is None else [sampler.target, sampler.guide.density.user_target]
+    return copy.deepcopy(sampler, {id(target): target for target in shared})
 
 
 def _reward_on(sampler: Sampler, reward: Target) -> Reward:

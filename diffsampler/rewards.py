@@ -38,6 +38,11 @@ class Reward(Target):
         return self._prior[0]
 
     @property
+    def guide(self) -> Target:
+        """The density whose score networks take that were trained on the other one: that, or of a product its first."""
+        return self.prior.guide if isinstance(self.prior, Reward) else self.prior
+
+    @property
     def known_as(self) -> str:
         return self.given.known_as
 

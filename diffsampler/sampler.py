@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from diffsampler.assembly import assemble, check_score, check_target, density_of
+from diffsampler.assembly import assemble, check_score, check_target, density_of, guide_of
 from diffsampler.baseline import Annealed
 from diffsampler.checkpoints import WITHOUT_TRAINING, first_mismatch, read_checkpoint, was_trained
 from diffsampler.contracts import check_periodic
@@ -21,6 +21,7 @@ from diffsampler.coordinates import (
     SupportCoordinates,
 )
 from diffsampler.counted import CountedTarget, NetworkCounter
+from diffsampler.density import Density
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
 from diffsampler.families import Family, no_likelihood, size_of_context, walked_on
@@ -87,6 +88,8 @@ class Sampler(nn.Module):
             `estimate_log_z`.
         density: the target as a density of z.
         counter: the same, counted.
+        guide: of a fine-tuned sampler whose networks use the score, the pretrained one's density of z, counted: theirs
+            is that one's score. Else None.
         grid: the time grid.
         recipe: where parts and training come from that nobody has chosen.
         was_trained: whether any step has been made on its weights, those of a file included.
@@ -124,6 +127,12 @@ class Sampler(nn.Module):
         self.recipe, self.density, self.policy, self.grid = parts.recipe, parts.density, parts.policy, parts.grid
         self.measure = None if measure is None else check_instance("measure", measure, PathMeasure, "one of your own")
         self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
+        self._guide_by(guide_of(target, parts.coordinates, self.policy))
+        if self.guide is None and self.measure is not None and self.measure.uses_score:
+            raise InputError(
+                f"measure {type(self.measure).__name__} takes a score, and not that of the target: take "
+                "fine_tuned(pretrained, reward), which knows of which density, and a control that uses the score too."
+            )
         if self.coordinates is not None:
             self.counter.num_evaluations += self.coordinates.num_target_evaluations
         is_compiled = check_flag("compile", compile)
@@ -143,6 +152,10 @@ class Sampler(nn.Module):
             way = "fit(sampler, target=...)" if name == "target" else "make another Sampler"
             raise InputError(f"A sampler's {name} stays as it was made: {way} for another {name}.")
         super().__setattr__(name, value)
+
+    def _guide_by(self, density: Density | None) -> None:
+        self.guide_density = density  # which goes along to other devices
+        self.guide = None if density is None else CountedTarget(density)
 
     @property
     def target(self) -> Target:
@@ -187,6 +200,8 @@ class Sampler(nn.Module):
         density = density_of(target, coordinates, self.policy.process)
         if coordinates is not None:
             coordinates.move_to(target)
+        if not isinstance(target, Reward):  # a product's networks take the new score, as in any warm start
+            self._guide_by(None)
         self._given = target, coordinates
         self.density = density.to(self.device)
         self.policy.walk_on(self.density)
@@ -260,6 +275,7 @@ class Sampler(nn.Module):
             self.counter,
             self.grid,
             self.measure,
+            self.guide,
             self._respond,
             self._graphed,
             self.checkpoint_activations,
@@ -518,6 +534,8 @@ class Sampler(nn.Module):
         self.counter.num_evaluations = checkpoint["num_target_evaluations"]
         self.counter.num_invalid = checkpoint["num_invalid_evaluations"]
         self.network_counter.num_evaluations = checkpoint.get("num_network_evaluations", 0)
+        if self.guide is not None:
+            self.guide.num_evaluations = checkpoint.get("num_score_evaluations", 0)
         self.was_trained = was_trained(checkpoint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -535,6 +553,7 @@ class Sampler(nn.Module):
             "num_target_evaluations": self.counter.num_evaluations,
             "num_invalid_evaluations": self.counter.num_invalid,
             "num_network_evaluations": self.network_counter.num_evaluations,
+            "num_score_evaluations": self.num_score_evaluations,
             "was_trained": self.was_trained,
             **WITHOUT_TRAINING,
         }
@@ -562,6 +581,11 @@ class Sampler(nn.Module):
     def num_target_evaluations(self) -> int:
         """Points at which the target was evaluated so far, training included."""
         return self.counter.num_evaluations
+
+    @property
+    def num_score_evaluations(self) -> int:
+        """Points at which a fine-tuned sampler's networks had the pretrained density's score so far: see `guide`."""
+        return 0 if self.guide is None else self.guide.num_evaluations
 
     @property
     def num_network_evaluations(self) -> int:

@@ -25,8 +25,8 @@ from diffsampler.losses import (
     TrustRegionLogVariance,
 )
 from diffsampler.models import ModelTarget
-from diffsampler.networks import FourierFlow, FourierMLP, MixtureControl
-from diffsampler.processes import Underdamped, VariancePreserving
+from diffsampler.networks import FollmerDrift, FourierFlow, FourierMLP, MixtureControl
+from diffsampler.processes import AnnealedLangevin, PinnedBrownian, Underdamped, VariancePreserving
 from diffsampler.processes.grids import JitteredGrid
 from targets import Gaussian
 
@@ -353,8 +353,10 @@ def test_what_is_refused() -> None:
         fine_tuned(pretrained(), FunctionTarget(log_reward, dim=3))
     with pytest.raises(InputError, match="support"):
         fine_tuned(pretrained(), FunctionTarget(log_reward, dim=2, support=(0, 1)))
-    with pytest.raises(InputError, match="must not use the score"):
-        fine_tuned(Sampler(Gaussian(mean=[0.0, 0.0]), grid=3), REWARD)
+    with pytest.raises(InputError, match="only the control may, such as LangevinControl"):
+        fine_tuned(pretrained(process=AnnealedLangevin), REWARD)
+    with pytest.raises(InputError, match="FollmerDrift asks the density by itself"):
+        fine_tuned(pretrained(process=PinnedBrownian, control=partial(FollmerDrift, num_draws=2)), REWARD)
     with pytest.raises(InputError, match="momenta"):
         fine_tuned(pretrained(process=Underdamped, backward_control=FourierMLP), REWARD)
     with pytest.raises(InputError, match="fit it first"):

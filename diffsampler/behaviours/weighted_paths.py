@@ -32,7 +32,7 @@ class WeightedPaths(Behaviour):
 
     Arguments:
         size: paths that are kept, each with its weight when it was rolled out; the oldest go first. Every training
-            begins with new ones.
+            begins with new ones. Where the control uses the score, that of every state is kept, too.
         trust_region: KL(w^a P | P) of draws by w^a, in nats; infinite where a is to be 1.
     """
 
@@ -48,6 +48,7 @@ class WeightedPaths(Behaviour):
     def _forget(self) -> None:
         self.times: Tensor | None = None
         self.x = self.log_prob = self.log_weight = torch.empty(0)
+        self.score: Tensor | None = None
         self.oldest = 0
 
     def check(self, dynamics: Dynamics) -> None:
@@ -70,34 +71,39 @@ class WeightedPaths(Behaviour):
             raise InputError(f"WeightedPaths: the density is zero at all {self.size} paths that are kept.")
         exponent = 1.0 if self.trust_region == math.inf else exponent_within(self.log_weight, self.trust_region)
         rows = independent(exponent * self.log_weight, n, generator)
-        return Path(self.times, self.x[:, rows], self.log_prob[None, rows])
+        score = None if self.score is None else self.score[:, rows]
+        return Path(self.times, self.x[:, rows], self.log_prob[None, rows], score)
 
     def state_dict(self) -> dict[str, Any]:
         if self.times is None:
             return {}
-        kept = {name: getattr(self, name).cpu() for name in ("times", "x", "log_prob", "log_weight")}
-        return {**kept, "oldest": self.oldest}
+        return {**{name: getattr(self, name).cpu() for name in self._kept()}, "oldest": self.oldest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
 
+    def _kept(self) -> list[str]:
+        return ["times", "x", "log_prob", "log_weight", *([] if self.score is None else ["score"])]
+
     def _begin(self, dynamics: Dynamics, generator: torch.Generator) -> None:
         self.times = dynamics.times(generator)
-        path = dynamics.empty_path(self.times, self.size, with_score=False)
-        self.x, self.oldest = path.x, 0
+        path = dynamics.empty_path(self.times, self.size, dynamics.policy.uses_score)
+        self.x, self.score, self.oldest = path.x, path.score, 0
         self.log_prob, self.log_weight = path.x.new_empty(2, self.size, dtype=torch.float64).unbind()
         self._renew(dynamics, self.size, generator)
 
     @torch.no_grad()
     def _renew(self, dynamics: Dynamics, n: int, generator: torch.Generator) -> None:
         device = dynamics.policy.device
-        for name in ("times", "x", "log_prob", "log_weight"):  # of a checkpoint, these are on the CPU
+        for name in self._kept():  # of a checkpoint, these are on the CPU
             setattr(self, name, getattr(self, name).to(device))
         path = rollout(dynamics, n, generator)
         trajectory = evaluate(dynamics, path, with_flow=False)
         rows = (torch.arange(n, device=device) + self.oldest) % self.size
         self.x[:, rows] = path.x
+        if self.score is not None:
+            self.score[:, rows] = path.score
         self.log_prob[rows] = trajectory.log_prob
         self.log_weight[rows] = trajectory.log_weight.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
         self.oldest = (self.oldest + n) % self.size

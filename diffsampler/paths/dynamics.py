@@ -27,7 +27,7 @@ class State(NamedTuple):
     Attributes:
         x: with shape (B, D).
         log_prob: log R(x), with shape (B), or None where nobody has asked.
-        score: its gradient, with shape (B, D), or None likewise.
+        score: its gradient, or that of the guide, with shape (B, D), or None likewise.
         control: what steers the next step, or None where there is none.
     """
 
@@ -50,6 +50,7 @@ class Dynamics:
         target: the density, counted and checked.
         grid: the time grid.
         measure: what weights compare a rollout with; None for the density at the end and P_B.
+        guide: the density whose score networks take, where that is not the target: of a reward, the one that it is on.
         respond: what a step asks of target and network; compiled, perhaps.
         graphed: rollouts as CUDA graphs, or None.
         checkpoint_activations: whether `evaluate` computes activations twice instead of keeping them; None for: on a
@@ -61,6 +62,7 @@ class Dynamics:
     target: CountedTarget
     grid: Grid
     measure: PathMeasure | None = None
+    guide: CountedTarget | None = None
     respond: Respond = respond
     graphed: GraphedRollout | None = None
     checkpoint_activations: bool | None = None
@@ -68,7 +70,13 @@ class Dynamics:
 
     def uncounted(self) -> "Dynamics":
         """With counts of its own: what figures and metrics evaluate is no part of what a run costs."""
-        return replace(self, target=CountedTarget(self.target.density), network=NetworkCounter())
+        guide = None if self.guide is None else CountedTarget(self.guide.density)
+        return replace(self, target=CountedTarget(self.target.density), guide=guide, network=NetworkCounter())
+
+    @property
+    def scored(self) -> CountedTarget:
+        """The density whose score networks take."""
+        return self.target if self.guide is None else self.guide
 
     def count_network(self, num_states: int) -> None:
         """Add states that a control network was asked at, and the points that it has asked the target at for them."""
@@ -84,7 +92,9 @@ class Dynamics:
         x = torch.empty(len(times), n, self.policy.dim, dtype=self.policy.dtype, device=self.policy.device)
         log_prob, score = None, None
         if with_score:
-            log_prob, score = x.new_empty(x.shape[:2], dtype=torch.float64), torch.empty_like(x)
+            score = torch.empty_like(x)
+        if with_score and self.guide is None:
+            log_prob = x.new_empty(x.shape[:2], dtype=torch.float64)
         return Path(times, x, log_prob, score)
 
     def is_checkpointed(self, num_rows: int) -> bool:
@@ -120,17 +130,21 @@ class Dynamics:
         return state
 
     def ask(self, embedding: Tensor, x: Tensor, with_control: bool = True) -> State:
-        """The same, for who counts evaluations by himself: all at once, after a loop."""
-        asks_target = self.policy.uses_score
+        """The same, for who counts evaluations of the target by himself: all at once, after a loop."""
+        scored = self.scored if self.policy.uses_score else None
         if not with_control:
-            return State(x, *(self.target.ask(x) if asks_target else (None, None)), None)
-        try:
-            return State(
-                x, *self.respond(self.target.density if asks_target else None, self.policy.control, embedding, x)
-            )
-        except ValueError as error:
-            self.target.explain(error)
-            raise
+            state = State(x, *((None, None) if scored is None else scored.ask(x)), None)
+        else:
+            density = None if scored is None else scored.density
+            try:
+                state = State(x, *self.respond(density, self.policy.control, embedding, x))
+            except ValueError as error:
+                self.scored.explain(error)
+                raise
+        if self.guide is None or state.score is None:
+            return state
+        self.guide.count_values(state.log_prob, state.score)
+        return state._replace(log_prob=None)
 
     def log_backward(self, s: Tensor, t: Tensor, embedding: Tensor, x: State, y: State) -> Tensor:
         """log P_B of a step from x at s to y at t, or what the measure says of it, with shape (B).
@@ -141,7 +155,7 @@ class Dynamics:
             x, y: the states.
         """
         if self.measure is not None:
-            return self.measure.log_step(s, t, x.x, y.x)
+            return self.log_measure(s, t, x.x, y.x, x.score)
         policy = self.policy
         shared = policy.process.shares_control
         if policy.backward_control is not None:
@@ -150,9 +164,15 @@ class Dynamics:
         backward = policy.backward_kernel(s, t, y.x, control, policy.backward_score(x.score, y.score))
         return backward.log_prob(x.x)
 
+    def log_measure(self, s: Tensor, t: Tensor, x: Tensor, y: Tensor, score: Tensor | None) -> Tensor:
+        """What the measure says of steps, as in `PathMeasure.log_step`, by the score at x where it takes one."""
+        return self.measure.log_step(s, t, x, y, *([score] if self.measure.uses_score else []))
+
 
 def record(path: Path, k: int, state: State) -> None:
     """Write a state into a path, without its gradients."""
     path.x[k] = state.x.detach()
+    if path.log_prob is not None:
+        path.log_prob[k] = state.log_prob.detach()
     if path.score is not None:
-        path.log_prob[k], path.score[k] = state.log_prob.detach(), state.score.detach()
+        path.score[k] = state.score.detach()

@@ -58,7 +58,7 @@ def evaluate(dynamics: Dynamics, path: Path, with_flow: bool = True, control: Te
     if dynamics.measure is None:
         log_pb = policy.backward_kernel(s, t, y, backward, policy.backward_score(score_x, score_y)).log_prob(x)
     else:
-        log_pb = dynamics.measure.log_step(s, t, x, y)
+        log_pb = dynamics.log_measure(s, t, x, y, None if score_x is None else score_x.detach())
     return Trajectory(
         log_pf=policy.forward_kernel(s, t, x, forward, score_x).log_prob(y).double(),
         log_pb=log_pb.double(),
@@ -79,7 +79,7 @@ def kernel_at(dynamics: Dynamics, times: Tensor, step: Tensor, x: Tensor, score:
         times: the grid.
         step: the transitions' steps, in [0, T), with shape (n).
         x: their starts, with shape (n, D).
-        score: of the target there, where it is known.
+        score: that networks take there, where it is known.
     """
     policy = dynamics.policy
     # As n times of one trajectory each: what kernels and networks take.
@@ -90,7 +90,7 @@ def kernel_at(dynamics: Dynamics, times: Tensor, step: Tensor, x: Tensor, score:
         score = score.unsqueeze(1)
     else:
         with torch.no_grad():
-            score = dynamics.target.log_prob_and_score(x)[1]
+            score = dynamics.scored.log_prob_and_score(x)[1]
     embedding = policy.embed(times[:-1])[step].unsqueeze(1)
     dynamics.count_network(len(step))
     return policy.forward_kernel(s, t, x, policy.control(embedding, x, score), score)
@@ -116,15 +116,14 @@ def log_uncontrolled_backward(dynamics: Dynamics, path: Path) -> Tensor:
 
 def _target_values(dynamics: Dynamics, path: Path, everywhere: bool) -> tuple[Tensor, Tensor | None]:
     """log R, with shape (T + 1, B) or, unless it is wanted everywhere, (1, B), and the score if it is used."""
-    if dynamics.policy.uses_score:
-        if path.score is not None:
-            return path.log_prob, path.score
-        with torch.no_grad():
-            return dynamics.target.log_prob_and_score(path.x)
-    if path.log_prob is not None and (len(path.log_prob) > 1 or not everywhere):
-        return path.log_prob, None
+    log_prob, score = path.log_prob, path.score if dynamics.policy.uses_score else None
     with torch.no_grad():
-        return dynamics.target.log_prob(path.x if everywhere else path.x[-1:]), None
+        if dynamics.policy.uses_score and score is None:
+            found, score = dynamics.scored.log_prob_and_score(path.x)
+            log_prob = found if dynamics.guide is None else log_prob
+        if log_prob is None or (everywhere and len(log_prob) == 1):
+            log_prob = dynamics.target.log_prob(path.x if everywhere else path.x[-1:])
+    return log_prob, score
 
 
 def _at(values: Tensor | None, part: slice) -> Tensor | None:

@@ -17,10 +17,12 @@ class PathMeasure(nn.Module, ABC):
             trajectory balance).
 
     Attributes:
+        uses_score: whether `log_step` takes, after y, the score that networks take at x, held fixed: of the guide.
         compare: what stands beside an estimate by it, as a next step of a verdict that lacks that.
         apart: what to do where that differs; None for what is said of densities.
     """
 
+    uses_score: bool = False
     compare: str = "Compare: assess(sampler, reference=...), with an estimate that the sampler had no part in."
     apart: str | None = None
 

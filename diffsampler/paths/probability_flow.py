@@ -70,7 +70,6 @@ class ProbabilityFlow:
             )
         self.policy = policy
         self.dynamics = dynamics
-        self.target = dynamics.target
         self.num_probes = check_count("num_probes", num_probes, minimum=2)
         self.tolerance = check_positive("tolerance", tolerance)
 
@@ -108,7 +107,7 @@ class ProbabilityFlow:
         policy, now = self.policy, t.double().clamp(STEP, 1 - STEP)
         score = None
         if policy.uses_score:
-            score = self.target.differentiable_log_prob_and_score(x.to(policy.dtype))[1]
+            score = self.dynamics.scored.differentiable_log_prob_and_score(x.to(policy.dtype))[1]
         control, backward_control = policy.controls(now, x.to(policy.dtype), score)
         self.dynamics.count_network(len(x) * (1 if policy.backward_control is None else 2))
         score = None if score is None else score.double()
@@ -126,7 +125,7 @@ class ProbabilityFlow:
         if not self.policy.process.prior.is_point:
             return None
         policy, start = self.policy, torch.zeros((), dtype=torch.float64, device=origin.device)
-        score = self.target.log_prob_and_score(origin.to(policy.dtype))[1] if policy.uses_score else None
+        score = self.dynamics.scored.log_prob_and_score(origin.to(policy.dtype))[1] if policy.uses_score else None
         control, _ = policy.controls(start, origin.to(policy.dtype), score)
         self.dynamics.count_network(len(origin) * (1 if policy.backward_control is None else 2))
         return policy.forward_kernel(start, start + START, origin, control.to(origin.dtype), score)

@@ -28,7 +28,8 @@ class Path:
         x: states from prior to target, with shape (T + 1, B, D).
         log_prob: log R where it is known already, float64; at every state, with shape (T + 1, B), or at the end, with
             shape (1, B).
-        score: the gradient of log R at every state, with shape (T + 1, B, D), if it is known already.
+        score: that networks take at every state, the gradient of log R or of a guide, with shape (T + 1, B, D), if it
+            is known already.
         tapes: activations of the rollout that the states are from, if they are kept.
     """
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffsampler.paths.dynamics import Dynamics
+from diffsampler.paths.dynamics import Dynamics, State, record
 from diffsampler.paths.evaluation import evaluate
 from diffsampler.paths.records import Path
 
@@ -24,7 +24,7 @@ def rollback(
         generator: the source of all noise.
         times: the grid, or its last part; by default a new one.
     """
-    policy, target = dynamics.policy, dynamics.target
+    policy = dynamics.policy
     times = dynamics.times(generator) if times is None else times
     path = dynamics.empty_path(times, len(x), policy.backward_uses_score)
     path.x[-1] = x
@@ -34,14 +34,15 @@ def rollback(
     for k in reversed(range(len(times) - 1)):
         y, score = path.x[k + 1], None
         if path.score is not None:
-            path.log_prob[k + 1], score = target.log_prob_and_score(y)
-            path.score[k + 1] = score
+            state = State(y, *dynamics.scored.log_prob_and_score(y), None)
+            record(path, k + 1, state)
+            score = state.score
         control = policy.backward_control_at(embedding[k + 1], y, score)
         if policy.process.scores_destination:
-            score = target.log_prob_and_score(policy.process.score_point(times[k], times[k + 1], y))[1]
+            score = dynamics.scored.log_prob_and_score(policy.process.score_point(times[k], times[k + 1], y))[1]
         path.x[k] = policy.backward_kernel(times[k], times[k + 1], y, control, score).rsample(generator)
     if path.score is not None:
-        path.log_prob[0], path.score[0] = target.log_prob_and_score(path.x[0])
+        record(path, 0, State(path.x[0], *dynamics.scored.log_prob_and_score(path.x[0]), None))
     return path
 
 

@@ -43,10 +43,10 @@ def rollout(
             return replace(_roll_out(dynamics, n, times, generator, noise_scale), tapes=tapes)
     if dynamics.graphed is None or noise_scale != 1.0:
         return _roll_out(dynamics, n, times, generator, noise_scale)
-    density = dynamics.target.density
-    tensors = chain(*(part for module in (policy, density) for part in (module.parameters(), module.buffers())))
-    kind = (n, len(times), policy.training, dynamics.target.needs_float64)
-    return dynamics.graphed(partial(_roll_out, dynamics, n), tensors, dynamics.target, kind, times, generator)
+    scored = dynamics.scored  # all that a rollout asks
+    tensors = chain(*(part for module in (policy, scored.density) for part in (module.parameters(), module.buffers())))
+    kind = (n, len(times), policy.training, scored.needs_float64)
+    return dynamics.graphed(partial(_roll_out, dynamics, n), tensors, scored, kind, times, generator)
 
 
 @torch.no_grad()
@@ -76,12 +76,14 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
     """
     times, policy, target = dynamics.times(generator), dynamics.policy, dynamics.target
     embedding, last, asks_all = policy.embed(times).unbind(), len(times) - 1, policy.uses_score
-    states, values, controls = [policy.sample_prior(n, generator)], [], []
+    guided = asks_all and dynamics.guide is not None
+    states, values, scores, controls = [policy.sample_prior(n, generator)], [], [], []
     for k, x in enumerate(states):  # which grow on the way
-        score = None
-        if asks_all or k == last:
+        if k == last or (asks_all and not guided):
             values.append(_values_with_gradient(dynamics, x))
-            score = values[-1][1] if asks_all else None
+        if asks_all:
+            scores.append(dynamics.guide.log_prob_and_score(x.detach())[1] if guided else values[-1][1])
+        score = scores[-1] if asks_all else None
         if k < last or policy.process.shares_control:
             controls.append(policy.control(embedding[k], x, None if score is None else score.detach()))
         if k < last:
@@ -93,7 +95,7 @@ def differentiable_rollout(dynamics: Dynamics, n: int, generator: torch.Generato
         # By the target's own score, which a log_prob by hand may have without being differentiable itself.
         log_prob = torch.cat([log_prob[:-1], (log_prob[-1] + ((x - x.detach()) * score[-1]).sum(-1))[None]])
     dynamics.count_network(len(controls) * n)
-    path = Path(times, torch.stack(states), log_prob, score if asks_all else None)
+    path = Path(times, torch.stack(states), log_prob, torch.stack(scores) if asks_all else None)
     trajectory = evaluate(dynamics, path, with_flow=False, control=torch.stack(controls))
     return replace(trajectory, path=path.detach())
 
@@ -117,6 +119,6 @@ def _roll_out(
         kernel = policy.forward_kernel(times[k], times[k + 1], x, here.control, here.score)
         x = kernel.rsample(generator, noise_scale)
     record(path, num_steps, dynamics.ask(embedding[num_steps], x, with_control=False))
-    if path.score is not None:
+    if path.log_prob is not None:
         dynamics.target.count_values(path.log_prob, path.score)
     return path

@@ -46,7 +46,8 @@ class Budget:
     def draw_cost(self) -> int:
         """Of a weighted draw."""
         num_steps, policy = self.sampler.grid.num_steps, self.sampler.policy
-        return (num_steps + 1 if policy.uses_score else 1) + num_steps * policy.evaluations_per_state
+        at_all = policy.uses_score and self.sampler.guide is None
+        return (num_steps + 1 if at_all else 1) + num_steps * policy.evaluations_per_state
 
     def validation_cost(self, trainer: L.Trainer) -> int:
         """Of a validation; 0 where there is none."""

@@ -348,8 +348,10 @@ class SamplerModule(L.LightningModule):
 
     def count_network_evaluations(self) -> int:
         """States that control networks have been asked at, over all ranks; to be called on every rank."""
-        count = torch.tensor([[self.sampler.num_network_evaluations]], device=self.device)
-        return int(self.gather_rows(count).sum())
+        return self._sum_over_ranks(self.sampler.num_network_evaluations)
+
+    def _sum_over_ranks(self, count: int) -> int:
+        return int(self.gather_rows(torch.tensor([[count]], device=self.device)).sum())
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, one after the other; to be called on every rank."""
@@ -371,6 +373,7 @@ class SamplerModule(L.LightningModule):
         checkpoint["history"] = self.history
         checkpoint["next_try"] = self.stopping.next_try
         checkpoint["num_network_evaluations"] = self.count_network_evaluations()
+        checkpoint["num_score_evaluations"] = self._sum_over_ranks(self.sampler.num_score_evaluations)
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -386,6 +389,9 @@ class SamplerModule(L.LightningModule):
         counter.num_invalid = share_of_rank(checkpoint["num_invalid_evaluations"], *ranks)
         network = share_of_rank(checkpoint.get("num_network_evaluations", 0), *ranks)
         self.sampler.network_counter.num_evaluations = network
+        if self.sampler.guide is not None:
+            scores = share_of_rank(checkpoint.get("num_score_evaluations", 0), *ranks)
+            self.sampler.guide.num_evaluations = scores
 
     @property
     def trained_steps(self) -> int:
