@@ -112,8 +112,8 @@ def _of_all(
 
 
 def guide_of(target: Target, coordinates: Coordinates | None, policy: Policy) -> Density | None:
-    """The density whose score a policy takes where the target is a reward: in z, that which the reward is on."""
-    if not isinstance(target, Reward) or not policy.uses_score:
+    """The density whose score a policy takes, in z, where that is not the target: of a reward, what that is on."""
+    if not isinstance(target, Reward) or target.guide is target or not policy.uses_score:
         return None
     while isinstance(coordinates, FixedCoordinates):  # those of a reward leave the volume out
         coordinates = coordinates.coordinates

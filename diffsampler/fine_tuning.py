@@ -169,9 +169,9 @@ def product_sampler(tuned: Sampler) -> Sampler:
             "The pretrained sampler was fine-tuned itself, and knows no density of its draws: fine-tune the first one "
             "by the sum of both log-rewards."
         )
-    found = _with_networks_of(
-        tuned, Product(reward.prior, reward.given), None, lambda of_reward: FixedCoordinates(of_reward.coordinates)
-    )
+    guide = reward.guide if tuned.policy.uses_score else None
+    product = Product(reward.prior, reward.given, guide)
+    found = _with_networks_of(tuned, product, None, lambda of_reward: FixedCoordinates(of_reward.coordinates))
     found.was_trained = tuned.was_trained
     return found
 

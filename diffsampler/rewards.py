@@ -39,7 +39,7 @@ class Reward(Target):
 
     @property
     def guide(self) -> Target:
-        """The density whose score networks take that were trained on the other one: that, or of a product its first."""
+        """The density whose score networks take: that of networks which were trained on the other one."""
         return self.prior.guide if isinstance(self.prior, Reward) else self.prior
 
     @property
@@ -74,6 +74,7 @@ class Product(Reward):
     Arguments:
         prior: p, and what it declares.
         given: log R is its `log_prob`.
+        guide: the density whose score networks take, where that is not the product: that of a pretrained sampler.
 
     Raises:
         InputError: if they do not fit together.
@@ -86,11 +87,20 @@ class Product(Reward):
         tensor(1.)
     """
 
-    def __init__(self, prior: Target, given: Target) -> None:
+    def __init__(self, prior: Target, given: Target, guide: Target | None = None) -> None:
         super().__init__(given, prior)
         self.asked = prior  # which goes along to other devices, as `given` does
+        self._guide = () if guide is None else (guide,)
         self.differentiable = prior.differentiable and given.differentiable
         self.support, self.coordinates, self.limits = prior.support, prior.coordinates, prior.limits
+
+    @property
+    def guide(self) -> Target:
+        return self._guide[0] if self._guide else self
+
+    def fingerprint(self) -> dict[str, Target]:
+        """What a checkpoint must agree with."""
+        return {"prior": self.prior, "given": self.given, **({"guide": self.guide} if self._guide else {})}
 
     @property
     def known_as(self) -> str:

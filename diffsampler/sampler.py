@@ -200,10 +200,12 @@ class Sampler(nn.Module):
         density = density_of(target, coordinates, self.policy.process)
         if coordinates is not None:
             coordinates.move_to(target)
-        if not isinstance(target, Reward):  # a product's networks take the new score, as in any warm start
-            self._guide_by(None)
+        # On the same draws the score stays; else networks take the new one's, as in any warm start.
+        self._guide_by(self.guide_density if type(target) is Reward else guide_of(target, coordinates, self.policy))
         self._given = target, coordinates
         self.density = density.to(self.device)
+        if self.guide is not None:
+            self.guide_density.to(self.device)
         self.policy.walk_on(self.density)
         self.counter, self.network_counter = CountedTarget(self.density), NetworkCounter()
         if coordinates is not None:

@@ -22,8 +22,10 @@ from diffsampler.losses import (
     TrustRegionLogVariance,
 )
 from diffsampler.networks import CoordinatewiseControl, ForwardLookingFlow, FourierMLP, LangevinControl, PairForces
-from diffsampler.paths import ForwardMeasure, evaluate, rollout
+from diffsampler.paths import ForwardMeasure, evaluate, rollout, sequential_rollout
+from diffsampler.paths.rollout import differentiable_rollout
 from diffsampler.processes import Bridge, PinnedBrownian, VariancePreserving
+from diffsampler.rewards import Product
 from diffsampler.spaces.kernels import Kernel
 from targets import Gaussian
 
@@ -117,6 +119,14 @@ def test_before_training_it_draws_as_the_pretrained_one_and_weighs_by_the_reward
     torch.testing.assert_close(again, tuned.density.log_prob(path.x[-1]), rtol=0, atol=1e-5)
 
 
+def test_so_does_a_walk_in_populations_or_with_gradients() -> None:
+    tuned = fine_tuned(pretrained(), REWARD, flow=ForwardLookingFlow)
+    x, log_weight = sequential_rollout(tuned.dynamics, 64, ess_threshold=1e-9, generator=torch.Generator())
+    torch.testing.assert_close(log_weight, log_reward(x.double()), rtol=0, atol=1e-5)
+    found = differentiable_rollout(tuned.dynamics, 64, torch.Generator())
+    torch.testing.assert_close(found.log_weight, log_reward(found.path.x[-1].double()), rtol=0, atol=1e-5)
+
+
 def test_evaluations_are_those_of_ends_for_the_reward_and_of_states_for_the_pretrained_density() -> None:
     tuned = fine_tuned(pretrained(), UNDIFFERENTIABLE)
     tuned.weighted_draws(50)
@@ -180,10 +190,23 @@ def test_a_product_is_weighed_by_both_densities_and_walks_by_the_score_of_the_fi
     assert product.num_score_evaluations == 0
 
 
+def test_a_product_by_itself_is_walked_on_by_its_own_score() -> None:
+    target = Product(Gaussian(MEAN, COVARIANCE), REWARD)
+    alone, moved_there = pretrained(target), product_sampler(fine_tuned(pretrained(), REWARD))
+    moved_there.move_to(target)
+    for sampler in (alone, moved_there, fine_tuned(alone, REWARD)):
+        path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(path.score, target.score(path.x))
+    with pytest.raises(InputError, match="Product has differentiable=False, but control"):
+        pretrained(Product(Gaussian(MEAN, COVARIANCE), UNDIFFERENTIABLE))
+
+
 def test_it_is_fine_tuned_again_and_goes_on_with_another_reward() -> None:
     tuned = moved(fine_tuned(in_coordinates(), REWARD))
     twice = fine_tuned(tuned, UNDIFFERENTIABLE)
+    twice.sample(9, seed=0)
     twice.move_to(UNDIFFERENTIABLE)
+    assert twice.num_target_evaluations == twice.num_score_evaluations == 0
     x, log_weight = twice.sample(9, seed=0, return_log_weights=True)
     assert torch.equal(x, tuned.sample(9, seed=0))
     torch.testing.assert_close(log_weight, log_reward(x.double()), rtol=0, atol=1e-5)
