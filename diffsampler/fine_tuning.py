@@ -186,21 +186,28 @@ def _with_networks_of(
     """A sampler of copies of another's process, networks and coordinates, where and in which precision those are."""
     start = _copy_of(sampler)
     policy, coordinates = start.policy, start.coordinates
-    if (sampler.device.type, sampler.dtype) != ("cpu", torch.get_default_dtype()):
+    is_converted = (sampler.device.type, sampler.dtype) != ("cpu", torch.get_default_dtype())
+    if is_converted:
         for part in (policy, *([] if coordinates is None else [coordinates])):
             part.to("cpu", torch.get_default_dtype())  # as what is made is asked to fit
     seen = None if coordinates is None else seen_as(coordinates)
     parts = Parts(policy.process, policy.control, flow, start.grid, seen)
     made = Sampler(target, **parts._asdict(), backward_control=policy.backward_control, measure=measure)
     made.recipe = FineTuning(parts)
-    if (made.device, made.dtype) != (sampler.device, sampler.dtype):
-        made.to(sampler.device, sampler.dtype)
+    if made.dtype != sampler.dtype:  # of parts alone: tensors of targets are the user's
+        for part in (made.policy, made.measure, made.coordinates):
+            if part is not None:
+                part.to(sampler.dtype)
+    if made.device != sampler.device:
+        made.to(sampler.device)
     if made.guide is not None:
         made.guide.density.needs_float64 = sampler.dynamics.scored.needs_float64
     for name in ("process", "control", "backward_control"):
         part = getattr(sampler.policy, name)
         if part is not None:  # in all its digits
             getattr(made.policy, name).load_state_dict(part.state_dict())
+    if is_converted and coordinates is not None:
+        coordinates.load_state_dict(sampler.coordinates.state_dict())
     return made
 
 

@@ -10,7 +10,7 @@ import torch
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fine_tune, fine_tuned, fit
 from diffsampler.behaviours import OnPolicy, WeightedPaths
-from diffsampler.coordinates import AffineCoordinates
+from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates
 from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import (
     AdjointMatching,
@@ -235,6 +235,7 @@ def test_a_product_is_fitted_to_paths_that_are_walked_back_by_a_learned_kernel()
 
 
 def test_a_copy_in_double_precision_and_on_another_device() -> None:
+    torch.set_default_dtype(torch.float32)
     sampler = in_coordinates().double()
     tuned = copy.deepcopy(fine_tuned(sampler, REWARD))
     x, log_weight = tuned.sample(9, seed=0, return_log_weights=True)
@@ -246,9 +247,22 @@ def test_a_copy_in_double_precision_and_on_another_device() -> None:
 
 
 def test_fine_tuning_leaves_the_tensors_of_both_targets_as_they_are() -> None:
-    sampler, reward = pretrained(), Gaussian(mean=[0.1, 0.2])
-    product_sampler(fine_tuned(sampler, reward))
-    assert sampler.target.mean.dtype == reward.mean.dtype == torch.float64
+    for default in (torch.float32, torch.float64):  # parts are made in this, and become the other's
+        torch.set_default_dtype(torch.float32)
+        sampler, reward = pretrained(), Gaussian(mean=[0.1, 0.2])
+        torch.set_default_dtype(default)
+        assert product_sampler(fine_tuned(sampler, reward)).dtype == torch.float32
+        assert sampler.target.mean.dtype == reward.mean.dtype == torch.float64
+
+
+def test_found_coordinates_keep_their_digits_in_double_precision() -> None:
+    torch.set_default_dtype(torch.float32)  # in which parts are made
+    target = Gaussian(MEAN, COVARIANCE)
+    coordinates = partial(SearchedCoordinates, num_points=50)
+    sampler = pretrained(target, process=VariancePreserving, coordinates=coordinates)
+    sampler.search(seed=0, max_evaluations=1)
+    sampler.double()
+    assert torch.equal(fine_tuned(sampler, REWARD).sample(9, seed=0), sampler.sample(9, seed=0))
 
 
 def test_its_own_density_is_that_of_its_draws() -> None:
