@@ -10,15 +10,26 @@ from torch import Tensor
 from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError
 from diffsampler.log_z import LogZEstimate, WeightSummary, estimate_log_z
+from diffsampler.log_z.estimate import warned_of_scores
 from diffsampler.paths import Dynamics, ProbabilityFlow, sequential_rollout, weighted_rollout
 from diffsampler.progress import in_batches
 
 NUM_GROUPS, SMALLEST_GROUP = 50, 20
 
 
-def estimate_from(target: CountedTarget, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
-    """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-    return estimate_log_z(log_weight, target.num_evaluations, target.num_invalid, draws_per_weight, target.rounding)
+def estimate_from(
+    target: CountedTarget,
+    log_weight: Tensor | WeightSummary,
+    draws_per_weight: int = 1,
+    guide: CountedTarget | None = None,
+) -> LogZEstimate:
+    """The estimate that these log-weights support, with what the target has cost and how often it failed.
+
+    Or how often the density has failed whose score networks take, where that is another one.
+    """
+    counts = target.num_evaluations, target.num_invalid
+    estimate = estimate_log_z(log_weight, *counts, draws_per_weight, target.rounding)
+    return estimate if guide is None else warned_of_scores(estimate, guide.num_evaluations, guide.num_invalid)
 
 
 def by_importance(
@@ -28,7 +39,7 @@ def by_importance(
     summary = WeightSummary(n)
     for count in in_batches(n, batch_size, progress_bar):
         summary.add(weighted_rollout(dynamics, count, generator)[1])
-    return estimate_from(dynamics.target, summary)
+    return estimate_from(dynamics.target, summary, guide=dynamics.guide)
 
 
 def by_smc(
@@ -41,7 +52,7 @@ def by_smc(
     for count in in_batches(num_groups, at_a_time, progress_bar, "groups"):
         _, log_weight = sequential_rollout(dynamics, count * group_size, count, generator=generator)
         means.append(log_weight.view(count, -1).logsumexp(-1) - math.log(group_size))
-    estimate = estimate_from(dynamics.target, torch.cat(means), group_size)
+    estimate = estimate_from(dynamics.target, torch.cat(means), group_size, dynamics.guide)
     if not dynamics.policy.flow.is_untouched:
         return estimate
     warning = (
@@ -69,7 +80,7 @@ def by_ode(
             log_prob = dynamics.target.log_prob(part.x)
         summary.add(log_prob - part.log_prob)
         variance += float(part.standard_error.square().sum()) / n
-    estimate, error = estimate_from(dynamics.target, summary), math.sqrt(variance)
+    estimate, error = estimate_from(dynamics.target, summary, guide=dynamics.guide), math.sqrt(variance)
     if error == 0:
         return estimate
     warning = f"Densities are estimates, with standard errors of {error:.2g} nats that the interval does not know."

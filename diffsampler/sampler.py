@@ -503,7 +503,7 @@ class Sampler(nn.Module):
 
     def estimate_from(self, log_weight: Tensor | WeightSummary, draws_per_weight: int = 1) -> LogZEstimate:
         """The estimate that these log-weights support, with what the target has cost and how often it failed."""
-        return estimate_from(self.counter, log_weight, draws_per_weight)
+        return estimate_from(self.counter, log_weight, draws_per_weight, self.guide)
 
     def describe(self) -> dict[str, str]:
         """What it is made of, in words: the parts that a checkpoint must agree with."""
@@ -538,6 +538,7 @@ class Sampler(nn.Module):
         self.network_counter.num_evaluations = checkpoint.get("num_network_evaluations", 0)
         if self.guide is not None:
             self.guide.num_evaluations = checkpoint.get("num_score_evaluations", 0)
+            self.guide.num_invalid = checkpoint.get("num_invalid_score_evaluations", 0)
         self.was_trained = was_trained(checkpoint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -556,6 +557,7 @@ class Sampler(nn.Module):
             "num_invalid_evaluations": self.counter.num_invalid,
             "num_network_evaluations": self.network_counter.num_evaluations,
             "num_score_evaluations": self.num_score_evaluations,
+            "num_invalid_score_evaluations": 0 if self.guide is None else self.guide.num_invalid,
             "was_trained": self.was_trained,
             **WITHOUT_TRAINING,
         }

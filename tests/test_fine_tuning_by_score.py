@@ -286,6 +286,26 @@ def test_it_is_loaded_into_one_made_alike(tmp_path: Path) -> None:
     assert not torch.equal(again.sample(9, seed=0), sampler.sample(9, seed=0))
 
 
+def test_scores_of_the_pretrained_density_that_fail_are_told(tmp_path: Path) -> None:
+    class Broken(Gaussian):
+        def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            log_prob, score = super().log_prob_and_score(x)
+            return log_prob, torch.where(x[..., :1] > 1, math.nan, score)
+
+    sampler = pretrained(Broken(MEAN, COVARIANCE))
+    tuned = fine_tune(sampler, REWARD, 2, loss=LogVariance(), behaviour=OnPolicy(), batch_size=64, **QUIETLY)
+    tuned.save(tmp_path / "tuned.ckpt")
+    again = fine_tuned(sampler, REWARD)
+    again.load_checkpoint(tmp_path / "tuned.ckpt")
+    for found in (tuned, again):
+        num_before = found.guide.num_invalid
+        assert num_before > 0
+        (said,) = [text for text in found.estimate_log_z(50, seed=0).warnings if "for its score" in text]
+        assert found.guide.num_invalid > num_before
+        assert said.startswith(f"At {found.guide.num_invalid:,} of {found.num_score_evaluations:,} evaluations of the")
+    assert not any("for its score" in text for text in fine_tuned(pretrained(), REWARD).estimate_log_z(50).warnings)
+
+
 def test_a_measure_by_score_is_refused_where_nobody_knows_of_which_density() -> None:
     measure = ForwardMeasure(copy.deepcopy(pretrained().policy))
     with pytest.raises(InputError, match=r"takes a score, and not that of the target: take fine_tuned"):

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ UNSEEN_MASS = 0.01  # beyond which searches go on, and what they say is doubtful
 NEARLY_EQUAL = 3.0  # times the mean, of the largest weight
 FINE_ROUNDING = 1e-3  # nats, which nobody minds
 
-FAILURES = "target evaluations so far, log_prob was NaN or +inf, or its score was not finite."
+FAILURES = "so far, log_prob was NaN or +inf, or its score was not finite."
 MANY_NATS = 1e6  # of which no decimals say anything
 
 
@@ -157,7 +157,15 @@ def invalid_warnings(num_invalid: int, num_evaluations: int) -> list[str]:
     """What to say of evaluations that failed."""
     if not num_invalid:
         return []
-    return [f"At {num_invalid:,} of {num_evaluations:,} {FAILURES}"]
+    return [f"At {num_invalid:,} of {num_evaluations:,} target evaluations {FAILURES}"]
+
+
+def warned_of_scores(estimate: LogZEstimate, num_evaluations: int, num_invalid: int) -> LogZEstimate:
+    """The same, with a word on how often the density failed whose score a fine-tuned sampler's networks take."""
+    if not num_invalid:
+        return estimate
+    said = f"At {num_invalid:,} of {num_evaluations:,} evaluations of the pretrained density for its score {FAILURES}"
+    return replace(estimate, warnings=[said, *estimate.warnings])
 
 
 def _warnings(

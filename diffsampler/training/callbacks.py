@@ -20,6 +20,7 @@ from diffsampler.errors import InputError, warn_of
 from diffsampler.families import Family, read_context, read_contexts
 from diffsampler.files import write_atomically, write_json
 from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.log_z.estimate import warned_of_scores
 from diffsampler.models.names import summary_of
 from diffsampler.observables import find_observables
 from diffsampler.report.distances import MAX_DRAWS, distances_of_target
@@ -138,7 +139,7 @@ class Report(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, module: SamplerModule) -> None:
         # On every rank: counts are summed over all of them.
         evaluated, num_invalid = module.count_evaluations()
-        network = module.count_network_evaluations()
+        network, scores = module.count_network_evaluations(), module.count_score_evaluations()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         sampler, n = module.sampler, trainer.datamodule.num_test_samples
@@ -151,6 +152,7 @@ class Report(L.Callback):
         network += sampler.num_network_evaluations - before[1]
         rounding = sampler.counter.rounding
         estimate = estimate_log_z(log_weight, evaluated, num_invalid, rounding=rounding)
+        estimate = warned_of_scores(estimate, *scores)
         self._write(trainer, module, x, log_weight, estimate, network)
 
     def on_exception(self, trainer: L.Trainer, module: SamplerModule, exception: BaseException) -> None:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from diffsampler.behaviours import Behaviour
 from diffsampler.checkpoints import was_trained
+from diffsampler.counted import CountedTarget
 from diffsampler.errors import InputError, check_count, check_instance, check_non_negative
 from diffsampler.log_z import LogZEstimate, estimate_log_z
+from diffsampler.log_z.estimate import warned_of_scores
 from diffsampler.losses import Objective
 from diffsampler.parts import check_initialised
 from diffsampler.sampler import Sampler
@@ -337,21 +339,26 @@ class SamplerModule(L.LightningModule):
     def _estimate(self) -> LogZEstimate:
         x, log_weight = (self.gather_rows(torch.cat(part)) for part in zip(*self._draws, strict=True))
         log_weight = self.sampler.centred(x, log_weight)
-        return estimate_log_z(log_weight, *self._agree_on_spending(), rounding=self.sampler.counter.rounding)
+        estimate = estimate_log_z(log_weight, *self._agree_on_spending(), rounding=self.sampler.counter.rounding)
+        return warned_of_scores(estimate, *self.count_score_evaluations())
 
     def count_evaluations(self) -> tuple[int, int]:
         """Target evaluations so far, and how many were invalid, over all ranks; to be called on every rank."""
-        counter = self.sampler.counter
-        counts = torch.tensor([[counter.num_evaluations, counter.num_invalid]], device=self.device)
-        num_evaluations, num_invalid = self.gather_rows(counts).sum(0).tolist()
-        return num_evaluations, num_invalid
+        return self._counts_of(self.sampler.counter)
+
+    def count_score_evaluations(self) -> tuple[int, int]:
+        """The same of the pretrained density for its score, in fine-tuning by it."""
+        return (0, 0) if self.sampler.guide is None else self._counts_of(self.sampler.guide)
 
     def count_network_evaluations(self) -> int:
         """States that control networks have been asked at, over all ranks; to be called on every rank."""
-        return self._sum_over_ranks(self.sampler.num_network_evaluations)
+        count = torch.tensor([[self.sampler.num_network_evaluations]], device=self.device)
+        return int(self.gather_rows(count).sum())
 
-    def _sum_over_ranks(self, count: int) -> int:
-        return int(self.gather_rows(torch.tensor([[count]], device=self.device)).sum())
+    def _counts_of(self, counter: CountedTarget) -> tuple[int, int]:
+        counts = torch.tensor([[counter.num_evaluations, counter.num_invalid]], device=self.device)
+        num_evaluations, num_invalid = self.gather_rows(counts).sum(0).tolist()
+        return num_evaluations, num_invalid
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, one after the other; to be called on every rank."""
@@ -373,8 +380,9 @@ class SamplerModule(L.LightningModule):
         checkpoint["history"] = self.history
         checkpoint["next_try"] = self.stopping.next_try
         checkpoint["num_network_evaluations"] = self.count_network_evaluations()
-        checkpoint["num_score_evaluations"] = self._sum_over_ranks(self.sampler.num_score_evaluations)
         checkpoint["num_target_evaluations"], checkpoint["num_invalid_evaluations"] = self.count_evaluations()
+        of_scores = self.count_score_evaluations()
+        checkpoint["num_score_evaluations"], checkpoint["num_invalid_score_evaluations"] = of_scores
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_resumption(checkpoint, self.sampler, self.trainer)
@@ -390,8 +398,9 @@ class SamplerModule(L.LightningModule):
         network = share_of_rank(checkpoint.get("num_network_evaluations", 0), *ranks)
         self.sampler.network_counter.num_evaluations = network
         if self.sampler.guide is not None:
-            scores = share_of_rank(checkpoint.get("num_score_evaluations", 0), *ranks)
-            self.sampler.guide.num_evaluations = scores
+            guide, kept = self.sampler.guide, checkpoint.get
+            guide.num_evaluations = share_of_rank(kept("num_score_evaluations", 0), *ranks)
+            guide.num_invalid = share_of_rank(kept("num_invalid_score_evaluations", 0), *ranks)
 
     @property
     def trained_steps(self) -> int:
