@@ -14,8 +14,10 @@ from diffsampler.coordinates import AffineCoordinates, SearchedCoordinates
 from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import (
     AdjointMatching,
+    HardLabels,
     LogVariance,
     Objective,
+    OrderPreserving,
     PathwiseReverseKL,
     SubTrajectoryBalance,
     TrajectoryBalance,
@@ -221,6 +223,16 @@ def test_losses_train_it(loss: Objective) -> None:
     before = tuned.sample(9, seed=0)
     fit(tuned, 2, loss=loss, behaviour=OnPolicy(), batch_size=16, **QUIETLY)
     assert not torch.equal(before, tuned.sample(9, seed=0))
+
+
+def test_comparisons_alone_train_it() -> None:
+    draws = []
+    for reward in (REWARD, FunctionTarget(lambda x: log_reward(x).exp(), dim=2, differentiable=False)):
+        tuned = fine_tuned(pretrained(), reward)
+        fit(tuned, 20, loss=OrderPreserving(HardLabels()), behaviour=OnPolicy(), batch_size=32, lr=2e-2, **QUIETLY)
+        draws.append(tuned.sample(2000, seed=0))
+    assert torch.equal(*draws)  # which of two rewards is larger is all that is learned from
+    assert log_reward(draws[0]).mean() > log_reward(pretrained().sample(2000, seed=0)).mean() + 0.1
 
 
 def test_a_product_is_fitted_to_paths_that_are_walked_back_by_a_learned_kernel() -> None:

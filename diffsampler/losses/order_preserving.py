@@ -39,7 +39,7 @@ class OrderPreserving(Objective):
 
     def check(self, dynamics: Dynamics, behaviour: Behaviour) -> None:
         super().check(dynamics, behaviour)
-        if dynamics.policy.uses_score:
+        if dynamics.policy.uses_score and dynamics.guide is None:  # a guide's score says nothing of the reward
             raise InputError(
                 "loss OrderPreserving learns from comparisons alone, but the sampler reads the target's score. Pass "
                 "control=FourierMLP, with a process that needs no score, such as PinnedBrownian or "
