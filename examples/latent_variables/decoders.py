@@ -66,7 +66,7 @@ class BinomialDecoder(Decoder):
 
     def sample(self, z: Tensor, generator: torch.Generator) -> Tensor:
         probability = self.network(z).sigmoid()
-        # A twentieth of what torch.binomial takes.
+        # Of a single trial, as digits have it, half of what torch.binomial takes; of sixteen, twice that.
         return torch.bernoulli(probability.expand(self.trials, *probability.shape), generator=generator).mean(0)
 
     def _log_choices(self, count: Tensor) -> Tensor:
