@@ -234,7 +234,7 @@ def on_circle(concentration: float) -> Target:
     return FunctionTarget(lambda x: concentration * x[..., 0].cos(), 1, periodic=True)
 
 
-@pytest.mark.parametrize("what", ["few draws of many", "an uncertain log Z", "heavier tails"])
+@pytest.mark.parametrize("what", ["few draws of many", "few draws", "an uncertain log Z", "heavier tails"])
 def test_where_weights_of_known_draws_say_too_little_the_search_begins_from_nothing(what: str) -> None:
     generator, uncertain = torch.Generator().manual_seed(1), 0.0
     if what == "heavier tails":  # by the last of the draws: log Z would be 0.02 to 0.04 off, for an error of 0.002
@@ -243,10 +243,10 @@ def test_where_weights_of_known_draws_say_too_little_the_search_begins_from_noth
         x, log_z = torch.randn(6000, 4, generator=generator).double() @ root.T, first.log_z
     else:
         # The ESS of uniform draws is I_0(k)^2 / I_0(2 k): 0.103 for 30, but of many a log Z that is precise.
-        few = what == "few draws of many"
-        first, target, log_z = on_circle(0.0), on_circle(30.0 if few else 1.0), math.log(2 * math.pi)
-        x = 2 * math.pi * torch.rand(100_000 if few else 5000, 1, generator=generator).double()
-        uncertain = 0.0 if few else 1.5
+        concentration, num = {"few draws of many": (30.0, 100_000), "few draws": (0.1, 20)}.get(what, (1.0, 5000))
+        first, target, log_z = on_circle(0.0), on_circle(concentration), math.log(2 * math.pi)
+        x = 2 * math.pi * torch.rand(num, 1, generator=generator).double()
+        uncertain = 1.5 if what == "an uncertain log Z" else 0.0
     log_weight = log_z - 0.5 * uncertain**2 + uncertain * torch.randn(len(x), generator=generator).double()
     known = KnownDraws(x, first.log_prob(x), estimate_log_z(log_weight))
     assert not reference(target, 100, seed=1, known=known, max_evaluations=1).is_warm

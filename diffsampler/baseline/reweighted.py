@@ -72,6 +72,8 @@ def reweighted_reference(
     if not (log_weight > -math.inf).any():
         return None
     weighed = estimate_log_z(log_weight)
+    if math.isnan(weighed.khat):  # too few to tell
+        return None
     # Both come from the same particles: errors may add up. That of heavy-tailed weights is infinite.
     error = math.sqrt(known.estimate.variance) + math.sqrt(weighed.variance)
     if not (weighed.ess >= GOOD_ESS and error <= MAX_ERROR):
