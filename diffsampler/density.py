@@ -215,6 +215,12 @@ def check_score(target: Target, x: Tensor, score: Tensor) -> Tensor:
     return score
 
 
+def checked_values_and_score(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Both of a target at points x, in one pass; InputError unless they are of these points."""
+    log_prob, score = target.log_prob_and_score(x)
+    return check_values(target, x, log_prob), check_score(target, x, score)
+
+
 def _one_at_a_time(target: Target, x: Tensor) -> str:
     """What to do, if a function of the user's answers for one point where it does not for several; else nothing."""
     if not isinstance(target, FunctionTarget) or x.ndim < 2:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffsampler.density import check_score, check_values
+from diffsampler.density import check_values, checked_values_and_score
 from diffsampler.errors import InputError, check_instance
 from diffsampler.target import Target
 
@@ -110,14 +110,9 @@ class Product(Reward):
         return sum(check_values(one, x, one.log_prob(x.clone())) for one in (self.prior, self.given))
 
     def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        (first, score), (second, more) = (_checked(one, x) for one in (self.prior, self.given))
+        # The sum of two may have the right shape where one of them has not.
+        (first, score), (second, more) = (checked_values_and_score(one, x.clone()) for one in (self.prior, self.given))
         return first + second, score + more
 
     def starting_points(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
         return self.prior.starting_points(n, generator)
-
-
-def _checked(one: Target, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and score of one density: the sum of two may have the right shape where one of them has not."""
-    log_prob, score = one.log_prob_and_score(x.clone())
-    return check_values(one, x, log_prob), check_score(one, x, score)

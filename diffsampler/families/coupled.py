@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsampler.density import check_values, checked_values_and_score
 from diffsampler.errors import InputError, check_instance
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
@@ -56,10 +57,10 @@ class Coupled(Family):
         return self._made[key]
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
-        return self._in_groups(x, context, lambda target, rows: (target.log_prob(rows),))[0]
+        return self._in_groups(x, context, lambda target, rows: (check_values(target, rows, target.log_prob(rows)),))[0]
 
     def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        return self._in_groups(x, context, lambda target, rows: target.log_prob_and_score(rows))
+        return self._in_groups(x, context, checked_values_and_score)
 
     def sample_contexts(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         low, high = torch.tensor(list(self.ranges.values()), dtype=torch.float64).unbind(-1)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffsampler.density import check_values
+from diffsampler.density import check_values, checked_values_and_score
 from diffsampler.errors import InputError, check_positive
 from diffsampler.families.family import Family
 from diffsampler.families.places import check_places, settle
@@ -47,9 +47,9 @@ class Tempered(Family):
         return _times(context[..., 0].exp(), self._log_prob(x))
 
     def log_prob_and_score(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        log_prob, score = self.target.log_prob_and_score(x)
+        log_prob, score = checked_values_and_score(self.target, x)
         beta = context[..., 0].exp()
-        return _times(beta, check_values(self.target, x, log_prob)), beta.unsqueeze(-1) * score
+        return _times(beta, log_prob), beta.unsqueeze(-1) * score
 
     def statistics(self, x: Tensor) -> Tensor:
         return self._log_prob(x).unsqueeze(-1)

@@ -11,7 +11,7 @@ from torch.distributions import Gamma, Poisson
 from diffsampler import FunctionTarget, Sampler
 from diffsampler.curves import hypervolume, log_z_curve, non_dominated, thermodynamics
 from diffsampler.errors import InputError
-from diffsampler.families import Amortised, Coupled, Family, Scalarised, Tempered
+from diffsampler.families import Amortised, Coupled, Scalarised, Tempered
 from targets import Gaussian, Phi4Hopping
 
 ONE = Gaussian(mean=[0.0, 0.0], covariance=1.0)
@@ -76,8 +76,30 @@ def test_a_beta_in_the_place_of_its_logarithm_is_told() -> None:
         thermodynamics(sampler, [0.1, 1.0, 2.0], 100)
 
 
-@pytest.mark.parametrize("family", [Tempered, lambda target: Scalarised([target, ONE])])
-def test_one_number_for_all_points_is_not_spread_over_them(family: Callable[[object], Family]) -> None:
-    target = FunctionTarget(lambda x: -x.square().sum(), 2)
+def total(x: torch.Tensor) -> torch.Tensor:
+    return -x.square().sum()
+
+
+FAMILIES = {
+    "tempered": (Tempered, [0.0]),
+    "scalarised": (lambda target: Scalarised([target, ONE]), [0.5, 0.5]),
+    "coupled": (lambda target: Coupled(lambda width: target, {"width": (1.0, 2.0)}), [1.5]),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_number_for_all_points_is_not_spread_over_them(name: str) -> None:
+    make, context = FAMILIES[name]
     with pytest.raises(InputError, match=r"one value per point, shape \(3,\) for x of shape \(3, 2\), got \(\)"):
-        family(target).given([0.0] if family is Tempered else [0.5, 0.5]).log_prob(torch.zeros(3, 2))
+        make(FunctionTarget(total, 2)).given(context).log_prob(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("name", ["tempered", "coupled"])
+def test_nor_is_one_score(name: str) -> None:
+    class Flat(Gaussian):
+        def log_prob_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.sum(-1), torch.ones(2)
+
+    make, context = FAMILIES[name]
+    with pytest.raises(InputError, match=r"Flat\.score must return the shape of x, \(3, 2\), got \(2,\)"):
+        make(Flat([0.0, 0.0])).given(context).score(torch.zeros(3, 2))
