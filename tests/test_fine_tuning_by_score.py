@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from diffsampler import FunctionTarget, InputError, Sampler, Target, assess, fine_tune, fine_tuned, fit
 from diffsampler.behaviours import OnPolicy, WeightedPaths
@@ -24,7 +25,8 @@ from diffsampler.losses import (
     TrustRegionLogVariance,
 )
 from diffsampler.networks import CoordinatewiseControl, ForwardLookingFlow, FourierMLP, LangevinControl, PairForces
-from diffsampler.paths import ForwardMeasure, evaluate, rollout, sequential_rollout
+from diffsampler.paths import ForwardMeasure, evaluate, log_pf_of, rollout, sequential_rollout
+from diffsampler.paths.rollback import rolled_back_log_weight
 from diffsampler.paths.rollout import differentiable_rollout
 from diffsampler.processes import Bridge, PinnedBrownian, VariancePreserving
 from diffsampler.rewards import Product
@@ -127,6 +129,7 @@ def test_so_does_a_walk_in_populations_or_with_gradients() -> None:
     torch.testing.assert_close(log_weight, log_reward(x.double()), rtol=0, atol=1e-5)
     found = differentiable_rollout(tuned.dynamics, 64, torch.Generator())
     torch.testing.assert_close(found.log_weight, log_reward(found.path.x[-1].double()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.path.score, Gaussian(MEAN, COVARIANCE).score(found.path.x))
 
 
 def test_evaluations_are_those_of_ends_for_the_reward_and_of_states_for_the_pretrained_density() -> None:
@@ -192,13 +195,17 @@ def test_a_product_is_weighed_by_both_densities_and_walks_by_the_score_of_the_fi
     assert product.num_score_evaluations == 0
 
 
-def test_a_product_by_itself_is_walked_on_by_its_own_score() -> None:
+def test_a_product_by_itself_is_walked_on_by_its_own_score(tmp_path: Path) -> None:
     target = Product(Gaussian(MEAN, COVARIANCE), REWARD)
     alone, moved_there = pretrained(target), product_sampler(fine_tuned(pretrained(), REWARD))
     moved_there.move_to(target)
     for sampler in (alone, moved_there, fine_tuned(alone, REWARD)):
         path = rollout(sampler.dynamics, 9, torch.Generator().manual_seed(0))
         torch.testing.assert_close(path.score, target.score(path.x))
+    file = tmp_path / "product.ckpt"
+    product_sampler(fine_tuned(pretrained(), REWARD)).save(file)
+    with pytest.raises(InputError, match="made otherwise"):
+        alone.load_checkpoint(file)
     with pytest.raises(InputError, match="Product has differentiable=False, but control"):
         pretrained(Product(Gaussian(MEAN, COVARIANCE), UNDIFFERENTIABLE))
 
@@ -246,6 +253,50 @@ def test_a_product_is_fitted_to_paths_that_are_walked_back_by_a_learned_kernel()
     torch.testing.assert_close(evaluate(dynamics, path).log_prob, product.target.log_prob(path.x[-1].double()))
 
 
+def test_single_steps_of_paths_that_are_walked_back_are_those_of_all() -> None:
+    product = product_sampler(fine_tuned(pretrained(), REWARD))
+    path, step, row = product.rollback(torch.zeros(3, 2)), torch.tensor([0, 4, 7]), torch.tensor([2, 0, 1])
+    assert path.score is None
+    found = log_pf_of(product.dynamics, path, step, row)
+    torch.testing.assert_close(found, evaluate(product.dynamics, path).log_pf[step, row])
+
+
+def test_what_walks_back_for_a_verdict_is_not_counted() -> None:
+    tuned = fine_tuned(pretrained(), REWARD)
+    rolled_back_log_weight(tuned.dynamics, torch.zeros(3, 2))
+    assert tuned.num_target_evaluations == tuned.num_score_evaluations == 0
+
+
+def test_a_budget_is_one_of_rewards() -> None:
+    tuned, method = fine_tuned(pretrained(), UNDIFFERENTIABLE), {"loss": LogVariance(), "behaviour": OnPolicy()}
+    # The check at the start takes 256 (2 + 1) of these. It would take 256 (2 * 9 + 1) if scores counted, and 1340 more
+    # to see whether a density has an integral.
+    fit(tuned, 2, batch_size=16, num_eval_samples=50, max_target_evaluations=1500, **method, **QUIETLY)
+    assert tuned.num_target_evaluations <= 1500 < tuned.num_score_evaluations
+
+
+def test_a_score_that_needs_float64_has_it() -> None:
+    torch.set_default_dtype(torch.float32)
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:  # float32 knows both terms to 8 nats
+        return torch.stack([1e8 - (x - shift).square().sum(-1) for shift in (-1, 1)]).logsumexp(0)
+
+    sampler = pretrained(FunctionTarget(log_prob, dim=2))
+    sampler.weighted_draws(100, torch.Generator().manual_seed(1))
+    assert sampler.counter.needs_float64
+    assert torch.equal(fine_tuned(sampler, REWARD).sample(9, seed=0), sampler.sample(9, seed=0))
+
+
+def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    method = {"loss": LogVariance(), "behaviour": OnPolicy(), "batch_size": 16, "steps_per_epoch": 2, **QUIETLY}
+    tuned, again = (fine_tuned(pretrained(), UNDIFFERENTIABLE) for _ in range(2))
+    kept = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
+    fit(tuned, 4, num_eval_samples=50, callbacks=[kept], enable_checkpointing=True, **method)
+    fit(again, 4, num_eval_samples=50, ckpt_path=str(tmp_path / "step=2.ckpt"), **method)
+    assert again.num_score_evaluations == tuned.num_score_evaluations > 0
+    assert torch.equal(again.sample(9, seed=0), tuned.sample(9, seed=0))
+
+
 def test_a_copy_in_double_precision_and_on_another_device() -> None:
     torch.set_default_dtype(torch.float32)
     sampler = in_coordinates().double()
@@ -280,6 +331,8 @@ def test_found_coordinates_keep_their_digits_in_double_precision() -> None:
 def test_its_own_density_is_that_of_its_draws() -> None:
     """Of a pretrained sampler that walks by score alone, by the probability flow, before any training."""
     sampler = in_coordinates()
+    with torch.no_grad():
+        sampler.policy.control.gate.output.bias.add_(0.2)  # at the start, too
     x = torch.tensor([[1.0, 0.5]])
     tuned = fine_tuned(sampler, UNDIFFERENTIABLE)
     one, other = (found.log_prob(x, seed=0, tolerance=0.3) for found in (tuned, sampler))

@@ -99,7 +99,9 @@ class Budget:
         self._step_cost = counts.batch_size * (asked + (num_steps + 1 + asked if interpolates else self.draw_cost()))
         # Two rollouts, one without weights, and a few points that are asked for again.
         check = (2 * self.draw_cost() + 1) * CHECK_POINTS + 4 * NUM_COMPARED
-        if self.sampler.reference is None and self.sampler.policy.process.space.is_euclidean:
+        # As `check_target` does: a reward on another sampler's draws need have no integral.
+        asks = self.sampler.measure is None and self.sampler.reference is None
+        if asks and self.sampler.policy.process.space.is_euclidean:
             check += PROPRIETY + PROPRIETY_PER_COORDINATE * min(self.sampler.target.dim, MAX_AXES)
         check = check * ranks if is_new else 0
         step, validation, spent = self._step_cost * ranks, self.validation_cost(trainer), self.spent(trainer)

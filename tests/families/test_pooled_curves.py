@@ -12,6 +12,7 @@ from diffsampler import FunctionTarget, InputError, Sampler
 from diffsampler.curves import log_z_curve, thermodynamics
 from diffsampler.families import Coupled, Scalarised, Tempered
 from diffsampler.networks import FourierMLP
+from diffsampler.observables import Variance, estimate_observable
 from diffsampler.processes import VariancePreserving
 from targets import Gaussian, Phi4Hopping
 
@@ -150,3 +151,14 @@ def test_what_cannot_be_pooled_is_refused(options: dict, message: str) -> None:
         thermodynamics(quadratic(), [1.0], between=2.0)
     with pytest.raises(InputError, match="betas must be a list of inverse temperatures"):
         thermodynamics(quadratic(), ["warm"])
+
+
+def test_errors_of_few_draws_are_wider() -> None:
+    found = thermodynamics(quadratic(), [1.0], 100, seed=1)
+    energies, used = -found.curve.pool.statistics[:, 0], found.curve.weighted(0)
+    energies = energies[used.rows].unsqueeze(-1)
+    spread = estimate_observable("spread", Variance(lambda x: x[:, 0]), energies, used.log_weight)
+    assert float(found.heat_capacity) == pytest.approx(float(spread.value))
+    # By Student's t of as many draws as decide it.
+    assert float(found.heat_capacity_error) == pytest.approx(float(spread.half_width) / 1.959964)
+    assert float(found.heat_capacity_error) > 1.02 * float(spread.standard_error)
