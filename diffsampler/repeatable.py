@@ -61,6 +61,6 @@ def naming_the_target(target: Target, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{what} failed, in {type(target).__name__}.log_prob or a part of yours. It is given tensors of shape "
+            f"{what} failed, in {target.known_as}.log_prob or a part of yours. It is given tensors of shape "
             f"(*, {target.dim}). The error is {type(error).__name__}: {reason}"
         ) from error

@@ -277,6 +277,18 @@ def test_a_reward_that_is_none_is_refused_wherever_it_is_asked_first(
             ask(9, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (lambda x: x.sum(-1) * math.nan, r"^FunctionTarget\.log_prob is NaN at all 256 points"),
+        (lambda x: x.sum(-1) @ torch.ones(3), r"failed, in FunctionTarget\.log_prob or a part of yours"),
+    ],
+)
+def test_training_calls_a_reward_by_its_name(values: Callable[[torch.Tensor], object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fit(fine_tuned(pretrained(), FunctionTarget(values, dim=2)), 1, **QUIETLY)
+
+
 def test_a_score_of_a_reward_that_is_spread_over_points_is_refused() -> None:
     class Flat(Target):
         def log_prob(self, x: torch.Tensor) -> torch.Tensor:

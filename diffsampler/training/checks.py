@@ -61,7 +61,7 @@ def check_target(sampler: Sampler, generator: torch.Generator) -> None:
 
     Or if it has no integral, unless the search has asked already, or states are angles, which it must know of.
     """
-    name = type(sampler.target).__name__
+    name = sampler.target.known_as
     sampler.check_angles()
     for part, parameter in sampler.policy.named_parameters():
         if not parameter.isfinite().all():
