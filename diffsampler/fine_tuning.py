@@ -122,6 +122,7 @@ def fine_tuned(
         InputError: if they do not fit together.
     """
     target = _reward_on(sampler, reward)
+    _warn_of_initial_networks(sampler)
     measure = ForwardMeasure(_copy_of(sampler).policy)
     return _with_networks_of(sampler, target, flow, RewardCoordinates, measure)
 
@@ -215,6 +216,18 @@ def _copy_of(sampler: Sampler) -> Sampler:
     """One with networks and coordinates of its own, of the same densities."""
     shared = [sampler.target] if sampler.guide is None else [sampler.target, sampler.guide.density.user_target]
     return copy.deepcopy(sampler, {id(target): target for target in shared})
+
+
+def _warn_of_initial_networks(sampler: Sampler) -> None:
+    """Where nothing was searched, and no step was made on networks that there are: weights from elsewhere may be."""
+    is_start = isinstance(sampler.coordinates, FoundCoordinates) or isinstance(sampler.target, Reward)
+    if sampler.was_trained or is_start or next(sampler.policy.parameters(), None) is None:
+        return
+    warnings.warn(
+        "The pretrained sampler has made no step of training: its draws are those of its networks as they are, and log "
+        "Z will be the mean reward over these. Unless their weights are from elsewhere, fit it first.",
+        stacklevel=3,
+    )
 
 
 def _reward_on(sampler: Sampler, reward: Target) -> Reward:

@@ -263,11 +263,14 @@ class Sampler(nn.Module):
     def centred(self, x: Tensor, log_weight: Tensor) -> Tensor:
         """Log-weights of draws, with shapes (n, D) and (n); in a family, less the log of the mean of each context's.
 
-        Weights of densities of different Z say nothing together.
+        Weights of densities of different Z say nothing together. Those that are no number stay so, and count as zero
+        in the mean of the others.
         """
         if self.family is None:
             return log_weight
-        return log_weight - log_mean_of_group(log_weight, groups_of(x[:, self.family.dim :]))
+        usable = log_weight.nan_to_num(-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        mean = log_mean_of_group(usable, groups_of(x[:, self.family.dim :]))
+        return log_weight - mean.where(mean.isfinite(), torch.zeros_like(mean))
 
     @property
     def dynamics(self) -> Dynamics:

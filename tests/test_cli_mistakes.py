@@ -103,6 +103,14 @@ class WidePrior(Prior):
 
     def score(self, x):
         return -(x - self.shift) / self.scale**2
+
+
+def compare(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x[:, 0] > y[:, 0]
+
+
+def judge(x, y):
+    return x[:, 0] > y[:, 0]
 """
 
 
@@ -132,6 +140,13 @@ def error_of(capsys, *args):
 
 def target(class_path, rest=""):
     return f"model:\n  target:\n    class_path: {class_path}\n{rest}"
+
+
+def preferences(compare):
+    return FUNNEL + (
+        "  loss:\n    class_path: OrderPreserving\n    init_args:\n      labels:\n        class_path: Preferences\n"
+        f"        init_args: {{{compare}}}\n"
+    )
 
 
 FUNNEL = "model:\n  target: Funnel\n"
@@ -197,6 +212,12 @@ FUNNEL = "model:\n  target: Funnel\n"
         (
             FUNNEL + "trainer:\n  callbacks: EarlyStop\n",
             ["trainer.callbacks: unknown name 'EarlyStop'", "EarlyStopping"],
+        ),
+        (preferences("rivals: 3"), ["model.loss.labels.compare is required. Accepted: the dotted path of a function"]),
+        (preferences("compare: mine.comprae"), ["there is no comprae in mine, did you mean mine.compare? Accepted"]),
+        (
+            preferences("compare: mine.judge"),
+            ["mine.judge says nothing of what it returns", "annotated as torch.Tensor"],
         ),
         (FUNNEL + "seed_everything: abc\n", ["seed_everything: expected bool or int, got 'abc'"]),
         (FUNNEL + "modle:\n  lr: 1\n", ["--modle.lr: did you mean --model?"]),

@@ -1,6 +1,7 @@
 """A pretrained sampler under a reward: what log Z is, what is reached, what is refused."""
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffsampler.families import Tempered
 from diffsampler.fine_tuning import mean_reward, product_sampler
 from diffsampler.losses import (
     AdjointMatching,
+    LogVariance,
     Matching,
     MaximumLikelihood,
     PathwiseReverseKL,
@@ -354,6 +356,16 @@ def test_it_is_loaded_into_one_made_alike(tmp_path: Path) -> None:
     assert torch.equal(again.sample(4, seed=0), tuned.sample(4, seed=0))
     again.policy.control.load_state_dict(sampler.policy.control.state_dict())
     assert not torch.equal(again.sample(4, seed=0), tuned.sample(4, seed=0))
+
+
+def test_a_pretrained_sampler_of_networks_as_they_began_is_told() -> None:
+    sampler = Sampler(Gaussian(mean=[0.0, 0.0]), PinnedBrownian, FourierMLP, None, 4)
+    with pytest.warns(UserWarning, match="has made no step of training.*fit it first"):
+        fine_tuned(sampler, REWARD)
+    fit(sampler, 1, loss=LogVariance(), behaviour=OnPolicy(), num_eval_samples=20, enable_progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine_tuned(sampler, REWARD)
 
 
 def test_what_is_refused() -> None:

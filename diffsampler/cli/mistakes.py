@@ -13,6 +13,7 @@ from traceback import extract_tb
 from typing import Any, get_args
 
 import yaml
+from torch import Tensor
 
 from diffsampler.cli.annotations import Parameters, family_of, fits, in_words, is_list, members, parameters_of
 from diffsampler.cli.given import CLASS_KEYS, read_config
@@ -119,6 +120,8 @@ def _class_mistake(key: str, value: Any, family: type, is_made_later: bool, defa
     except ImportError as error:
         return f"{key}: {error}{accepted}"
     if not isinstance(made, type):
+        if family is Tensor and inspect.signature(made).return_annotation is inspect.Signature.empty:
+            return f"{key}: {value['class_path']} says nothing of what it returns.{accepted}"
         return None  # a function that makes one: what it takes is its own
     if not issubclass(made, family):
         return f"{key}: {made.__name__} is no {family.__name__}.{accepted}"
@@ -150,7 +153,7 @@ def _find(name: Any, family: type) -> Any:
             reason = f"{error}{_did_you_mean([near + rest for near in _modules_meant(error.name)])}"
         raise ImportError(f"cannot use {name!r}: {reason}") from error
     if not hasattr(found, last):
-        known = [each for each, value in vars(found).items() if _can_be_made(value) and issubclass(value, family)]
+        known = [each for each, value in vars(found).items() if _is_one(value, family)]
         meant = [f"{module}.{near}" for near in names_meant(last, known)]
         raise ImportError(f"cannot use {name!r}: there is no {last} in {module}{_did_you_mean(meant)}")
     return getattr(found, last)
@@ -172,6 +175,11 @@ def _modules_meant(name: str) -> list[str]:
     return [f"{package}.{near}".removeprefix(".") for near in names_meant(last, sorted(known))]
 
 
+def _is_one(value: Any, family: type) -> bool:
+    """Whether what a module holds is a class of a family, or for tensors a function."""
+    return inspect.isfunction(value) if family is Tensor else _can_be_made(value) and issubclass(value, family)
+
+
 def _can_be_made(value: Any) -> bool:
     """Whether something is a class of which there are objects."""
     return isinstance(value, type) and not getattr(value, "__abstractmethods__", None)
@@ -181,6 +189,11 @@ def _accepted(family: type | None) -> str:
     """The classes of a family, in a sentence; "" without one."""
     if family is None:
         return ""
+    if family is Tensor:
+        return (
+            " Accepted: the dotted path of a function of yours, such as my_file.my_function, whose arguments and "
+            "result are annotated as torch.Tensor."
+        )
     # The library's own targets wrap functions or other targets, which a command line cannot give; a file it can.
     package = "targets" if family is Target else family.__module__.partition(".")[0]
     shipped = sorted(

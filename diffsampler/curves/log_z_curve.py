@@ -58,6 +58,11 @@ class LogZCurve:
         return torch.tensor([one.log_z for one in self.estimates], dtype=torch.float64)
 
     @property
+    def ends(self) -> Tensor:
+        """log Z and the ends of its 95 % interval, with shape (K, 3)."""
+        return torch.tensor([[one.log_z, one.low, one.high] for one in self.estimates], dtype=torch.float64)
+
+    @property
     def grades(self) -> list[str]:
         """Of each verdict."""
         return [one.verdict.grade for one in self.assessments]
@@ -67,11 +72,13 @@ class LogZCurve:
         return self.pool.at(self.contexts[k], None if self.own[k] is None else k)
 
     def plot(self) -> Figure:
-        """log Z with its intervals against the first number of the context; those not trustworthy stand out."""
-        ends = torch.tensor([[one.log_z, one.low, one.high] for one in self.estimates])
+        """log Z with its intervals against the number of the context that varies; those not trustworthy stand out.
+
+        Contexts that are not on one line are points beside each other, in their order.
+        """
         known = [one.true_log_z for one in self.assessments]
         is_between = [one is None for one in self.own]
-        return plot_curve(self.contexts[:, 0], ends, self.grades, self.names[0], known, is_between)
+        return plot_curve(self.contexts, self.ends, self.grades, self.names, known, is_between)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -36,12 +36,13 @@ class Thermodynamics:
     heat_capacity_error: Tensor
 
     def plot(self) -> Figure:
-        """log Z, energy and heat capacity with their errors, against beta."""
+        """log Z, energy and heat capacity with their 95 % intervals, against beta; those not trustworthy stand out."""
         return plot_thermodynamics(
             self.beta,
-            self.curve.log_z,
+            self.curve.ends,
             (self.energy, self.energy_error),
             (self.heat_capacity, self.heat_capacity_error),
+            self.curve.grades,
         )
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from diffsampler.families.places import check_places, settle
 from diffsampler.target import Target
 
 NUM_KEPT = 256
+ROUNDING = 1e-6  # of a number, by which it is no less trained on
 
 
 class Coupled(Family):
@@ -21,7 +22,8 @@ class Coupled(Family):
 
     Arguments:
         make: makes the target: its class, say.
-        ranges: (low, high) of each number, by the name of the argument; trained on uniformly.
+        ranges: (low, high) of each number, by the name of the argument; trained on uniformly. A sampler that is asked
+            for a context beyond them warns.
         fixed: the other arguments.
 
     Example:
@@ -70,6 +72,13 @@ class Coupled(Family):
     def check_context(self, context: Tensor) -> None:
         self.target_at(context)  # which is refused in the words of the target
 
+    def beyond_training(self, context: Tensor) -> str | None:
+        for (name, (low, high)), value in zip(self.ranges.items(), context.tolist(), strict=True):
+            rounding = ROUNDING * max(abs(low), abs(high))
+            if not low - rounding <= value <= high + rounding:
+                return f"{name} = {value:.4g} is outside of {low:g} to {high:g}, where it is trained on."
+        return None
+
     def log_z_at(self, context: Tensor) -> float | None:
         return self.target_at(context).log_z
 
@@ -101,9 +110,9 @@ def _check_arguments(make: Callable[..., Target], ranges: Mapping[str, Any], fix
     try:
         signature.bind(**ranges, **fixed)
     except TypeError as error:
-        name = getattr(make, "__name__", "make")
+        name, given = getattr(make, "__name__", "make"), ", ".join([*ranges, *fixed])
         accepted = ", ".join(signature.parameters) or "none"
-        raise InputError(f"{name} cannot be made: {error}; its arguments are {accepted}.") from error
+        raise InputError(f"{name} cannot be made of {given}: {error}; its arguments are {accepted}.") from error
 
 
 def _read(ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from diffsampler.families.family import Family, Member, read_context, rows_of_us
 from diffsampler.families.unknowns import Unknowns, read_unknowns
 
 NUM_TRIED = 64
+NUM_COMPARED = 1024  # with data, as few as four steps of training see
 FAILED = (
     "simulate has returned NaN or infinity for some draws, which are left out: posteriors given finite data stay "
     "right, but what makes simulations fail is worth a look."
@@ -65,6 +67,27 @@ class Simulated(Family):
     def sample_jointly(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return _simulated(self.unknowns, self.simulate, n, generator)
 
+    def beyond_training(self, context: Tensor) -> str | None:
+        # As far beyond the range of simulations as that is wide: nine standard deviations of a Gaussian.
+        low, high = self._range
+        far = (context < 2 * low - high) | (context > 2 * high - low)
+        if not far.any():
+            return None
+        k = int(far.nonzero()[0])
+        return (
+            f"Number {k + 1} of the data is {float(context[k]):.4g}, far from all of {NUM_COMPARED} simulations, "
+            f"{float(low[k]):.4g} to {float(high[k]):.4g}: training never sees such data, and what was learned says "
+            "nothing of them. Are they in the units of simulate, and in its order?"
+        )
+
+    @cached_property
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """Of each number of simulated data, with shape (C)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = self.sample_jointly(NUM_COMPARED, torch.Generator().manual_seed(1))[1]
+        return data.amin(0), data.amax(0)
+
     def given(self, context: Tensor | Sequence[float] | float) -> Member:
         return self.unknowns.member(self, read_context(self, context))
 
@@ -98,7 +121,8 @@ def _simulated(
             ) from error
     if not isinstance(data, Tensor) or data.ndim != 2 or len(data) != n:
         shown = tuple(data.shape) if isinstance(data, Tensor) else type(data).__name__
-        raise InputError(f"simulate must return data with shape (n, C), here n = {n}, got {shown}.")
+        wrapped = "" if isinstance(data, Tensor) else " Wrap what it returns in torch.as_tensor."
+        raise InputError(f"simulate must return a tensor with shape (n, C), here n = {n}, got {shown}.{wrapped}")
     is_known = data.isfinite().all(-1)
     rows = rows_of_usable(is_known)
     if rows is None:

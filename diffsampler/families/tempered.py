@@ -65,10 +65,12 @@ class Tempered(Family):
         value, beta = float(context[0]), float(context[0].exp())
         if self.low * (1 - ROUNDING) <= beta <= self.high * (1 + ROUNDING):
             return None
-        hint = f" For beta = {value:.4g} it is math.log({value:.4g})." if self.low <= value <= self.high else ""
+        meant = (
+            f": if beta = {value:.4g} was meant, it is math.log({value:.4g})" if self.low <= value <= self.high else ""
+        )
         return (
-            f"context {value:.4g}, which is log beta, that is beta = exp({value:.4g}) = {beta:.4g}, is outside of "
-            f"{self.low:g} to {self.high:g}, where beta is trained on.{hint}"
+            f"beta = {beta:.4g} is outside of {self.low:g} to {self.high:g}, where beta is trained on. The context "
+            f"{value:.4g} is log beta{meant}."
         )
 
     def log_z_at(self, context: Tensor) -> float | None:

@@ -310,7 +310,7 @@ def test_what_cannot_be_a_family_is_refused() -> None:
         Tempered(Gaussian(mean=[0.0], covariance=1.0), 2.0, 1.0)
     with pytest.raises(InputError, match="same dimension"):
         Scalarised([Gaussian(mean=[0.0], covariance=1.0), Gaussian(mean=[0.0, 0.0], covariance=1.0)])
-    with pytest.raises(InputError, match="simulate must return data"):
+    with pytest.raises(InputError, match="simulate must return a tensor"):
         Amortised(Independent(Normal(torch.zeros(2), 1.0), 1), lambda x: x.sum(), lambda x, data: x.sum(-1))
     with pytest.raises(InputError, match="targets must be a list of two at least"):
         Scalarised(Gaussian(mean=[0.0], covariance=1.0))
