@@ -75,7 +75,7 @@ def effective_after_e_steps(num_draws: int, seed: int, away: bool) -> float:
         z = torch.randn(200, 2, generator=generator)
         x = decoder.sample(0.3 * z + torch.tensor([3.0, 0.0]) if away else z, generator)
     torch.manual_seed(seed)
-    model = DiffusionPosterior(decoder, x, num_draws=num_draws, width=32)
+    model = DiffusionPosterior(decoder, x, num_draws=num_draws, num_steps=4, width=32)
     optimizer = torch.optim.Adam(model.sampler.policy.parameters(), lr=1e-2)
     for _ in range(100):
         optimizer.zero_grad()
