@@ -69,7 +69,7 @@ class Simulated(Family):
 
     def beyond_training(self, context: Tensor) -> str | None:
         # As far beyond the range of simulations as that is wide: nine standard deviations of a Gaussian.
-        low, high = self._range
+        low, high = (end.to(context) for end in self._range)
         far = (context < 2 * low - high) | (context > 2 * high - low)
         if not far.any():
             return None
