@@ -21,7 +21,7 @@ from diffsampler.coordinates import (
     SupportCoordinates,
 )
 from diffsampler.counted import CountedTarget, NetworkCounter
-from diffsampler.density import Density
+from diffsampler.density import Density, or_zero_density
 from diffsampler.errors import InputError, check_count, check_flag, check_instance
 from diffsampler.estimation import METHODS, estimate_from
 from diffsampler.families import Family, no_likelihood, size_of_context, walked_on
@@ -268,8 +268,7 @@ class Sampler(nn.Module):
         """
         if self.family is None:
             return log_weight
-        usable = log_weight.nan_to_num(-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-        mean = log_mean_of_group(usable, groups_of(x[:, self.family.dim :]))
+        mean = log_mean_of_group(or_zero_density(log_weight), groups_of(x[:, self.family.dim :]))
         return log_weight - mean.where(mean.isfinite(), torch.zeros_like(mean))
 
     @property

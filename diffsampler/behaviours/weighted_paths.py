@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsampler.behaviours.base import Behaviour
+from diffsampler.density import or_zero_density
 from diffsampler.errors import InputError, check_count, check_positive
 from diffsampler.log_z.resampling import independent
 from diffsampler.log_z.trust_region import exponent_within
@@ -105,5 +106,5 @@ class WeightedPaths(Behaviour):
         if self.score is not None:
             self.score[:, rows] = path.score
         self.log_prob[rows] = trajectory.log_prob
-        self.log_weight[rows] = trajectory.log_weight.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        self.log_weight[rows] = or_zero_density(trajectory.log_weight)
         self.oldest = (self.oldest + n) % self.size
